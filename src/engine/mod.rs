@@ -1,0 +1,111 @@
+//! Engines: interpreters of a [`Graph`](crate::model::Graph) that all compute the same function.
+
+pub mod cpu;
+pub mod reference;
+
+use ndarray::{Array4, ArrayView4};
+
+use crate::model::graph::Shape;
+use crate::model::{Model, ModelError};
+
+/// Why an engine could not be made or could not run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EngineError {
+    /// The model does not fit.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The engine is not part of this build, or its library or device is missing.
+    #[error("engine {engine} is not available: {reason}")]
+    Unavailable {
+        /// The engine's name.
+        engine: EngineKind,
+        /// Why, and what to do.
+        reason: &'static str,
+    },
+    /// The input has another shape than the graph.
+    #[error("input of shape {found:?}, expected (n, {expected})")]
+    Input {
+        /// The shape of one picture.
+        expected: Shape,
+        /// What was given: batch, channels, height, width.
+        found: [usize; 4],
+    },
+    /// The system gave no threads.
+    #[error("cannot start {threads} threads: {reason}; ask for fewer with --threads")]
+    Threads {
+        /// How many were wanted.
+        threads: usize,
+        /// What the system said.
+        reason: String,
+    },
+}
+
+/// Computes the network's outputs for pictures of one size.
+pub trait Engine: Send {
+    /// What runs, for people: `cpu (AVX-512, 2 threads)`.
+    fn description(&self) -> String;
+
+    /// Shape of one picture.
+    fn input(&self) -> Shape;
+
+    /// Runs the network on `pictures` (n, 3, height, width), RGB in 0..1, n of any size. Gives the outputs in the
+    /// order of [`Graph::outputs`](crate::model::Graph::outputs), each (n, channels, height, width): raw logits.
+    /// They stay valid until the next call.
+    ///
+    /// # Errors
+    /// [`EngineError::Input`] for another shape.
+    fn run(&mut self, pictures: ArrayView4<f32>) -> Result<&[Array4<f32>], EngineError>;
+}
+
+/// The engines by name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EngineKind {
+    /// The fastest one that this machine has.
+    #[default]
+    Auto,
+    /// Our own CPU engine.
+    Cpu,
+    /// Compute shaders on wgpu.
+    Gpu,
+    /// ONNX Runtime.
+    Ort,
+    /// Naive loops: slow, and the measure of the others.
+    Reference,
+}
+
+impl std::fmt::Display for EngineKind {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.pad(match self {
+            Self::Auto => "auto",
+            Self::Cpu => "cpu",
+            Self::Gpu => "gpu",
+            Self::Ort => "ort",
+            Self::Reference => "reference",
+        })
+    }
+}
+
+/// Makes an engine for pictures of `width` x `height` pixels on `threads` threads.
+///
+/// # Errors
+/// [`EngineError`] where the engine is not available or the size does not suit the model.
+pub fn create(kind: EngineKind, model: &Model, width: usize, height: usize, threads: usize) -> Result<Box<dyn Engine>, EngineError> {
+    let graph = model.graph(width, height)?;
+    let unavailable = |reason| Err(EngineError::Unavailable { engine: kind, reason });
+    match kind {
+        EngineKind::Auto | EngineKind::Cpu => Ok(Box::new(cpu::CpuEngine::new(&graph, &model.weights, threads)?)),
+        EngineKind::Reference => Ok(Box::new(reference::ReferenceEngine::new(graph, model.weights.clone()))),
+        EngineKind::Gpu => unavailable("the wgpu engine is not built yet; use --engine cpu"),
+        EngineKind::Ort => unavailable("the ONNX Runtime engine is not built yet; use --engine cpu"),
+    }
+}
+
+/// Checks the shape of a batch of pictures.
+fn check_input(pictures: &ArrayView4<f32>, expected: Shape) -> Result<(), EngineError> {
+    let (batch, channels, height, width) = pictures.dim();
+    if batch == 0 || (Shape { channels, height, width }) != expected {
+        return Err(EngineError::Input { expected, found: [batch, channels, height, width] });
+    }
+    Ok(())
+}

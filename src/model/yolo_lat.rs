@@ -1,0 +1,182 @@
+//! The YOLO-LAT network: ShuffleNetV2 backbone, pyramid neck with exact linear attention, distribution focal heads.
+
+use super::config::{ActivationConfig, AttentionKind, BackboneConfig, ModelConfig, NeckConfig, STRIDES, Split};
+use super::graph::{Activation, Graph, GraphBuilder, NodeId, Op, Scale, Shape};
+
+/// Builds the network for a picture of `width` x `height` pixels, both multiples of 32.
+pub fn build(config: &ModelConfig, width: usize, height: usize) -> Graph {
+    let mut network = Network {
+        graph: GraphBuilder::new(Shape { channels: 3, height, width }),
+        activation: match config.activation {
+            ActivationConfig::Relu => Activation::LeakyRelu(0.0),
+            ActivationConfig::LeakyRelu(slope) => Activation::LeakyRelu(slope),
+        },
+    };
+    let features = network.backbone(&config.backbone);
+    let pyramid = network.neck(&config.neck, features);
+    let scales = pyramid.into_iter().zip(STRIDES);
+    let scales = scales.map(|(node, stride)| network.head(config, node, stride)).collect();
+    network.graph.finish(config.name.clone(), scales, config.head)
+}
+
+/// The graph so far, with the habits all its layers share.
+struct Network {
+    graph: GraphBuilder,
+    activation: Activation,
+}
+
+impl Network {
+    /// Pictures to features at strides 8, 16 and 32.
+    fn backbone(&mut self, config: &BackboneConfig) -> [NodeId; 3] {
+        let picture = self.graph.input();
+        let stem = Op::Conv { kernel: 3, stride: 2, activation: self.activation };
+        let stem = self.graph.add("stem", stem, &[picture], config.stem);
+        let mut x = self.graph.add("pool", Op::MaxPool, &[stem], config.stem);
+        let mut index = 0;
+        config.widths.map(|width| {
+            let stage = format!("stage{}", index + 2);
+            x = self.down_unit(&format!("{stage}.0"), x, width, config.split);
+            for unit in 1..config.repeats[index] {
+                x = self.shuffle_unit(&format!("{stage}.{unit}"), x, config.split);
+            }
+            index += 1;
+            x
+        })
+    }
+
+    /// First unit of a stage: both branches read everything and halve the resolution.
+    fn down_unit(&mut self, name: &str, x: NodeId, width: usize, split: Split) -> NodeId {
+        let half = width / 2;
+        let left = self.depthwise(&format!("{name}.left.depthwise"), x, 3, 2, Activation::Identity);
+        let left = self.pointwise(&format!("{name}.left.pointwise"), left, half);
+        let right = self.pointwise(&format!("{name}.right.pointwise1"), x, half);
+        let right = self.depthwise(&format!("{name}.right.depthwise"), right, 3, 2, Activation::Identity);
+        let right = self.pointwise(&format!("{name}.right.pointwise2"), right, half);
+        self.join(name, left, right, split)
+    }
+
+    /// Other units: half of the channels pass unchanged.
+    fn shuffle_unit(&mut self, name: &str, x: NodeId, split: Split) -> NodeId {
+        let half = self.graph.shape(x).channels / 2;
+        let (left, right) = match split {
+            Split::EvenOdd => (Op::Slice { start: 0, step: 2 }, Op::Slice { start: 1, step: 2 }),
+            Split::Halves => (Op::Slice { start: 0, step: 1 }, Op::Slice { start: half, step: 1 }),
+        };
+        let left = self.graph.add(format!("{name}.left"), left, &[x], half);
+        let right = self.graph.add(format!("{name}.right"), right, &[x], half);
+        let right = self.pointwise(&format!("{name}.right.pointwise1"), right, half);
+        let right = self.depthwise(&format!("{name}.right.depthwise"), right, 3, 1, Activation::Identity);
+        let right = self.pointwise(&format!("{name}.right.pointwise2"), right, half);
+        self.join(name, left, right, split)
+    }
+
+    fn join(&mut self, name: &str, left: NodeId, right: NodeId, split: Split) -> NodeId {
+        let width = 2 * self.graph.shape(left).channels;
+        let joined = self.graph.add(format!("{name}.concat"), Op::Concat, &[left, right], width);
+        match split {
+            Split::EvenOdd => joined,
+            Split::Halves => self.graph.add(format!("{name}.shuffle"), Op::Shuffle { groups: 2 }, &[joined], width),
+        }
+    }
+
+    /// Attention at the two coarse scales, then information flows down to the finest and up again.
+    fn neck(&mut self, config: &NeckConfig, features: [NodeId; 3]) -> [NodeId; 3] {
+        let mut index = 0;
+        let [lateral8, lateral16, lateral32] = features.map(|feature| {
+            let name = format!("lateral{}", STRIDES[index]);
+            index += 1;
+            self.pointwise(&name, feature, config.width)
+        });
+        let p5 = self.attention_block("ela32", lateral32, config);
+        let p4 = self.top_down("topdown16", lateral16, p5);
+        let p4 = self.attention_block("ela16", p4, config);
+        let p3 = self.top_down("topdown8", lateral8, p4);
+        let n4 = self.bottom_up("down16", "bottomup16", p3, p4);
+        let n5 = self.bottom_up("down32", "bottomup32", n4, p5);
+        [p3, n4, n5]
+    }
+
+    /// `name(fine + upsampled coarse)`.
+    fn top_down(&mut self, name: &str, fine: NodeId, coarse: NodeId) -> NodeId {
+        let width = self.graph.shape(fine).channels;
+        let coarse = self.graph.add(format!("{name}.upsample"), Op::Upsample, &[coarse], width);
+        let sum = self.graph.add(format!("{name}.add"), Op::Add, &[fine, coarse], width);
+        self.separable(name, sum, 1)
+    }
+
+    /// `name(coarse + down(fine))`.
+    fn bottom_up(&mut self, down: &str, name: &str, fine: NodeId, coarse: NodeId) -> NodeId {
+        let width = self.graph.shape(coarse).channels;
+        let fine = self.separable(down, fine, 2);
+        let sum = self.graph.add(format!("{name}.add"), Op::Add, &[coarse, fine], width);
+        self.separable(name, sum, 1)
+    }
+
+    /// Attention and gated feed-forward layer. With Hyper-Link one residual spans both: `x + ffn(attention(x))`;
+    /// without it each half has its own.
+    fn attention_block(&mut self, name: &str, x: NodeId, config: &NeckConfig) -> NodeId {
+        let NeckConfig { width, heads, hidden, attention: kind, kernel, hyper_link } = *config;
+        let mixed = if kind == AttentionKind::None {
+            let v = self.linear(&format!("{name}.v"), &[x], width);
+            self.position(name, &[v], width)
+        } else {
+            let qkv = self.linear(&format!("{name}.qkv"), &[x], 3 * width);
+            let v = self.graph.add(format!("{name}.v"), Op::Slice { start: 2 * width, step: 1 }, &[qkv], width);
+            let attended = Op::Attention { kind, kernel, heads };
+            let attended = self.graph.add(format!("{name}.attention"), attended, &[qkv], width);
+            self.position(name, &[v, attended], width)
+        };
+        let projection = format!("{name}.proj");
+        let mixed = if hyper_link {
+            self.linear(&projection, &[mixed], width)
+        } else {
+            self.linear(&projection, &[mixed, x], width)
+        };
+        let up = self.linear(&format!("{name}.up"), &[mixed], 2 * hidden);
+        let u = self.graph.add(format!("{name}.u"), Op::Slice { start: 0, step: 1 }, &[up], hidden);
+        let g = self.graph.add(format!("{name}.g"), Op::Slice { start: hidden, step: 1 }, &[up], hidden);
+        let gated = self.graph.add(format!("{name}.gate"), Op::Gate, &[u, g], hidden);
+        let residual = if hyper_link { x } else { mixed };
+        self.linear(&format!("{name}.down"), &[gated, residual], width)
+    }
+
+    /// Depthwise 3x3 of the values, added to what attention gives: the part that knows where a token is.
+    fn position(&mut self, name: &str, inputs: &[NodeId], width: usize) -> NodeId {
+        let op = Op::Depthwise { kernel: 3, stride: 1, bias: false, activation: Activation::Identity };
+        self.graph.add(format!("{name}.position"), op, inputs, width)
+    }
+
+    /// Class and box branch of one scale.
+    fn head(&mut self, config: &ModelConfig, x: NodeId, stride: usize) -> Scale {
+        let mut branch = |name: &str, channels: usize| {
+            let features = self.separable(&format!("head{stride}.{name}"), x, 1);
+            self.linear(&format!("head{stride}.{name}.out"), &[features], channels)
+        };
+        let class = branch("class", config.classes.len());
+        let boxes = branch("box", 4 * config.head.bins);
+        Scale { stride, class, boxes }
+    }
+
+    /// Depthwise 5x5 and pointwise, both activated.
+    fn separable(&mut self, name: &str, x: NodeId, stride: usize) -> NodeId {
+        let width = self.graph.shape(x).channels;
+        let x = self.depthwise(&format!("{name}.depthwise"), x, 5, stride, self.activation);
+        self.pointwise(&format!("{name}.pointwise"), x, width)
+    }
+
+    fn depthwise(&mut self, name: &str, x: NodeId, kernel: usize, stride: usize, activation: Activation) -> NodeId {
+        let width = self.graph.shape(x).channels;
+        self.graph.add(name, Op::Depthwise { kernel, stride, bias: true, activation }, &[x], width)
+    }
+
+    /// Activated 1x1 convolution.
+    fn pointwise(&mut self, name: &str, x: NodeId, channels: usize) -> NodeId {
+        self.graph.add(name, Op::Conv { kernel: 1, stride: 1, activation: self.activation }, &[x], channels)
+    }
+
+    /// 1x1 convolution without activation; a second input is added.
+    fn linear(&mut self, name: &str, inputs: &[NodeId], channels: usize) -> NodeId {
+        let op = Op::Conv { kernel: 1, stride: 1, activation: Activation::Identity };
+        self.graph.add(name, op, inputs, channels)
+    }
+}
