@@ -4,7 +4,7 @@ use super::config::{ActivationConfig, AttentionKind, BackboneConfig, ModelConfig
 use super::graph::{Activation, Graph, GraphBuilder, NodeId, Op, Scale, Shape};
 
 /// Builds the network for a picture of `width` x `height` pixels, both multiples of 32.
-pub fn build(config: &ModelConfig, width: usize, height: usize) -> Graph {
+pub(super) fn build(config: &ModelConfig, width: usize, height: usize) -> Graph {
     let mut network = Network {
         graph: GraphBuilder::new(Shape { channels: 3, height, width }),
         activation: match config.activation {
