@@ -1,7 +1,21 @@
 //! yolo-lat: object detection on ordinary computers with exact linear attention.
 //!
-//! One description of the network ([`model::Graph`]), executed by several engines, with data flowing one way.
+//! One description of the network ([`model::Graph`]), executed by several engines, with data flowing one way:
+//! [`source`], [`preprocess`], [`engine`], [`postprocess`], [`sink`]; [`Detector`] is all of it as one call.
 
 pub mod attention;
+pub mod detector;
 pub mod engine;
+pub mod eval;
+pub mod frame;
+pub mod geometry;
 pub mod model;
+pub mod postprocess;
+pub mod preprocess;
+pub mod sink;
+pub mod source;
+
+pub use detector::{Detector, DetectorOptions};
+pub use frame::Frame;
+pub use model::Model;
+pub use postprocess::Detection;

@@ -1,0 +1,404 @@
+//! `yolo-lat detect`: photographs in, detections out.
+//!
+//! Three stages overlap: workers load pictures ahead, this thread runs the network on batches, a writer exports in
+//! input order. Queues between them are short, so memory does not grow with the number of inputs.
+
+use std::collections::hash_map::DefaultHasher;
+use std::ffi::OsString;
+use std::hash::{Hash, Hasher};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use clap::Args;
+use image::RgbImage;
+use indicatif::ProgressBar;
+use yolo_lat::detector::StageTimes;
+use yolo_lat::model::Model;
+use yolo_lat::postprocess::PostprocessOptions;
+use yolo_lat::sink::{Item, NamedDetection, Record, Sink, SinkError, Timing};
+use yolo_lat::source::open_image;
+use yolo_lat::{Detection, Detector, DetectorOptions};
+
+use super::inputs::{Input, InputOptions, Inputs};
+use super::journal::{Journal, JournalReader};
+use super::options::{EngineArguments, find_classes, parse_share};
+use super::prefetch::Prefetch;
+use super::sinks::{Format, Outputs};
+use super::{INTERRUPTED, SOME_FAILED, report};
+
+#[derive(Args, Debug)]
+pub(super) struct DetectArguments {
+    /// Files, folders, glob patterns, or - for paths on standard input
+    #[arg(required = true, value_name = "SOURCE")]
+    sources: Vec<OsString>,
+    /// Look into sub-folders
+    #[arg(short, long)]
+    recursive: bool,
+    /// Paths on standard input end with NUL (find -print0)
+    #[arg(short = '0', long)]
+    null: bool,
+
+    #[command(flatten)]
+    engine: EngineArguments,
+
+    /// Least confidence of a detection, 0 to 1
+    #[arg(long, default_value_t = 0.25, value_parser = parse_share)]
+    conf: f32,
+    /// Of two boxes of a class that overlap more than this (IoU), the less confident goes
+    #[arg(long, default_value_t = 0.6, value_parser = parse_share)]
+    iou: f32,
+    /// Most detections in a picture
+    #[arg(long, default_value_t = 300, value_name = "N")]
+    max_det: usize,
+    /// Only these classes, by name: person,dog
+    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
+    classes: Vec<String>,
+    /// Boxes of different classes suppress each other too
+    #[arg(long)]
+    agnostic_nms: bool,
+
+    /// Write files into this folder, sub-folders of the inputs mirrored
+    #[arg(short, long, value_name = "DIR")]
+    output: Option<PathBuf>,
+    /// Format of the results; may be repeated with -o [default: text]
+    #[arg(short, long, value_enum)]
+    format: Vec<Format>,
+    /// Write the pictures with boxes into DIR/images
+    #[arg(long)]
+    save_images: bool,
+    /// Write each object into DIR/crops
+    #[arg(long)]
+    save_crops: bool,
+    /// Draw boxes without names
+    #[arg(long)]
+    hide_labels: bool,
+    /// Leave out timing_ms, so that results are equal from run to run
+    #[arg(long)]
+    no_timing: bool,
+    /// Go on where an earlier run into the same folder stopped
+    #[arg(long, requires = "output")]
+    resume: bool,
+
+    /// Stop at the first input that fails
+    #[arg(long)]
+    fail_fast: bool,
+    /// No progress and no summary; with -o no text on standard output either
+    #[arg(short, long)]
+    quiet: bool,
+    /// Name failed inputs on standard error as JSON: {"image", "error"}
+    #[arg(long)]
+    json_errors: bool,
+}
+
+/// A picture on its way from the loaders to the network.
+enum Loaded {
+    /// Decoded, with the time that took.
+    Picture(RgbImage, Duration),
+    /// Completed by an earlier run.
+    Known(Record),
+    Failed(String),
+}
+
+/// A picture on its way from the network to the writer.
+enum Outcome {
+    Done(Record, Option<RgbImage>),
+    Failed(String),
+}
+
+pub(super) fn run(arguments: DetectArguments) -> anyhow::Result<ExitCode> {
+    let outputs = Outputs {
+        folder: arguments.output.clone(),
+        formats: arguments.format.clone(),
+        images: arguments.save_images,
+        crops: arguments.save_crops,
+        labels: !arguments.hide_labels,
+        quiet: arguments.quiet,
+    };
+    outputs.validate()?;
+    let model = Model::load(&arguments.engine.model)?;
+    let options = DetectorOptions {
+        engine: arguments.engine.engine.into(),
+        size: arguments.engine.size,
+        threads: arguments.engine.threads(),
+        postprocess: PostprocessOptions {
+            confidence: arguments.conf,
+            iou: arguments.iou,
+            max_detections: arguments.max_det,
+            classes: find_classes(&arguments.classes, &model.config.classes)?,
+            agnostic: arguments.agnostic_nms,
+            multi_label: false,
+        },
+    };
+    let mut detector = Detector::new(&model, &options)?;
+    let except = arguments.output.clone();
+    let input_options = InputOptions { recursive: arguments.recursive, null: arguments.null, except };
+    let found = Inputs::find(&arguments.sources, &input_options)?;
+    log::info!("{} on {}, {} inputs", model.config.name, detector.description(), found.inputs.len());
+
+    let settings = settings(&model, &options, &outputs, arguments.no_timing)?;
+    let mut journal = match &arguments.output {
+        Some(folder) => Some(Journal::open(folder, &settings, arguments.resume)?),
+        None => None,
+    };
+    let known = journal.as_mut().map(Journal::reader).transpose()?;
+    let sinks = outputs.open()?;
+    let known = known.map(|known| Known { known, sinks: outputs.per_picture() });
+
+    let interrupted = super::interrupt_flag()?;
+    let stop = interrupted.clone();
+    let inputs = Arc::new(found.inputs);
+    let count = inputs.len();
+    let load = {
+        let inputs = inputs.clone();
+        move |index: usize| load(&inputs[index], known.as_ref())
+    };
+    let mut loader = Prefetch::new(count, options.threads, stop.clone(), load).context("cannot start threads")?;
+    let (sender, receiver) = sync_channel(2 * arguments.engine.batch());
+    let progress = super::progress_bar(count, arguments.quiet);
+    let mut writer = Writer {
+        inputs,
+        sinks,
+        journal,
+        errors: Errors { progress: progress.clone(), json: arguments.json_errors, failed: 0 },
+        progress,
+        fail_fast: arguments.fail_fast,
+        stop: stop.clone(),
+        pipe_closed: false,
+        written: 0,
+        objects: 0,
+    };
+    for (path, reason) in &found.errors {
+        writer.errors.failed(&path.to_string_lossy(), reason);
+    }
+    let start = Instant::now();
+    let writer = std::thread::Builder::new().name("write".into()).spawn(move || writer.run(&receiver));
+    let writer = writer.context("cannot start threads")?;
+    loop {
+        let batch = loader.next_batch(arguments.engine.batch());
+        if batch.is_empty() || stop.load(Ordering::Relaxed) {
+            break;
+        }
+        for outcome in detect_batch(&mut detector, batch, arguments.no_timing)? {
+            if sender.send(outcome).is_err() {
+                break;
+            }
+        }
+    }
+    drop(sender);
+    let writer = writer.join().map_err(|_| anyhow::anyhow!("the writer failed; please report this"))?;
+    if !arguments.quiet && !writer.pipe_closed {
+        report(&writer.summary(start.elapsed(), arguments.output.as_deref()));
+    }
+    Ok(if writer.pipe_closed {
+        ExitCode::SUCCESS
+    } else if writer.errors.failed > 0 {
+        ExitCode::from(SOME_FAILED)
+    } else if interrupted.load(Ordering::Relaxed) {
+        ExitCode::from(INTERRUPTED)
+    } else {
+        ExitCode::SUCCESS
+    })
+}
+
+/// Everything that results depend on, as one line: a journal made with other settings is not continued.
+fn settings(model: &Model, options: &DetectorOptions, outputs: &Outputs, no_timing: bool) -> anyhow::Result<String> {
+    let mut hasher = DefaultHasher::new();
+    for (name, tensor) in model.weights.iter() {
+        name.hash(&mut hasher);
+        tensor.values.iter().for_each(|value| value.to_bits().hash(&mut hasher));
+    }
+    let PostprocessOptions { confidence, iou, max_detections, classes, agnostic, .. } = &options.postprocess;
+    let settings = serde_json::json!({
+        "yolo-lat": env!("CARGO_PKG_VERSION"), "model": model.config.name, "weights": hasher.finish(),
+        "engine": options.engine.to_string(), "size": options.size, "conf": confidence, "iou": iou,
+        "max_det": max_detections, "classes": classes, "agnostic": agnostic, "no_timing": no_timing,
+        "labels": outputs.labels,
+    });
+    Ok(serde_json::to_string(&settings)?)
+}
+
+/// What an earlier run completed, and where its files would be.
+struct Known {
+    known: JournalReader,
+    sinks: Vec<Box<dyn Sink>>,
+}
+
+/// The path as results name it.
+fn image_name(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
+
+fn load(input: &Input, known: Option<&Known>) -> Loaded {
+    if let Some(known) = known
+        && let Some(record) = known.known.find(&image_name(&input.path))
+        && known.sinks.iter().all(|sink| sink.has(&input.stem))
+    {
+        return Loaded::Known(record);
+    }
+    let start = Instant::now();
+    match open_image(&input.path) {
+        Ok(picture) => Loaded::Picture(picture, start.elapsed()),
+        Err(error) => Loaded::Failed(error.to_string()),
+    }
+}
+
+/// Runs the network on the pictures of a batch; gives an outcome for each item, in order.
+fn detect_batch(
+    detector: &mut Detector,
+    batch: Vec<(usize, Loaded)>,
+    no_timing: bool,
+) -> anyhow::Result<Vec<(usize, Outcome)>> {
+    let pictures = batch.iter().filter_map(|(_, loaded)| match loaded {
+        Loaded::Picture(picture, _) => Some(picture),
+        Loaded::Known(_) | Loaded::Failed(_) => None,
+    });
+    let mut results = detector.detect_batch(&pictures.collect::<Vec<_>>())?.into_iter();
+    let outcome = |loaded| match loaded {
+        Loaded::Known(record) => Outcome::Done(record, None),
+        Loaded::Failed(reason) => Outcome::Failed(reason),
+        Loaded::Picture(picture, decode) => match results.next() {
+            Some((detections, times)) => {
+                let timing = (!no_timing).then(|| timing(decode, times));
+                Outcome::Done(record(detector, &picture, detections, timing), Some(picture))
+            }
+            None => Outcome::Failed("the engine gave no result".into()),
+        },
+    };
+    let (indices, loaded): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
+    Ok(indices.into_iter().zip(loaded.into_iter().map(outcome)).collect())
+}
+
+/// A record whose name is filled in by the writer, which knows the inputs.
+fn record(detector: &Detector, picture: &RgbImage, detections: Vec<Detection>, timing_ms: Option<Timing>) -> Record {
+    let detections = detections.into_iter().map(|Detection { class, confidence, bbox }| NamedDetection {
+        name: detector.class_name(class).to_owned(),
+        class,
+        confidence,
+        bbox,
+    });
+    let (width, height) = picture.dimensions();
+    Record { image: String::new(), width, height, detections: detections.collect(), timing_ms }
+}
+
+fn timing(decode: Duration, times: StageTimes) -> Timing {
+    // Microseconds are as fine as these clocks mean anything.
+    let ms = |time: Duration| time.as_micros() as f64 / 1e3;
+    Timing {
+        decode: ms(decode),
+        preprocess: ms(times.preprocess),
+        inference: ms(times.inference),
+        postprocess: ms(times.postprocess),
+    }
+}
+
+/// Names failed inputs on standard error, above the progress bar.
+struct Errors {
+    progress: ProgressBar,
+    json: bool,
+    failed: usize,
+}
+
+impl Errors {
+    fn failed(&mut self, image: &str, reason: &str) {
+        self.failed += 1;
+        let line = if self.json {
+            serde_json::json!({ "image": image, "error": reason }).to_string()
+        } else {
+            format!("yolo-lat: {image}: {reason}")
+        };
+        self.progress.suspend(|| report(&line));
+    }
+}
+
+/// The last stage: exports in input order.
+struct Writer {
+    inputs: Arc<Vec<Input>>,
+    sinks: Vec<Box<dyn Sink>>,
+    journal: Option<Journal>,
+    errors: Errors,
+    progress: ProgressBar,
+    fail_fast: bool,
+    stop: Arc<AtomicBool>,
+    pipe_closed: bool,
+    written: usize,
+    objects: usize,
+}
+
+impl Writer {
+    fn run(mut self, outcomes: &Receiver<(usize, Outcome)>) -> Self {
+        for (index, outcome) in outcomes {
+            let image = image_name(&self.inputs[index].path);
+            let result = match outcome {
+                Outcome::Failed(reason) => Err(reason),
+                Outcome::Done(record, picture) => self.write(index, Record { image: image.clone(), ..record }, picture),
+            };
+            if let Err(reason) = result {
+                self.errors.failed(&image, &reason);
+                if self.fail_fast {
+                    self.stop.store(true, Ordering::Relaxed);
+                    break;
+                }
+            }
+            if self.pipe_closed {
+                self.stop.store(true, Ordering::Relaxed);
+                break;
+            }
+            self.progress.inc(1);
+        }
+        for mut sink in std::mem::take(&mut self.sinks) {
+            if let Err(error) = sink.finish() {
+                self.sink_failed(&error).unwrap_or_else(|reason| self.errors.failed(&error.path.to_string_lossy(), &reason));
+            }
+        }
+        self.progress.finish_and_clear();
+        self
+    }
+
+    /// Exports one picture; the journal learns of it when everything else is written.
+    fn write(&mut self, index: usize, record: Record, picture: Option<RgbImage>) -> Result<(), String> {
+        let is_new = picture.is_some();
+        let item = Item { record: &record, stem: &self.inputs[index].stem, picture: picture.as_ref() };
+        let mut sinks = std::mem::take(&mut self.sinks);
+        let failed = sinks.iter_mut().find_map(|sink| sink.write(item).err());
+        self.sinks = sinks;
+        if let Some(error) = failed {
+            return self.sink_failed(&error);
+        }
+        if is_new && let Some(journal) = &mut self.journal {
+            journal.append(&record).map_err(|error| format!("{error:#}"))?;
+        }
+        self.written += 1;
+        self.objects += record.detections.len();
+        Ok(())
+    }
+
+    /// A reader that went away is no error.
+    fn sink_failed(&mut self, error: &SinkError) -> Result<(), String> {
+        if error.is_broken_pipe() {
+            self.pipe_closed = true;
+            return Ok(());
+        }
+        Err(error.to_string())
+    }
+
+    fn summary(&self, elapsed: Duration, output: Option<&Path>) -> String {
+        let rate = self.written as f64 / elapsed.as_secs_f64().max(1e-9);
+        let failed = match self.errors.failed {
+            0 => String::new(),
+            failed => format!(", {failed} failed"),
+        };
+        let place = output.map(|folder| format!(", results in {}", folder.display())).unwrap_or_default();
+        let interrupted = if self.written + self.errors.failed < self.inputs.len() { ", stopped early" } else { "" };
+        format!(
+            "{} of {} images, {} objects, {rate:.1} images/s{failed}{interrupted}{place}",
+            self.written,
+            self.inputs.len(),
+            self.objects
+        )
+    }
+}

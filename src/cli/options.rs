@@ -1,0 +1,104 @@
+//! Arguments that several subcommands share, and how their texts become values.
+
+use anyhow::{Context, bail};
+use clap::{Args, ValueEnum};
+use yolo_lat::engine::EngineKind;
+use yolo_lat::model::config::check_side;
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum EngineName {
+    /// The fastest one this machine has
+    Auto,
+    /// Our own CPU engine
+    Cpu,
+    /// Compute shaders (not built yet)
+    Gpu,
+    /// ONNX Runtime (not built yet)
+    Ort,
+    /// Naive loops, the measure of the others
+    Reference,
+}
+
+impl From<EngineName> for EngineKind {
+    fn from(name: EngineName) -> Self {
+        match name {
+            EngineName::Auto => Self::Auto,
+            EngineName::Cpu => Self::Cpu,
+            EngineName::Gpu => Self::Gpu,
+            EngineName::Ort => Self::Ort,
+            EngineName::Reference => Self::Reference,
+        }
+    }
+}
+
+/// What runs the network.
+#[derive(Args, Clone, Debug)]
+pub(super) struct EngineArguments {
+    /// Model: n, s, or the path of a .toml or .safetensors file
+    #[arg(short, long, default_value = "n")]
+    pub(super) model: String,
+    /// What computes the network
+    #[arg(long, value_enum, default_value = "auto")]
+    pub(super) engine: EngineName,
+    /// Input size in pixels, multiples of 32: 320 or 416x320 (width x height); default: the model's
+    #[arg(long, value_name = "PIXELS", value_parser = parse_size)]
+    pub(super) size: Option<(usize, usize)>,
+    /// Threads; 0 means one for each core
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=1024))]
+    pub(super) threads: u16,
+    /// Pictures computed together; default: as many as threads
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(super) batch: Option<u16>,
+}
+
+impl EngineArguments {
+    pub(super) fn threads(&self) -> usize {
+        match self.threads {
+            0 => yolo_lat::engine::cpu::available_threads(),
+            threads => usize::from(threads),
+        }
+    }
+
+    pub(super) fn batch(&self) -> usize {
+        self.batch.map_or_else(|| self.threads(), usize::from)
+    }
+}
+
+fn parse_size(text: &str) -> Result<(usize, usize), String> {
+    let number = |text: &str| text.trim().parse::<usize>().map_err(|_| format!("{text:?} is not a number of pixels"));
+    let (width, height) = match text.split_once('x') {
+        Some((width, height)) => (number(width)?, number(height)?),
+        None => (number(text)?, number(text)?),
+    };
+    check_side(width)?;
+    check_side(height)?;
+    Ok((width, height))
+}
+
+/// A number in 0..=1.
+pub(super) fn parse_share(text: &str) -> Result<f32, String> {
+    match text.parse::<f32>() {
+        Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
+        Ok(share) => Err(format!("expected a number from 0 to 1, found {share}")),
+        Err(_) => Err(format!("expected a number from 0 to 1, found {text:?}")),
+    }
+}
+
+/// Class indices for names; an unknown name suggests the nearest.
+pub(super) fn find_classes(wanted: &[String], classes: &[String]) -> anyhow::Result<Option<Vec<usize>>> {
+    let mut indices = Vec::new();
+    for name in wanted {
+        match classes.iter().position(|class| class.eq_ignore_ascii_case(name)) {
+            Some(index) => indices.push(index),
+            None => {
+                let nearest = classes.iter().max_by(|a, b| {
+                    let similarity = |class: &str| strsim::jaro_winkler(class, &name.to_lowercase());
+                    similarity(a).total_cmp(&similarity(b))
+                });
+                let nearest = nearest.context("the model has no classes")?;
+                bail!("--classes: the model knows no {name:?}; did you mean {nearest:?}? (all: {})", classes.join(", "));
+            }
+        }
+    }
+    Ok((!wanted.is_empty()).then_some(indices))
+}

@@ -1,0 +1,96 @@
+//! Loads items in parallel, ahead of their use, and hands them out in order.
+//!
+//! Worker `w` of `n` loads items `w, w + n, w + 2n, ...` into a short queue of its own, and the reader takes from the
+//! queues in turn: order is kept and memory bounded without any reordering.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
+
+/// Items waiting in each worker's queue.
+const QUEUE: usize = 2;
+
+pub(super) struct Prefetch<T> {
+    queues: Vec<Receiver<T>>,
+    next: usize,
+    count: usize,
+}
+
+impl<T: Send + 'static> Prefetch<T> {
+    /// Loads items `0..count` on `workers` threads until `stop` is set.
+    pub(super) fn new(
+        count: usize,
+        workers: usize,
+        stop: Arc<AtomicBool>,
+        load: impl Fn(usize) -> T + Send + Sync + 'static,
+    ) -> std::io::Result<Self> {
+        let load = Arc::new(load);
+        let workers = workers.clamp(1, count.max(1));
+        let start = |worker: usize| {
+            let (sender, receiver) = sync_channel(QUEUE);
+            let (load, stop) = (load.clone(), stop.clone());
+            std::thread::Builder::new().name(format!("load {worker}")).spawn(move || {
+                for item in (worker..count).step_by(workers) {
+                    if stop.load(Ordering::Relaxed) || sender.send(load(item)).is_err() {
+                        break;
+                    }
+                }
+            })?;
+            Ok(receiver)
+        };
+        let queues = (0..workers).map(start).collect::<std::io::Result<_>>()?;
+        Ok(Self { queues, next: 0, count })
+    }
+
+    /// The next item and its index; waits for it. `None` at the end or after `stop`.
+    pub(super) fn next(&mut self) -> Option<(usize, T)> {
+        if self.next >= self.count {
+            return None;
+        }
+        let item = self.queues[self.next % self.queues.len()].recv().ok()?;
+        self.next += 1;
+        Some((self.next - 1, item))
+    }
+
+    /// Up to `most` items: waits for the first and takes what else is ready. Empty at the end.
+    pub(super) fn next_batch(&mut self, most: usize) -> Vec<(usize, T)> {
+        let mut batch: Vec<(usize, T)> = self.next().into_iter().collect();
+        while !batch.is_empty() && batch.len() < most && self.next < self.count {
+            match self.queues[self.next % self.queues.len()].try_recv() {
+                Ok(item) => batch.push((self.next, item)),
+                Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
+            }
+            self.next += 1;
+        }
+        batch
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn items_come_in_order_whatever_they_cost() {
+        let load = |item: usize| {
+            (0..(item * 7919) % 5000).fold(0u64, |sum, x| std::hint::black_box(sum + x as u64));
+            item
+        };
+        let mut prefetch = Prefetch::new(100, 3, Arc::default(), load).unwrap();
+        let mut seen = Vec::new();
+        loop {
+            let batch = prefetch.next_batch(4);
+            if batch.is_empty() {
+                break;
+            }
+            seen.extend(batch);
+        }
+        assert_eq!(seen, (0..100).map(|item| (item, item)).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn stopping_ends_the_stream() {
+        let stop = Arc::new(AtomicBool::new(true));
+        assert!(Prefetch::new(10, 2, stop, |item| item).unwrap().next().is_none());
+    }
+}

@@ -1,0 +1,167 @@
+//! The whole pipeline as one call: picture in, detections out.
+
+use std::time::{Duration, Instant};
+
+use image::RgbImage;
+use ndarray::{Array4, Axis, s};
+
+use crate::engine::{self, Engine, EngineError, EngineKind};
+use crate::geometry::Letterbox;
+use crate::model::config::{HeadConfig, STRIDES};
+use crate::model::{Model, ModelError};
+use crate::postprocess::{Detection, PostprocessOptions, decode, suppress};
+use crate::preprocess::Preprocessor;
+
+/// Why a detector could not be made or could not run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DetectError {
+    /// The model could not be loaded.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The engine could not be made or failed.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// A picture without pixels.
+    #[error("the picture has no pixels ({width}x{height})")]
+    Empty {
+        /// Its width.
+        width: u32,
+        /// Its height.
+        height: u32,
+    },
+}
+
+/// How a detector runs.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct DetectorOptions {
+    /// What computes the network.
+    pub engine: EngineKind,
+    /// Width and height of the network's input; `None` for the model's own.
+    pub size: Option<(usize, usize)>,
+    /// Threads; 0 for one a core.
+    pub threads: usize,
+    /// What counts as a detection.
+    pub postprocess: PostprocessOptions,
+}
+
+/// Times of the stages for one picture; of a batch, its share.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct StageTimes {
+    /// Resize into the letterbox.
+    pub preprocess: Duration,
+    /// The network.
+    pub inference: Duration,
+    /// Decoding of the logits and suppression.
+    pub postprocess: Duration,
+}
+
+/// Finds objects in pictures.
+///
+/// ```
+/// use yolo_lat::{Detector, source::open_image};
+///
+/// let mut detector = Detector::load("n")?;
+/// let detections = detector.detect(&open_image("assets/chelsea.jpg")?)?;
+/// assert_eq!(detector.class_name(detections[0].class), "cat");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Detector {
+    engine: Box<dyn Engine>,
+    classes: Vec<String>,
+    head: HeadConfig,
+    options: PostprocessOptions,
+    preprocessor: Preprocessor,
+    /// Input of the last batch, kept for the next.
+    input: Array4<f32>,
+}
+
+impl Detector {
+    /// Loads a model by name (`n`, `s`) or path with the customary options.
+    ///
+    /// # Errors
+    /// [`DetectError`] says what is missing or wrong.
+    pub fn load(model: &str) -> Result<Self, DetectError> {
+        Self::new(&Model::load(model)?, &DetectorOptions::default())
+    }
+
+    /// Makes a detector from a loaded model.
+    ///
+    /// # Errors
+    /// [`DetectError::Engine`] where the engine is not available or the size does not suit the model.
+    pub fn new(model: &Model, options: &DetectorOptions) -> Result<Self, DetectError> {
+        let (width, height) = options.size.unwrap_or((model.config.input, model.config.input));
+        let engine = engine::create(options.engine, model, width, height, options.threads)?;
+        Ok(Self {
+            engine,
+            classes: model.config.classes.clone(),
+            head: model.config.head,
+            options: options.postprocess.clone(),
+            preprocessor: Preprocessor::default(),
+            input: Array4::zeros((0, 3, height, width)),
+        })
+    }
+
+    /// Detections in one picture, by falling confidence, in picture pixels.
+    ///
+    /// # Errors
+    /// [`DetectError::Empty`] for a picture without pixels.
+    pub fn detect(&mut self, picture: &RgbImage) -> Result<Vec<Detection>, DetectError> {
+        Ok(self.detect_batch(&[picture])?.swap_remove(0).0)
+    }
+
+    /// Detections in several pictures at once, of any sizes: the same as one by one, and faster on several threads.
+    ///
+    /// # Errors
+    /// As [`Detector::detect`]; then none of the pictures is processed.
+    pub fn detect_batch(&mut self, pictures: &[&RgbImage]) -> Result<Vec<(Vec<Detection>, StageTimes)>, DetectError> {
+        if let Some(&empty) = pictures.iter().find(|picture| picture.width() == 0 || picture.height() == 0) {
+            return Err(DetectError::Empty { width: empty.width(), height: empty.height() });
+        }
+        if pictures.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (_, channels, height, width) = self.input.dim();
+        if self.input.dim().0 < pictures.len() {
+            self.input = Array4::zeros((pictures.len(), channels, height, width));
+        }
+        let mut prepared: Vec<(Letterbox, Duration)> = Vec::with_capacity(pictures.len());
+        for (picture, target) in pictures.iter().zip(self.input.outer_iter_mut()) {
+            let start = Instant::now();
+            let letterbox = self.preprocessor.apply(picture, target);
+            prepared.push((letterbox, start.elapsed()));
+        }
+        let start = Instant::now();
+        let outputs = self.engine.run(self.input.slice(s![..pictures.len(), .., .., ..]))?;
+        let inference = start.elapsed() / pictures.len() as u32;
+        let results = prepared.into_iter().enumerate().map(|(index, (letterbox, preprocess))| {
+            let start = Instant::now();
+            let scales = STRIDES.iter().zip(outputs.chunks_exact(2)).map(|(&stride, output)| {
+                (stride, output[0].index_axis(Axis(0), index), output[1].index_axis(Axis(0), index))
+            });
+            let mut detections = suppress(decode(scales, self.head, &self.options), &self.options);
+            for detection in &mut detections {
+                let (width, height) = letterbox.image;
+                let bbox = letterbox.image_from_letterbox(&detection.bbox);
+                detection.bbox = bbox.clip(width as f32, height as f32);
+            }
+            (detections, StageTimes { preprocess, inference, postprocess: start.elapsed() })
+        });
+        Ok(results.collect())
+    }
+
+    /// The name of a class.
+    pub fn class_name(&self, class: usize) -> &str {
+        &self.classes[class]
+    }
+
+    /// All class names; the index is the class.
+    pub fn classes(&self) -> &[String] {
+        &self.classes
+    }
+
+    /// What runs, for people.
+    pub fn description(&self) -> String {
+        self.engine.description()
+    }
+}

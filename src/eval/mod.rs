@@ -1,0 +1,14 @@
+//! Measuring detections against labelled photographs.
+
+mod average_precision;
+mod dataset;
+mod plot;
+mod results;
+
+pub use average_precision::{ClassResult, CocoSummary, Curve, Evaluation, evaluate};
+pub use dataset::{Dataset, DatasetError, LabelledImage, Object};
+pub use plot::plot_precision_recall;
+pub use results::read_coco_results;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,174 @@
+//! From raw logits to detections: distribution focal decoding, score threshold, non-maximum suppression.
+
+use ndarray::{ArrayView3, Axis};
+
+use crate::geometry::BBox;
+use crate::model::config::HeadConfig;
+
+/// An object that was found.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Detection {
+    /// Index into the model's class names.
+    pub class: usize,
+    /// Probability in 0..1.
+    pub confidence: f32,
+    /// Where; in picture pixels once it leaves the detector.
+    pub bbox: BBox,
+}
+
+/// What counts as a detection.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PostprocessOptions {
+    /// Least confidence, 0..1.
+    pub confidence: f32,
+    /// Of two boxes that overlap more than this, the less confident goes; 0..1.
+    pub iou: f32,
+    /// Most detections in a picture.
+    pub max_detections: usize,
+    /// Only these classes; `None` for all.
+    pub classes: Option<Vec<usize>>,
+    /// Boxes of different classes suppress each other too.
+    pub agnostic: bool,
+    /// A cell may report several classes: right for measuring average precision, confusing for people.
+    pub multi_label: bool,
+}
+
+impl Default for PostprocessOptions {
+    fn default() -> Self {
+        Self { confidence: 0.25, iou: 0.6, max_detections: 300, classes: None, agnostic: false, multi_label: false }
+    }
+}
+
+/// Reads the boxes off the logits of every scale. `scales` gives stride, class logits (classes, rows, columns) and
+/// box logits (4 * bins, rows, columns), finest first. Boxes are in network pixels, not yet suppressed.
+///
+/// Score: sigmoid of the class logit. A side's distance from the cell's centre `((i + 0.5) * stride)` is the
+/// expectation of its bins, `sum softmax(logits)_b * b * max_distance / (bins - 1) * stride` (Li et al. 2020).
+pub fn decode<'a>(
+    scales: impl Iterator<Item = (usize, ArrayView3<'a, f32>, ArrayView3<'a, f32>)>,
+    head: HeadConfig,
+    options: &PostprocessOptions,
+) -> Vec<Detection> {
+    let mut detections = Vec::new();
+    for (stride, class_logits, box_logits) in scales {
+        let (classes, height, width) = class_logits.dim();
+        let mut best = vec![(f32::NEG_INFINITY, 0); height * width];
+        // Class by class, so that memory is read in order.
+        for class in (0..classes).filter(|class| options.classes.as_ref().is_none_or(|only| only.contains(class))) {
+            let plane = class_logits.index_axis(Axis(0), class);
+            for (cell, (&logit, best)) in plane.iter().zip(&mut best).enumerate() {
+                if !options.multi_label {
+                    if logit > best.0 {
+                        *best = (logit, class);
+                    }
+                } else if sigmoid(logit) >= options.confidence {
+                    let bbox = decode_box(&box_logits, cell / width, cell % width, stride, head);
+                    detections.push(Detection { class, confidence: sigmoid(logit), bbox });
+                }
+            }
+        }
+        if !options.multi_label {
+            for (cell, &(logit, class)) in best.iter().enumerate() {
+                if sigmoid(logit) >= options.confidence && logit > f32::NEG_INFINITY {
+                    let bbox = decode_box(&box_logits, cell / width, cell % width, stride, head);
+                    detections.push(Detection { class, confidence: sigmoid(logit), bbox });
+                }
+            }
+        }
+    }
+    detections
+}
+
+fn sigmoid(logit: f32) -> f32 {
+    1.0 / (1.0 + (-logit).exp())
+}
+
+fn decode_box(logits: &ArrayView3<f32>, row: usize, column: usize, stride: usize, head: HeadConfig) -> BBox {
+    let stride = stride as f32;
+    let step = head.max_distance / (head.bins - 1) as f32 * stride;
+    let distance = |side: usize| {
+        let logit = |bin: usize| logits[(side * head.bins + bin, row, column)];
+        let peak = (0..head.bins).map(logit).fold(f32::NEG_INFINITY, f32::max);
+        let (mut sum, mut mean) = (0.0, 0.0);
+        for bin in 0..head.bins {
+            let weight = (logit(bin) - peak).exp();
+            sum += weight;
+            mean += weight * bin as f32;
+        }
+        mean / sum * step
+    };
+    let (x, y) = ((column as f32 + 0.5) * stride, (row as f32 + 0.5) * stride);
+    BBox { x1: x - distance(0), y1: y - distance(1), x2: x + distance(2), y2: y + distance(3) }
+}
+
+/// Greedy non-maximum suppression, class by class unless `options.agnostic`. Result by falling confidence, at most
+/// `options.max_detections`; equal confidences keep the order of `detections`.
+pub fn suppress(mut detections: Vec<Detection>, options: &PostprocessOptions) -> Vec<Detection> {
+    detections.sort_by(|a, b| b.confidence.total_cmp(&a.confidence));
+    let mut kept: Vec<Detection> = Vec::new();
+    for detection in detections {
+        if kept.len() == options.max_detections {
+            break;
+        }
+        let rival = |other: &Detection| options.agnostic || other.class == detection.class;
+        let suppressed = kept.iter().any(|other| rival(other) && other.bbox.iou(&detection.bbox) > options.iou);
+        if !suppressed {
+            kept.push(detection);
+        }
+    }
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::Array3;
+
+    use super::*;
+
+    const HEAD: HeadConfig = HeadConfig { bins: 3, max_distance: 4.0 };
+
+    fn detection(class: usize, confidence: f32, x: f32) -> Detection {
+        Detection { class, confidence, bbox: BBox::from_xywh([x, 0.0, 10.0, 10.0]) }
+    }
+
+    #[test]
+    fn a_certain_bin_gives_its_distance() {
+        let class = Array3::from_shape_vec((1, 1, 2), vec![-9.0, 2.0]).unwrap();
+        let mut boxes = Array3::zeros((12, 1, 2));
+        for (side, bin) in [0, 1, 2, 1].into_iter().enumerate() {
+            boxes[(side * 3 + bin, 0, 1)] = 100.0;
+        }
+        let found = decode([(8, class.view(), boxes.view())].into_iter(), HEAD, &PostprocessOptions::default());
+        // Centre (12, 4); distances 0, 2, 4, 2 strides.
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].bbox, BBox { x1: 12.0, y1: -12.0, x2: 44.0, y2: 20.0 });
+        assert!((found[0].confidence - 0.880_797).abs() < 1e-5);
+    }
+
+    #[test]
+    fn a_cell_reports_its_best_class_or_all() {
+        let class = Array3::from_shape_vec((3, 1, 1), vec![1.0, 2.0, -5.0]).unwrap();
+        let boxes = Array3::zeros((12, 1, 1));
+        let found = |change: fn(&mut PostprocessOptions)| -> Vec<usize> {
+            let mut options = PostprocessOptions::default();
+            change(&mut options);
+            let found = decode([(8, class.view(), boxes.view())].into_iter(), HEAD, &options);
+            found.iter().map(|detection| detection.class).collect()
+        };
+        assert_eq!(found(|_| {}), [1]);
+        assert_eq!(found(|options| options.multi_label = true), [0, 1]);
+        assert_eq!(found(|options| options.classes = Some(vec![0, 2])), [0]);
+    }
+
+    #[test]
+    fn suppression_is_per_class_unless_agnostic() {
+        let all = vec![detection(0, 0.5, 0.0), detection(0, 0.9, 1.0), detection(1, 0.6, 0.0), detection(0, 0.4, 30.0)];
+        let confidences = |options: &PostprocessOptions| -> Vec<f32> {
+            suppress(all.clone(), options).iter().map(|detection| detection.confidence).collect()
+        };
+        let options = PostprocessOptions::default();
+        assert_eq!(confidences(&options), [0.9, 0.6, 0.4]);
+        assert_eq!(confidences(&PostprocessOptions { agnostic: true, ..options.clone() }), [0.9, 0.4]);
+        assert_eq!(confidences(&PostprocessOptions { max_detections: 1, ..options }), [0.9]);
+    }
+}
