@@ -1,5 +1,7 @@
 //! Every operation over random shapes on every engine against the reference, and whole networks likewise.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
+
 use arbtest::arbitrary::{Result, Unstructured};
 use arbtest::arbtest;
 use ndarray::Array4;
@@ -78,9 +80,7 @@ fn node(name: &str, op: Op, inputs: &[NodeId], shape: Shape) -> Node {
 }
 
 fn random_shape(u: &mut Unstructured, channels: usize) -> Result<Shape> {
-    let side = |u: &mut Unstructured| -> Result<usize> {
-        Ok(if u.ratio(1, 5)? { 1 } else { u.int_in_range(1..=37)? })
-    };
+    let side = |u: &mut Unstructured| -> Result<usize> { Ok(if u.ratio(1, 5)? { 1 } else { u.int_in_range(1..=37)? }) };
     Ok(Shape { channels, height: side(u)?, width: side(u)? })
 }
 
@@ -94,7 +94,8 @@ fn random_operation(u: &mut Unstructured) -> Result<Graph> {
     let input = random_shape(u, channels)?;
     let (kernel, stride) = (*u.choose(&[1, 3, 5, 7])?, u.int_in_range(1..=2)?);
     let activation = random_activation(u)?;
-    let strided = |channels| Shape { channels, height: input.height.div_ceil(stride), width: input.width.div_ceil(stride) };
+    let strided =
+        |channels| Shape { channels, height: input.height.div_ceil(stride), width: input.width.div_ceil(stride) };
     let mut nodes = vec![node("input", Op::Input, &[], input)];
     match u.int_in_range(0..=9)? {
         0 => {
@@ -168,7 +169,9 @@ fn every_operation_agrees_with_the_reference() {
         Ok(())
     })
     .budget_ms(8_000);
-    for operation in ["conv", "depthwise", "max", "exact", "softmax", "gate", "add", "upsample", "slice", "concat", "shuffle"] {
+    for operation in
+        ["conv", "depthwise", "max", "exact", "softmax", "gate", "add", "upsample", "slice", "concat", "shuffle"]
+    {
         assert!(seen.contains(operation), "{operation} was never tried: {seen:?}");
     }
 }
@@ -307,7 +310,11 @@ fn the_golden_logits_are_reproduced_by_every_engine() {
                 assert_eq!(expected.len(), found.len());
                 for (expected, found) in expected.iter().zip(found) {
                     let expected = expected.as_f64().unwrap() as f32;
-                    assert!((expected - found).abs() < 1e-3, "{}: {key} of {row}: {expected}, {found}", engine.description());
+                    assert!(
+                        (expected - found).abs() < 1e-3,
+                        "{}: {key} of {row}: {expected}, {found}",
+                        engine.description()
+                    );
                 }
             }
         }

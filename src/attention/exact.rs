@@ -4,7 +4,13 @@ use super::kernel::{Kernel, Similarity};
 
 /// Quadratic form: `queries` (Lq, D), `keys` (L, D), `values` (L, Dv), result (Lq, Dv). Where every weight of a row
 /// is zero, as a distance kernel can have it, the result is the mean of the values.
-pub fn quadratic(similarity: &dyn Similarity, queries: &[f64], keys: &[f64], values: &[f64], dimensions: usize) -> Vec<f64> {
+pub fn quadratic(
+    similarity: &dyn Similarity,
+    queries: &[f64],
+    keys: &[f64],
+    values: &[f64],
+    dimensions: usize,
+) -> Vec<f64> {
     let tokens = keys.len() / dimensions;
     let width = values.len() / tokens;
     let mut weights = vec![0.0; tokens];

@@ -352,7 +352,8 @@ impl Writer {
         }
         for mut sink in std::mem::take(&mut self.sinks) {
             if let Err(error) = sink.finish() {
-                self.sink_failed(&error).unwrap_or_else(|reason| self.errors.failed(&error.path.to_string_lossy(), &reason));
+                self.sink_failed(&error)
+                    .unwrap_or_else(|reason| self.errors.failed(&error.path.to_string_lossy(), &reason));
             }
         }
         self.progress.finish_and_clear();

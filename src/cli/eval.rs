@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use anyhow::{Context, bail};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde_json::json;
 use yolo_lat::eval::{Dataset, Evaluation, Object, evaluate, plot_precision_recall, read_coco_results};
 use yolo_lat::model::Model;
@@ -38,8 +38,14 @@ pub(super) struct EvalArguments {
     /// Most detections in a picture
     #[arg(long, default_value_t = 300, value_name = "N")]
     max_det: usize,
+    /// A cell may report several classes; raises average precision a little, but is not what `detect` gives
+    #[arg(long)]
+    multi_label: bool,
+    /// What a detection of an object marked difficult is: neither right nor wrong, as VOC defines it, or a false alarm
+    #[arg(long, value_enum, default_value = "ignore")]
+    difficult: Difficult,
     /// Measure the detections of this COCO result file instead of running a model
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["model", "engine", "size", "batch"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["model", "engine", "size", "batch", "multi_label"])]
     detections: Option<PathBuf>,
     /// Only the first N photographs
     #[arg(long, value_name = "N")]
@@ -55,6 +61,14 @@ pub(super) struct EvalArguments {
     quiet: bool,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Difficult {
+    /// As if neither the object nor its detection were there
+    Ignore,
+    /// As if only the object were not there
+    FalseAlarm,
+}
+
 /// Detections of every photograph that could be read, and what that took.
 struct Measured {
     detections: Vec<Vec<Detection>>,
@@ -66,6 +80,9 @@ struct Measured {
 pub(super) fn run(arguments: EvalArguments) -> anyhow::Result<ExitCode> {
     let mut dataset = Dataset::load(&arguments.dataset)?;
     dataset.images.truncate(arguments.limit.unwrap_or(usize::MAX));
+    if arguments.difficult == Difficult::FalseAlarm {
+        dataset.images.iter_mut().for_each(|image| image.objects.retain(|object| !object.difficult));
+    }
     if dataset.images.is_empty() {
         bail!("{}: no photographs in this data set", arguments.dataset.display());
     }
@@ -111,7 +128,7 @@ fn detect_all(arguments: &EvalArguments, dataset: &Dataset) -> anyhow::Result<Op
             confidence: arguments.conf,
             iou: arguments.iou,
             max_detections: arguments.max_det,
-            multi_label: true,
+            multi_label: arguments.multi_label,
             ..PostprocessOptions::default()
         },
     };

@@ -48,7 +48,8 @@ fn as_json(graph: &Graph) -> serde_json::Value {
 }
 
 fn as_table(graph: &Graph) -> String {
-    let mut table = format!("{:<28} {:<40} {:>14} {:>10} {:>14}\n", "layer", "operation", "shape", "parameters", "multiply-adds");
+    let mut table =
+        format!("{:<28} {:<40} {:>14} {:>10} {:>14}\n", "layer", "operation", "shape", "parameters", "multiply-adds");
     for node in &graph.nodes {
         let (parameters, multiply_adds) = (graph.parameters_of(node), graph.multiply_adds_of(node));
         let (shape, label) = (node.shape.to_string(), node.op.label());

@@ -27,7 +27,8 @@ impl Journal {
         if resume && path.exists() {
             return Self::resume(path, settings);
         }
-        let mut file = OpenOptions::new().create(true).truncate(true).read(true).write(true).open(&path).with_context(context)?;
+        let mut file =
+            OpenOptions::new().create(true).truncate(true).read(true).write(true).open(&path).with_context(context)?;
         writeln!(file, "{settings}").with_context(context)?;
         Ok(Self { path, file, completed: HashMap::new() })
     }

@@ -96,7 +96,10 @@ pub(super) fn find_classes(wanted: &[String], classes: &[String]) -> anyhow::Res
                     similarity(a).total_cmp(&similarity(b))
                 });
                 let nearest = nearest.context("the model has no classes")?;
-                bail!("--classes: the model knows no {name:?}; did you mean {nearest:?}? (all: {})", classes.join(", "));
+                bail!(
+                    "--classes: the model knows no {name:?}; did you mean {nearest:?}? (all: {})",
+                    classes.join(", ")
+                );
             }
         }
     }

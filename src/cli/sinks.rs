@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use anyhow::bail;
 use clap::ValueEnum;
 use yolo_lat::sink::{
-    AnnotatedSink, CocoSink, CropSink, CsvSink, JsonLinesSink, JsonSink, Sink, SinkError, Target, TextSink, VocSink, YoloSink,
+    AnnotatedSink, CocoSink, CropSink, CsvSink, JsonLinesSink, JsonSink, Sink, SinkError, Target, TextSink, VocSink,
+    YoloSink,
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -90,7 +90,13 @@ impl std::fmt::Display for EngineKind {
 ///
 /// # Errors
 /// [`EngineError`] where the engine is not available or the size does not suit the model.
-pub fn create(kind: EngineKind, model: &Model, width: usize, height: usize, threads: usize) -> Result<Box<dyn Engine>, EngineError> {
+pub fn create(
+    kind: EngineKind,
+    model: &Model,
+    width: usize,
+    height: usize,
+    threads: usize,
+) -> Result<Box<dyn Engine>, EngineError> {
     let graph = model.graph(width, height)?;
     let unavailable = |reason| Err(EngineError::Unavailable { engine: kind, reason });
     match kind {

@@ -28,12 +28,14 @@ impl ReferenceEngine {
             let inputs: Vec<ArrayView3<f32>> = node.inputs.iter().map(|&input| maps[input].view()).collect();
             let map = match node.op {
                 Op::Input => picture.to_owned(),
-                Op::Conv { stride, activation, .. } => {
-                    add_residual(convolution(inputs[0], &self.filter(node), &self.bias(node), stride, activation), &inputs)
-                }
-                Op::Depthwise { stride, activation, .. } => {
-                    add_residual(depthwise(inputs[0], &self.filter(node), &self.bias(node), stride, activation), &inputs)
-                }
+                Op::Conv { stride, activation, .. } => add_residual(
+                    convolution(inputs[0], &self.filter(node), &self.bias(node), stride, activation),
+                    &inputs,
+                ),
+                Op::Depthwise { stride, activation, .. } => add_residual(
+                    depthwise(inputs[0], &self.filter(node), &self.bias(node), stride, activation),
+                    &inputs,
+                ),
                 Op::MaxPool => max_pool(inputs[0]),
                 Op::Attention { kind, kernel, heads } => multi_head(inputs[0], kind, kernel, heads),
                 Op::Gate => gate(inputs[0], inputs[1]),
@@ -54,12 +56,15 @@ impl ReferenceEngine {
     fn filter(&self, node: &Node) -> Array4<f32> {
         let [weight, ..] = &self.graph.weights_of(node)[..] else { return Array4::zeros((0, 0, 0, 0)) };
         let shape = [weight.shape[0], weight.shape[1], weight.shape[2], weight.shape[3]];
-        self.tensor(&weight.name).and_then(|array| array.into_dimensionality::<Ix4>().ok()).unwrap_or_else(|| Array4::zeros(shape))
+        self.tensor(&weight.name)
+            .and_then(|array| array.into_dimensionality::<Ix4>().ok())
+            .unwrap_or_else(|| Array4::zeros(shape))
     }
 
     fn bias(&self, node: &Node) -> Array1<f32> {
         let bias = self.tensor(&format!("{}.bias", node.name));
-        bias.and_then(|array| array.into_dimensionality::<Ix1>().ok()).unwrap_or_else(|| Array1::zeros(node.shape.channels))
+        bias.and_then(|array| array.into_dimensionality::<Ix1>().ok())
+            .unwrap_or_else(|| Array1::zeros(node.shape.channels))
     }
 
     fn tensor(&self, name: &str) -> Option<ndarray::ArrayD<f32>> {
@@ -112,7 +117,13 @@ fn add_residual(map: Array3<f32>, inputs: &[ArrayView3<f32>]) -> Array3<f32> {
 }
 
 /// `filter` (out, in, kernel, kernel); zeros outside of the picture.
-fn convolution(x: ArrayView3<f32>, filter: &Array4<f32>, bias: &Array1<f32>, stride: usize, activation: Activation) -> Array3<f32> {
+fn convolution(
+    x: ArrayView3<f32>,
+    filter: &Array4<f32>,
+    bias: &Array1<f32>,
+    stride: usize,
+    activation: Activation,
+) -> Array3<f32> {
     let (_, height, width) = x.dim();
     let out = filter.dim().0;
     Array3::from_shape_fn((out, height.div_ceil(stride), width.div_ceil(stride)), |(o, row, column)| {
@@ -125,7 +136,13 @@ fn convolution(x: ArrayView3<f32>, filter: &Array4<f32>, bias: &Array1<f32>, str
 }
 
 /// `filter` (channels, 1, kernel, kernel).
-fn depthwise(x: ArrayView3<f32>, filter: &Array4<f32>, bias: &Array1<f32>, stride: usize, activation: Activation) -> Array3<f32> {
+fn depthwise(
+    x: ArrayView3<f32>,
+    filter: &Array4<f32>,
+    bias: &Array1<f32>,
+    stride: usize,
+    activation: Activation,
+) -> Array3<f32> {
     let (channels, height, width) = x.dim();
     Array3::from_shape_fn((channels, height.div_ceil(stride), width.div_ceil(stride)), |(c, row, column)| {
         let sum = window_sum(x.index_axis(Axis(0), c), filter.slice(s![c, 0, .., ..]), row * stride, column * stride);

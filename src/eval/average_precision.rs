@@ -74,7 +74,8 @@ const COCO_DETECTIONS: usize = 100;
 const AREAS: [(f64, f64); 4] = [(0.0, 1e10), (0.0, 1024.0), (1024.0, 9216.0), (9216.0, 1e10)];
 
 fn threshold(index: usize) -> f64 {
-    0.5 + 0.05 * index as f64
+    // In floating point as numpy.linspace computes it: an IoU may equal a threshold exactly.
+    index as f64 * ((0.95 - 0.5) / 9.0) + 0.5
 }
 
 /// Measures `detections` against `objects`; both have one list a picture, classes of both mean the same.
@@ -82,7 +83,8 @@ pub fn evaluate(classes: usize, objects: &[Vec<Object>], detections: &[Vec<Detec
     let mut per_class = Vec::new();
     let mut coco: Vec<CocoClass> = Vec::new();
     for class in 0..classes {
-        let pictures: Vec<Picture> = objects.iter().zip(detections).map(|(o, d)| Picture::of_class(class, o, d)).collect();
+        let pictures: Vec<Picture> =
+            objects.iter().zip(detections).map(|(o, d)| Picture::of_class(class, o, d)).collect();
         let (curve, count) = voc_curve(&pictures);
         let coco_class = CocoClass::measure(&pictures);
         if count > 0 {
@@ -206,7 +208,8 @@ fn all_point(curve: &Curve) -> f64 {
 
 fn eleven_point(curve: &Curve) -> f64 {
     let envelope = envelope(curve);
-    let precision_at = |recall: f64| envelope.get(curve.recall.partition_point(|&r| r < recall)).copied().unwrap_or(0.0);
+    let precision_at =
+        |recall: f64| envelope.get(curve.recall.partition_point(|&r| r < recall)).copied().unwrap_or(0.0);
     (0..=10).map(|tenth| precision_at(f64::from(tenth) / 10.0)).sum::<f64>() / 11.0
 }
 
@@ -280,7 +283,8 @@ fn coco_match(picture: &Picture, (least, most): (f64, f64), iou: f64, verdicts: 
 fn coco_ap(curve: Curve) -> (f64, f64) {
     let envelope = envelope(&curve);
     let precision_at = |index: usize| {
-        let recall = index as f64 / (RECALLS - 1) as f64;
+        // As numpy.linspace computes it, since recalls are fractions too: 35 * 0.01 is not 0.35.
+        let recall = index as f64 * (1.0 / (RECALLS - 1) as f64);
         envelope.get(curve.recall.partition_point(|&r| r < recall)).copied().unwrap_or(0.0)
     };
     let ap = (0..RECALLS).map(precision_at).sum::<f64>() / RECALLS as f64;

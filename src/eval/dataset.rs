@@ -171,7 +171,8 @@ impl Dataset {
     /// [`DatasetError::Invalid`].
     pub fn parse_coco(text: &str, origin: &Path, folder: &Path) -> Result<Self, DatasetError> {
         let invalid = |reason: String| DatasetError::Invalid { path: origin.to_owned(), reason };
-        let file: CocoFile = serde_json::from_str(text).map_err(|error| invalid(format!("not COCO labels: {error}")))?;
+        let file: CocoFile =
+            serde_json::from_str(text).map_err(|error| invalid(format!("not COCO labels: {error}")))?;
         let classes: HashMap<u64, usize> =
             file.categories.iter().enumerate().map(|(index, category)| (category.id, index)).collect();
         let subfolder = folder.join("images");
@@ -182,7 +183,11 @@ impl Dataset {
             if index_of_id.insert(image.id, images.len()).is_some() {
                 return Err(invalid(format!("image id {} stands twice", image.id)));
             }
-            images.push(LabelledImage { id: image.id.to_string(), path: folder.join(image.file_name), objects: Vec::new() });
+            images.push(LabelledImage {
+                id: image.id.to_string(),
+                path: folder.join(image.file_name),
+                objects: Vec::new(),
+            });
         }
         for (position, annotation) in file.annotations.into_iter().enumerate() {
             let CocoAnnotation { image_id, category_id, bbox, area, iscrowd, difficult } = annotation;
@@ -203,8 +208,10 @@ impl Dataset {
     fn load_voc(folder: &Path) -> Result<Self, DatasetError> {
         let mut labels = Vec::new();
         for path in files_in(&folder.join("Annotations"), &["xml"])? {
-            let file: VocFile = quick_xml::de::from_str(&read_text(&path)?)
-                .map_err(|error| DatasetError::Invalid { path: path.clone(), reason: format!("not VOC labels: {error}") })?;
+            let file: VocFile = quick_xml::de::from_str(&read_text(&path)?).map_err(|error| DatasetError::Invalid {
+                path: path.clone(),
+                reason: format!("not VOC labels: {error}"),
+            })?;
             labels.push((path, file));
         }
         let mut classes: Vec<String> =
@@ -286,12 +293,17 @@ fn yolo_object(line: &str, classes: usize, (width, height): (u32, u32)) -> Resul
 fn yolo_classes(folder: &Path) -> Result<Vec<String>, DatasetError> {
     let list = folder.join("classes.txt");
     if list.exists() {
-        return Ok(read_text(&list)?.lines().map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect());
+        return Ok(read_text(&list)?
+            .lines()
+            .map(str::trim)
+            .filter(|name| !name.is_empty())
+            .map(str::to_owned)
+            .collect());
     }
     let path = folder.join("data.yaml");
     let invalid = |reason: String| DatasetError::Invalid { path: path.clone(), reason };
-    let file: YoloFile =
-        serde_saphyr::from_str(&read_text(&path)?).map_err(|error| invalid(format!("names of the classes: {error}")))?;
+    let file: YoloFile = serde_saphyr::from_str(&read_text(&path)?)
+        .map_err(|error| invalid(format!("names of the classes: {error}")))?;
     match file.names {
         YoloNames::List(names) => Ok(names),
         YoloNames::Map(names) if names.keys().copied().eq(0..names.len()) => Ok(names.into_values().collect()),

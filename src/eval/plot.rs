@@ -39,7 +39,11 @@ pub fn plot_precision_recall(path: &Path, classes: &[String], evaluation: &Evalu
     }
 }
 
-fn draw<B: DrawingBackend>(area: &DrawingArea<B, Shift>, classes: &[String], evaluation: &Evaluation) -> Result<(), String> {
+fn draw<B: DrawingBackend>(
+    area: &DrawingArea<B, Shift>,
+    classes: &[String],
+    evaluation: &Evaluation,
+) -> Result<(), String> {
     let fail = |error: DrawingAreaErrorKind<B::ErrorType>| error.to_string();
     area.fill(&WHITE).map_err(fail)?;
     let title = format!("Precision and recall at IoU 0.5, mAP50 {:.1} %", 100.0 * evaluation.map50);
@@ -52,7 +56,12 @@ fn draw<B: DrawingBackend>(area: &DrawingArea<B, Shift>, classes: &[String], eva
         .build_cartesian_2d(0.0..1.0, 0.0..1.0)
         .map_err(fail)?;
     let mut mesh = chart.configure_mesh();
-    mesh.x_desc("recall").y_desc("precision").label_style(("sans-serif", 15)).light_line_style(WHITE).draw().map_err(fail)?;
+    mesh.x_desc("recall")
+        .y_desc("precision")
+        .label_style(("sans-serif", 15))
+        .light_line_style(WHITE)
+        .draw()
+        .map_err(fail)?;
     for result in &evaluation.per_class {
         let color = Palette99::pick(result.class).to_rgba();
         let points = result.curve.recall.iter().copied().zip(result.curve.precision.iter().copied());

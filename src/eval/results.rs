@@ -34,7 +34,11 @@ pub fn read_coco_results(path: &Path, dataset: &Dataset) -> Result<Vec<Vec<Detec
     parse_coco_results(&text, path, dataset)
 }
 
-pub(super) fn parse_coco_results(text: &str, path: &Path, dataset: &Dataset) -> Result<Vec<Vec<Detection>>, DatasetError> {
+pub(super) fn parse_coco_results(
+    text: &str,
+    path: &Path,
+    dataset: &Dataset,
+) -> Result<Vec<Vec<Detection>>, DatasetError> {
     let invalid = |reason: String| DatasetError::Invalid { path: path.to_owned(), reason };
     let results: Vec<CocoResult> =
         serde_json::from_str(text).map_err(|error| invalid(format!("not COCO results: {error}")))?;
@@ -45,14 +49,16 @@ pub(super) fn parse_coco_results(text: &str, path: &Path, dataset: &Dataset) -> 
     }
     // The data set's own numbers win over names.
     pictures.extend(dataset.images.iter().enumerate().map(|(index, image)| (image.id.clone(), index)));
-    let classes: HashMap<u64, usize> = dataset.category_ids.iter().enumerate().map(|(index, &id)| (id, index)).collect();
+    let classes: HashMap<u64, usize> =
+        dataset.category_ids.iter().enumerate().map(|(index, &id)| (id, index)).collect();
     let mut detections = vec![Vec::new(); dataset.images.len()];
     for (position, CocoResult { image_id, category_id, bbox, score }) in results.into_iter().enumerate() {
         let id = match image_id {
             ImageId::Number(number) => number.to_string(),
             ImageId::Name(name) => name,
         };
-        let &image = pictures.get(&id).ok_or_else(|| invalid(format!("result {position}: no image has the id {id:?}")))?;
+        let &image =
+            pictures.get(&id).ok_or_else(|| invalid(format!("result {position}: no image has the id {id:?}")))?;
         let &class = classes
             .get(&category_id)
             .ok_or_else(|| invalid(format!("result {position}: no category has the id {category_id}")))?;

@@ -168,8 +168,10 @@ impl ModelConfig {
             return Err(format!("neck.heads: {heads} heads do not divide a width of {width}"));
         }
         let HeadConfig { bins, max_distance } = self.head;
-        if !(2..=64).contains(&bins) || !(max_distance > 0.0 && max_distance <= 1000.0) {
-            return Err(format!("head: expected 2 to 64 bins and a distance in (0, 1000], found {bins} and {max_distance}"));
+        if !((2..=64).contains(&bins) && max_distance > 0.0 && max_distance <= 1000.0) {
+            return Err(format!(
+                "head: expected 2 to 64 bins and a distance in (0, 1000], found {bins} and {max_distance}"
+            ));
         }
         if let ActivationConfig::LeakyRelu(slope) = self.activation
             && !(slope.is_finite() && (0.0..1.0).contains(&slope))

@@ -277,7 +277,9 @@ impl Graph {
                 let head = channels / heads;
                 let features = match (kind, kernel) {
                     // The weights and the mean of the values: L x L x head each.
-                    (AttentionKind::Softmax | AttentionKind::None, _) => return 2 * positions * positions * channels as u64,
+                    (AttentionKind::Softmax | AttentionKind::None, _) => {
+                        return 2 * positions * positions * channels as u64;
+                    }
                     (AttentionKind::Ela, KernelKind::HadamardExp) => head,
                     (AttentionKind::Ela, _) => head + 2,
                 };
@@ -325,7 +327,12 @@ impl GraphBuilder {
             Op::Upsample => (height * 2, width * 2),
             _ => (height, width),
         };
-        self.nodes.push(Node { name: name.into(), op, inputs: inputs.to_vec(), shape: Shape { channels, height, width } });
+        self.nodes.push(Node {
+            name: name.into(),
+            op,
+            inputs: inputs.to_vec(),
+            shape: Shape { channels, height, width },
+        });
         self.nodes.len() - 1
     }
 

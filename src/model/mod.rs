@@ -152,12 +152,7 @@ const BUILTIN: [Builtin; 2] = [
         config: include_str!("../../models/yolo-lat-n.toml"),
         weights: Some(include_bytes!("../../models/yolo-lat-n.safetensors")),
     },
-    Builtin {
-        short: "s",
-        name: "yolo-lat-s",
-        config: include_str!("../../models/yolo-lat-s.toml"),
-        weights: None,
-    },
+    Builtin { short: "s", name: "yolo-lat-s", config: include_str!("../../models/yolo-lat-s.toml"), weights: None },
 ];
 
 /// A network with its weights, checked against each other.
@@ -232,7 +227,8 @@ impl Source {
             return Ok(Self::Builtin(builtin));
         }
         let path = Path::new(name);
-        let known_extension = path.extension().is_some_and(|extension| extension == "toml" || extension == "safetensors");
+        let known_extension =
+            path.extension().is_some_and(|extension| extension == "toml" || extension == "safetensors");
         if !known_extension || !path.exists() {
             let known = BUILTIN.map(|builtin| builtin.short).join(" or ");
             return Err(ModelError::Unknown { name: name.to_owned(), known });

@@ -68,7 +68,10 @@ impl Target {
 ///
 /// # Errors
 /// [`SinkError`] names the file; no part of it is left behind.
-pub fn write_atomically(path: &Path, write: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>) -> Result<(), SinkError> {
+pub fn write_atomically(
+    path: &Path,
+    write: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>,
+) -> Result<(), SinkError> {
     let file = temporary(path)?;
     let mut writer = BufWriter::new(file.as_file());
     write(&mut writer).and_then(|()| writer.flush()).map_err(|error| SinkError::new(path, error))?;
@@ -83,7 +86,9 @@ fn temporary(path: &Path) -> Result<NamedTempFile, SinkError> {
     // Readable by others, as the user's umask allows; temporary files are private by default.
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    std::fs::create_dir_all(folder).and_then(|()| builder.tempfile_in(folder)).map_err(|error| SinkError::new(path, error))
+    std::fs::create_dir_all(folder)
+        .and_then(|()| builder.tempfile_in(folder))
+        .map_err(|error| SinkError::new(path, error))
 }
 
 fn persist(file: NamedTempFile, path: &Path) -> Result<(), SinkError> {

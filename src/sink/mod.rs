@@ -132,6 +132,3 @@ fn path_of(folder: &Path, stem: &Path, extension: &str) -> PathBuf {
     name.push(extension);
     name.into()
 }
-
-#[cfg(test)]
-mod tests;

@@ -71,6 +71,9 @@ pub fn decode_image(bytes: &[u8]) -> Result<RgbImage, SourceError> {
     if reader.format().is_none() {
         return Err(SourceError::UnknownFormat);
     }
+    if reader.format() == Some(image::ImageFormat::Jpeg) && is_truncated_jpeg(bytes) {
+        return Err(SourceError::Decode("the JPEG is truncated: its end is missing".into()));
+    }
     let mut limits = Limits::default();
     limits.max_image_width = Some(LONGEST_SIDE);
     limits.max_image_height = Some(LONGEST_SIDE);
@@ -83,13 +86,23 @@ pub fn decode_image(bytes: &[u8]) -> Result<RgbImage, SourceError> {
         return Err(SourceError::Decode(format!("the picture has no pixels ({width}x{height})")));
     }
     if decoder.total_bytes() > LARGEST_PICTURE {
-        return Err(SourceError::Decode(format!("{width}x{height} pixels need more than {} MiB", LARGEST_PICTURE >> 20)));
+        return Err(SourceError::Decode(format!(
+            "{width}x{height} pixels need more than {} MiB",
+            LARGEST_PICTURE >> 20
+        )));
     }
     // A damaged EXIF block is no reason to lose the photograph.
     let orientation = decoder.orientation().unwrap_or(image::metadata::Orientation::NoTransforms);
     let mut picture = DynamicImage::from_decoder(decoder).map_err(fail)?;
     picture.apply_orientation(orientation);
     Ok(if picture.color().has_alpha() { over_white(&picture) } else { picture.into_rgb8() })
+}
+
+/// The decoder fills what is missing with grey, where objects would be looked for. The end of an image (FF D9) must
+/// follow the last scan (FF DA); inside compressed data neither occurs.
+fn is_truncated_jpeg(bytes: &[u8]) -> bool {
+    let last = |marker: u8| bytes.windows(2).rposition(|pair| pair == [0xFF, marker]);
+    last(0xD9) < last(0xDA)
 }
 
 fn over_white(picture: &DynamicImage) -> RgbImage {

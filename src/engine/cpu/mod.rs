@@ -71,7 +71,12 @@ impl CpuEngine {
     ///
     /// # Errors
     /// As [`CpuEngine::new`].
-    pub fn with_instruction_set(graph: &Graph, weights: &Weights, threads: usize, set: InstructionSet) -> Result<Self, EngineError> {
+    pub fn with_instruction_set(
+        graph: &Graph,
+        weights: &Weights,
+        threads: usize,
+        set: InstructionSet,
+    ) -> Result<Self, EngineError> {
         let set = if InstructionSet::available().contains(&set) { set } else { InstructionSet::Plain };
         let threads = if threads == 0 { available_threads() } else { threads };
         let pool = (threads > 1).then(|| rayon::ThreadPoolBuilder::new().num_threads(threads).build()).transpose();
@@ -204,6 +209,12 @@ fn wait_until(condition: impl Fn() -> bool) {
 #[derive(Clone, Copy)]
 struct Shared<T>(*mut T);
 
+impl<T> Shared<T> {
+    fn get(self) -> *mut T {
+        self.0
+    }
+}
+
 // SAFETY: each use says why its accesses are disjoint.
 unsafe impl<T> Send for Shared<T> {}
 // SAFETY: as above.
@@ -226,7 +237,8 @@ impl Engine for CpuEngine {
         let first = pictures.as_ptr();
         if self.outputs.first().is_none_or(|output| output.dim().0 != batch) {
             let shapes = self.output_shapes.iter();
-            self.outputs = shapes.map(|shape| Array4::zeros((batch, shape.channels, shape.height, shape.width))).collect();
+            self.outputs =
+                shapes.map(|shape| Array4::zeros((batch, shape.channels, shape.height, shape.width))).collect();
         }
         let outputs: Vec<Shared<f32>> = self.outputs.iter_mut().map(|output| Shared(output.as_mut_ptr())).collect();
         let size = self.input.values();
@@ -240,7 +252,6 @@ impl Engine for CpuEngine {
             let first = Shared(first.cast_mut());
             let (engine, outputs) = (&*self, &outputs);
             let work = |index: usize| {
-                let first = first;
                 let mut worker = lock(&engine.workers[index]);
                 loop {
                     let picture = next.fetch_add(1, Ordering::Relaxed);
@@ -250,7 +261,7 @@ impl Engine for CpuEngine {
                     // SAFETY: the input has `batch` pictures of `size` values; the counter gives each to one thread,
                     // which alone writes its part of the outputs.
                     unsafe {
-                        let memory = engine.run_alone(&mut worker, first.0.add(picture * size));
+                        let memory = engine.run_alone(&mut worker, first.get().add(picture * size));
                         copy_outputs(&engine.plan.outputs, &engine.output_shapes, memory, outputs, picture);
                     }
                 }
@@ -270,12 +281,18 @@ impl Engine for CpuEngine {
 ///
 /// # Safety
 /// `memory` belongs to the plan of `planes`; `outputs` point to arrays (n, channels, height, width) with n > `picture`.
-unsafe fn copy_outputs(planes: &[Vec<PlaneAt>], shapes: &[Shape], memory: Memory, outputs: &[Shared<f32>], picture: usize) {
+unsafe fn copy_outputs(
+    planes: &[Vec<PlaneAt>],
+    shapes: &[Shape],
+    memory: Memory,
+    outputs: &[Shared<f32>],
+    picture: usize,
+) {
     for ((planes, shape), output) in planes.iter().zip(shapes).zip(outputs) {
         for (channel, &plane) in planes.iter().enumerate() {
             // SAFETY: the caller's.
             unsafe {
-                let target = output.0.add(picture * shape.values() + channel * shape.positions());
+                let target = output.get().add(picture * shape.values() + channel * shape.positions());
                 target.copy_from_nonoverlapping(memory.read(plane), shape.positions());
             }
         }

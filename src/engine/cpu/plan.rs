@@ -56,7 +56,9 @@ impl<'a> Planner<'a> {
             steps.push(self.step(id, node));
             names.push(node.name.clone());
             for (owner, &last) in last_use.iter().enumerate().take(id + 1) {
-                if last == id && let Some(place) = self.places[owner] {
+                if last == id
+                    && let Some(place) = self.places[owner]
+                {
                     let shape = self.graph.nodes[owner].shape;
                     self.memory.give(place, shape.channels * plane_stride(shape.positions()));
                 }
@@ -115,11 +117,28 @@ impl<'a> Planner<'a> {
             }
             Op::Conv { kernel: 1, stride: 1, activation } => {
                 let (packed, positions) = (self.packed(node), shape.positions());
-                Step::Pointwise(Pointwise { packed, inputs: inputs(0), output, positions, activation, residual, lanes, tile_rows })
+                Step::Pointwise(Pointwise {
+                    packed,
+                    inputs: inputs(0),
+                    output,
+                    positions,
+                    activation,
+                    residual,
+                    lanes,
+                    tile_rows,
+                })
             }
             Op::Conv { kernel, stride, activation } => {
                 let (packed, window) = (self.packed(node), window(kernel, stride));
-                Step::Convolution(Convolution { packed, inputs: inputs(0), window, output, activation, residual, lanes })
+                Step::Convolution(Convolution {
+                    packed,
+                    inputs: inputs(0),
+                    window,
+                    output,
+                    activation,
+                    residual,
+                    lanes,
+                })
             }
             Op::Depthwise { kernel, stride, activation, .. } => {
                 let (weights, bias) = self.filter(node);

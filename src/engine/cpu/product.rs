@@ -132,7 +132,8 @@ unsafe fn tile<S: Simd, const ROWS: usize, const VECTORS: usize>(
                 let offset = vector * S::LANES;
                 let mut value = activate::<S>(sum, epilogue.activation);
                 if let Some(residual) = epilogue.residual {
-                    let residual = epilogue.memory.read(residual[channel]).add(epilogue.residual_offset + start + offset);
+                    let residual =
+                        epilogue.memory.read(residual[channel]).add(epilogue.residual_offset + start + offset);
                     value = S::add(value, S::load(residual));
                 }
                 store_columns::<S>(output.add(offset), value, epilogue.columns.saturating_sub(start + offset));
@@ -274,7 +275,13 @@ impl Convolution {
         // SAFETY: scratch has room for every channel's rows; this unit alone writes these rows of the output.
         unsafe {
             for (channel, &input) in self.inputs.iter().enumerate() {
-                window.spread(memory.read(input), first_row, count, 0.0, scratch.floats.as_mut_ptr().add(channel * size));
+                window.spread(
+                    memory.read(input),
+                    first_row,
+                    count,
+                    0.0,
+                    scratch.floats.as_mut_ptr().add(channel * size),
+                );
             }
             for row in 0..count {
                 let taps = window.kernel * window.kernel;
@@ -318,11 +325,14 @@ pub(super) unsafe fn product<S: Simd, const ROWS: usize>(
     memory: Memory,
 ) {
     let activation = Activation::Identity;
-    let epilogue = Epilogue { output, stride, columns: usize::MAX, activation, residual: None, residual_offset: 0, memory };
+    let epilogue =
+        Epilogue { output, stride, columns: usize::MAX, activation, residual: None, residual_offset: 0, memory };
     let vectors = columns.div_ceil(S::LANES);
     for index in 0..vectors.div_ceil(3) {
         let (first, count) = piece(vectors, index);
         // SAFETY: the caller's.
-        unsafe { multiply::<S, ROWS>(filters, 0..filters.channels.div_ceil(ROWS), rows, first * S::LANES, count, &epilogue) }
+        unsafe {
+            multiply::<S, ROWS>(filters, 0..filters.channels.div_ceil(ROWS), rows, first * S::LANES, count, &epilogue)
+        }
     }
 }

@@ -51,7 +51,11 @@ impl Memory {
     pub(super) unsafe fn read(self, at: PlaneAt) -> *const f32 {
         // SAFETY: offsets of the plan lie inside the block they name.
         unsafe {
-            if at.0 & IN_PICTURE != 0 { self.picture.add(at.0 & !IN_PICTURE) } else { self.arena.add(at.0).cast_const() }
+            if at.0 & IN_PICTURE != 0 {
+                self.picture.add(at.0 & !IN_PICTURE)
+            } else {
+                self.arena.add(at.0).cast_const()
+            }
         }
     }
 
@@ -152,7 +156,12 @@ unsafe fn run_avx2(step: &Step, unit: usize, memory: Memory, scratch: &mut Scrat
 
 /// Inlined into one function for each instruction set; `ROWS` is [`InstructionSet::tile_rows`].
 #[inline(always)]
-unsafe fn run_with<S: super::simd::Simd, const ROWS: usize>(step: &Step, unit: usize, memory: Memory, scratch: &mut Scratch) {
+unsafe fn run_with<S: super::simd::Simd, const ROWS: usize>(
+    step: &Step,
+    unit: usize,
+    memory: Memory,
+    scratch: &mut Scratch,
+) {
     // SAFETY: the caller's.
     unsafe { each_step!(step, kernel => kernel.run::<S, ROWS>(unit, memory, scratch)) }
 }

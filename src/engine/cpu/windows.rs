@@ -61,7 +61,8 @@ impl Window {
         for row in 0..self.input_rows(rows) {
             // SAFETY: each row has `stride` parities of `pitch` floats; both stay inside what the caller promised.
             unsafe {
-                let target = std::slice::from_raw_parts_mut(scratch.add(row * self.stride * pitch), self.stride * pitch);
+                let target =
+                    std::slice::from_raw_parts_mut(scratch.add(row * self.stride * pitch), self.stride * pitch);
                 let y = (first * self.stride + row).wrapping_sub(reach);
                 if y >= self.height {
                     target.fill(border);
@@ -153,7 +154,13 @@ impl Depthwise {
     pub(super) unsafe fn run<S: Simd, const ROWS: usize>(&self, unit: usize, memory: Memory, scratch: &mut Scratch) {
         // SAFETY: the scratch is as large as `scratch()` says.
         unsafe {
-            self.window.spread(memory.read(self.inputs[unit]), 0, self.window.output_height(), 0.0, scratch.floats.as_mut_ptr());
+            self.window.spread(
+                memory.read(self.inputs[unit]),
+                0,
+                self.window.output_height(),
+                0.0,
+                scratch.floats.as_mut_ptr(),
+            );
             // Constants let the compiler unroll the window.
             match (self.window.kernel, self.window.stride) {
                 (3, 1) => self.rows::<S>(Window { kernel: 3, stride: 1, ..self.window }, unit, memory, scratch),
@@ -184,7 +191,14 @@ impl Depthwise {
 
     /// `COUNT` output rows, so that a loaded input row serves several of them.
     #[inline(always)]
-    unsafe fn block<S: Simd, const COUNT: usize>(&self, window: Window, channel: usize, row: usize, memory: Memory, scratch: &mut Scratch) {
+    unsafe fn block<S: Simd, const COUNT: usize>(
+        &self,
+        window: Window,
+        channel: usize,
+        row: usize,
+        memory: Memory,
+        scratch: &mut Scratch,
+    ) {
         let Window { kernel, stride, .. } = window;
         let width = window.output_width();
         let stride_out = plane_stride(width * window.output_height());
@@ -212,7 +226,8 @@ impl Depthwise {
                 for (index, &sum) in sums.iter().enumerate() {
                     let mut value = activate::<S>(sum, self.activation);
                     if let Some(residual) = &self.residual {
-                        value = S::add(value, S::load(memory.read(residual[channel]).add((row + index) * width + column)));
+                        value =
+                            S::add(value, S::load(memory.read(residual[channel]).add((row + index) * width + column)));
                     }
                     S::store(output.add(index * width + column), value);
                 }
@@ -250,7 +265,10 @@ impl MaxPool {
                     let column = vector * S::LANES;
                     let mut peak = S::splat(f32::NEG_INFINITY);
                     for tap in 0..9 {
-                        peak = S::max(peak, S::load(scratch.floats.as_ptr().add(window.tap(row, tap / 3, tap % 3) + column)));
+                        peak = S::max(
+                            peak,
+                            S::load(scratch.floats.as_ptr().add(window.tap(row, tap / 3, tap % 3) + column)),
+                        );
                     }
                     S::store(output.add(row * width + column), peak);
                 }
