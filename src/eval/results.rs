@@ -28,7 +28,8 @@ enum ImageId {
 /// Pictures are found by `image_id`, a number or the file's name without extension.
 ///
 /// # Errors
-/// [`DatasetError`] for a file that is no COCO result, an unknown picture or category, or a box of no numbers.
+/// [`DatasetError`] for a file that is no COCO result, an unknown picture, a box of no numbers, or no
+/// known category at all; single unknown categories are passed over, as pycocotools does.
 pub fn read_coco_results(path: &Path, dataset: &Dataset) -> Result<Vec<Vec<Detection>>, DatasetError> {
     let text = std::fs::read_to_string(path).map_err(|source| DatasetError::Read { path: path.to_owned(), source })?;
     parse_coco_results(&text, path, dataset)
@@ -52,6 +53,7 @@ pub(super) fn parse_coco_results(
     let classes: HashMap<u64, usize> =
         dataset.category_ids.iter().enumerate().map(|(index, &id)| (id, index)).collect();
     let mut detections = vec![Vec::new(); dataset.images.len()];
+    let (total, mut matched) = (results.len(), 0);
     for (position, CocoResult { image_id, category_id, bbox, score }) in results.into_iter().enumerate() {
         let id = match image_id {
             ImageId::Number(number) => number.to_string(),
@@ -59,13 +61,19 @@ pub(super) fn parse_coco_results(
         };
         let &image =
             pictures.get(&id).ok_or_else(|| invalid(format!("result {position}: no image has the id {id:?}")))?;
-        let &class = classes
-            .get(&category_id)
-            .ok_or_else(|| invalid(format!("result {position}: no category has the id {category_id}")))?;
+        // A model may know classes that the data set lacks.
+        let Some(&class) = classes.get(&category_id) else { continue };
+        matched += 1;
         if !score.is_finite() || bbox.iter().any(|value| !value.is_finite()) {
             return Err(invalid(format!("result {position}: the box {bbox:?} or the score {score} is not a number")));
         }
         detections[image].push(Detection { class, confidence: score, bbox: BBox::from_xywh(bbox) });
+    }
+    if matched == 0 && total > 0 {
+        return Err(invalid(format!(
+            "none of the {total} results has a category id of the data set {:?}",
+            dataset.category_ids
+        )));
     }
     Ok(detections)
 }

@@ -58,7 +58,9 @@ fn views_resolve_to_the_planes_they_name() {
 #[test]
 fn wrong_weights_are_named() {
     let bytes = weights_bytes();
-    assert!(error_of(S, &bytes).contains("tensor stage2.0.left.pointwise.weight has shape [24, 24, 1, 1], expected [58"));
+    assert!(
+        error_of(S, &bytes).contains("tensor stage2.0.left.pointwise.weight has shape [24, 24, 1, 1], expected [58")
+    );
     assert!(error_of(N, &bytes[..bytes.len() / 2]).contains("truncated"));
     assert!(error_of(N, b"").contains("not a readable safetensors file"));
     // A header that claims more than there is must not be believed.
@@ -73,7 +75,8 @@ fn wrong_weights_are_named() {
 
 #[test]
 fn tensors_too_many_too_few_or_of_another_type_are_named() {
-    let changed = |change: &dyn Fn(&mut Vec<(String, TensorView)>)| {
+    type Change = dyn Fn(&mut Vec<(String, TensorView)>);
+    let changed = |change: &Change| {
         let bytes = weights_bytes();
         let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
         let mut tensors = file.tensors();

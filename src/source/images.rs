@@ -79,7 +79,10 @@ pub fn decode_image(bytes: &[u8]) -> Result<RgbImage, SourceError> {
     limits.max_image_height = Some(LONGEST_SIDE);
     limits.max_alloc = Some(LARGEST_PICTURE);
     reader.limits(limits);
-    let fail = |error: image::ImageError| SourceError::Decode(error.to_string());
+    // Decoders put line breaks into their messages.
+    let fail = |error: image::ImageError| {
+        SourceError::Decode(error.to_string().split_whitespace().collect::<Vec<_>>().join(" "))
+    };
     let mut decoder = reader.into_decoder().map_err(fail)?;
     let (width, height) = decoder.dimensions();
     if width == 0 || height == 0 {

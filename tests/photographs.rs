@@ -1,0 +1,54 @@
+//! Detections on eight validation photographs, which are not part of the project: needs YOLO_LAT_DATA, the folder
+//! that holds voc2007/val.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::path::PathBuf;
+
+use yolo_lat::engine::EngineKind;
+use yolo_lat::geometry::BBox;
+use yolo_lat::source::open_image;
+use yolo_lat::{Detector, DetectorOptions, Model};
+
+#[test]
+fn golden_photographs_give_the_golden_detections() {
+    let Some(folder) = std::env::var_os("YOLO_LAT_DATA") else {
+        eprintln!("SKIPPED: set YOLO_LAT_DATA to the folder that holds voc2007/val");
+        return;
+    };
+    let golden: serde_json::Value = serde_json::from_str(include_str!("golden/yolo-lat-n.json")).unwrap();
+    let golden = &golden["photographs"];
+    let model = Model::load("tests/golden/bootstrap/yolo-lat-n.toml").unwrap();
+    for engine in [EngineKind::Cpu, EngineKind::Reference] {
+        let mut options = DetectorOptions { engine, ..DetectorOptions::default() };
+        // A little below the golden threshold: a confidence may differ by 0.03.
+        options.postprocess.confidence = golden["conf"].as_f64().unwrap() as f32 - 0.03;
+        options.postprocess.iou = golden["iou"].as_f64().unwrap() as f32;
+        let mut detector = Detector::new(&model, &options).unwrap();
+        for result in golden["results"].as_array().unwrap() {
+            let name = result["image"].as_str().unwrap();
+            let path = PathBuf::from(&folder).join("voc2007/val/images").join(name);
+            let picture = open_image(path).unwrap();
+            let found = detector.detect(&picture).unwrap();
+            for expected in result["detections"].as_array().unwrap() {
+                let side = |index: usize| expected["box"][index].as_f64().unwrap() as f32;
+                // The golden boxes may reach past the picture; ours are cut off there.
+                let bbox = BBox { x1: side(0), y1: side(1), x2: side(2), y2: side(3) };
+                let bbox = bbox.clip(picture.width() as f32, picture.height() as f32);
+                let confidence = expected["confidence"].as_f64().unwrap() as f32;
+                let matches = found.iter().any(|found| {
+                    let sides = [
+                        (found.bbox.x1, bbox.x1),
+                        (found.bbox.y1, bbox.y1),
+                        (found.bbox.x2, bbox.x2),
+                        (found.bbox.y2, bbox.y2),
+                    ];
+                    detector.class_name(found.class) == expected["name"]
+                        && (found.confidence - confidence).abs() <= 0.03
+                        && sides.iter().all(|(a, b)| (a - b).abs() <= 2.0)
+                });
+                assert!(matches, "{engine} {name}: {expected} is missing among {found:?}");
+            }
+        }
+    }
+}
