@@ -21,13 +21,12 @@ use yolo_lat::detector::StageTimes;
 use yolo_lat::model::Model;
 use yolo_lat::postprocess::PostprocessOptions;
 use yolo_lat::sink::{Item, NamedDetection, Record, Sink, SinkError, Timing};
-use yolo_lat::source::open_image;
+use yolo_lat::source::{Prefetch, open_image};
 use yolo_lat::{Detection, Detector, DetectorOptions};
 
 use super::inputs::{Input, InputOptions, Inputs};
 use super::journal::{Journal, JournalReader};
 use super::options::{EngineArguments, find_classes, parse_share};
-use super::prefetch::Prefetch;
 use super::sinks::{Format, Outputs};
 use super::{INTERRUPTED, SOME_FAILED, report};
 

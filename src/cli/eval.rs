@@ -13,11 +13,10 @@ use serde_json::json;
 use yolo_lat::eval::{Dataset, Evaluation, Object, evaluate, plot_precision_recall, read_coco_results};
 use yolo_lat::model::Model;
 use yolo_lat::postprocess::PostprocessOptions;
-use yolo_lat::source::open_image;
+use yolo_lat::source::{Prefetch, open_image};
 use yolo_lat::{Detection, Detector, DetectorOptions};
 
 use super::options::{EngineArguments, parse_share};
-use super::prefetch::Prefetch;
 use super::{INTERRUPTED, SOME_FAILED, report};
 
 #[derive(Args, Debug)]

@@ -7,7 +7,6 @@ mod info;
 mod inputs;
 mod journal;
 mod options;
-mod prefetch;
 mod sinks;
 
 use std::io::Write;

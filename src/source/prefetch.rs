@@ -10,7 +10,8 @@ use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 /// Items waiting in each worker's queue.
 const QUEUE: usize = 2;
 
-pub(super) struct Prefetch<T> {
+/// A stream of items that threads load ahead of their reader.
+pub struct Prefetch<T> {
     queues: Vec<Receiver<T>>,
     next: usize,
     count: usize,
@@ -18,7 +19,10 @@ pub(super) struct Prefetch<T> {
 
 impl<T: Send + 'static> Prefetch<T> {
     /// Loads items `0..count` on `workers` threads until `stop` is set.
-    pub(super) fn new(
+    ///
+    /// # Errors
+    /// The system gives no threads.
+    pub fn new(
         count: usize,
         workers: usize,
         stop: Arc<AtomicBool>,
@@ -43,7 +47,7 @@ impl<T: Send + 'static> Prefetch<T> {
     }
 
     /// The next item and its index; waits for it. `None` at the end or after `stop`.
-    pub(super) fn next(&mut self) -> Option<(usize, T)> {
+    pub fn next_item(&mut self) -> Option<(usize, T)> {
         if self.next >= self.count {
             return None;
         }
@@ -53,8 +57,8 @@ impl<T: Send + 'static> Prefetch<T> {
     }
 
     /// Up to `most` items: waits for the first and takes what else is ready. Empty at the end.
-    pub(super) fn next_batch(&mut self, most: usize) -> Vec<(usize, T)> {
-        let mut batch: Vec<(usize, T)> = self.next().into_iter().collect();
+    pub fn next_batch(&mut self, most: usize) -> Vec<(usize, T)> {
+        let mut batch: Vec<(usize, T)> = self.next_item().into_iter().collect();
         while !batch.is_empty() && batch.len() < most && self.next < self.count {
             match self.queues[self.next % self.queues.len()].try_recv() {
                 Ok(item) => batch.push((self.next, item)),
@@ -91,6 +95,6 @@ mod tests {
     #[test]
     fn stopping_ends_the_stream() {
         let stop = Arc::new(AtomicBool::new(true));
-        assert!(Prefetch::new(10, 2, stop, |item| item).unwrap().next().is_none());
+        assert!(Prefetch::new(10, 2, stop, |item| item).unwrap().next_item().is_none());
     }
 }

@@ -1,0 +1,76 @@
+//! All that a run needs to go on, in one safetensors file that is replaced atomically.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::Context;
+use tch::{Kind, Tensor};
+
+use crate::network::{Network, channels_last};
+use crate::optimizer::AdamW;
+
+/// The parts of a run that change.
+pub(crate) struct State {
+    pub(crate) network: Network,
+    /// Moving average of the parameters.
+    pub(crate) average: BTreeMap<String, Tensor>,
+    pub(crate) optimizer: AdamW,
+    /// Batches done.
+    pub(crate) step: usize,
+}
+
+const STEP: &str = "state.step";
+
+impl State {
+    /// The groups of tensors by prefix.
+    fn groups(&self) -> [(&'static str, &BTreeMap<String, Tensor>); 5] {
+        [
+            ("parameters", &self.network.parameters),
+            ("buffers", &self.network.buffers),
+            ("average", &self.average),
+            ("first", &self.optimizer.first),
+            ("second", &self.optimizer.second),
+        ]
+    }
+
+    /// Writes the state beside `path` and renames it.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub(crate) fn save(&self, path: &Path) -> anyhow::Result<()> {
+        let groups = self.groups();
+        let all = groups.iter().flat_map(|(prefix, tensors)| {
+            tensors.iter().map(move |(name, value)| (format!("{prefix}.{name}"), value.detach().contiguous()))
+        });
+        let mut tensors: Vec<(String, Tensor)> = all.collect();
+        tensors.push((STEP.into(), Tensor::from_slice(&[self.step as i64])));
+        let unfinished = path.with_extension("part");
+        Tensor::write_safetensors(&tensors, &unfinished)
+            .map_err(anyhow::Error::from)
+            .and_then(|()| Ok(std::fs::rename(&unfinished, path)?))
+            .with_context(|| format!("{}: cannot be written", path.display()))
+    }
+
+    /// Reads what [`State::save`] wrote into a state of the same network.
+    ///
+    /// # Errors
+    /// The file cannot be read or belongs to another network.
+    pub(crate) fn load(&mut self, path: &Path) -> anyhow::Result<()> {
+        let tensors = Tensor::read_safetensors(path).with_context(|| format!("{}: cannot be read", path.display()))?;
+        let tensors: BTreeMap<String, Tensor> = tensors.into_iter().collect();
+        let missing = |name: &str| format!("{}: no tensor {name}; another network's checkpoint?", path.display());
+        for (prefix, group) in self.groups() {
+            for (name, value) in group {
+                let name = format!("{prefix}.{name}");
+                let saved = tensors.get(&name).filter(|saved| saved.size() == value.size());
+                let saved = saved.with_context(|| missing(&name))?;
+                let saved = if saved.dim() == 4 { channels_last(saved) } else { saved.shallow_clone() };
+                tch::no_grad(|| value.shallow_clone().copy_(&saved));
+            }
+        }
+        let step = tensors.get(STEP).with_context(|| missing(STEP))?.to_kind(Kind::Int64);
+        self.step = step.int64_value(&[0]) as usize;
+        self.optimizer.steps = self.step as i64;
+        Ok(())
+    }
+}

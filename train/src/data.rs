@@ -1,0 +1,258 @@
+//! Labelled photographs in memory, and what augmentation makes of them. Every sample follows from a seed alone, so that
+//! a resumed run sees what an uninterrupted one would have seen.
+
+use std::path::Path;
+
+use anyhow::{Context, bail};
+use image::RgbImage;
+use rand::rngs::SmallRng;
+use rand::seq::SliceRandom;
+use rand::{Rng, SeedableRng};
+use serde::{Deserialize, Serialize};
+use yolo_lat::eval::Dataset;
+use yolo_lat::geometry::{BBox, Letterbox};
+use yolo_lat::source::{Prefetch, open_image};
+
+/// An object that is smaller or more cut off than this teaches nothing: pixels, share of its area.
+const SMALLEST_SIDE: f32 = 2.0;
+const SMALLEST_SHARE: f32 = 0.2;
+
+/// How strongly samples are changed.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Augmentation {
+    /// Least and largest scale, relative to the letterbox.
+    pub(crate) scale: [f32; 2],
+    /// Largest change of the aspect ratio, as a share.
+    pub(crate) aspect: f32,
+    /// Probability of mirroring.
+    pub(crate) flip: f32,
+    /// Largest change of hue (turns), saturation and value (shares).
+    pub(crate) hsv: [f32; 3],
+    /// Probability of a mosaic of four photographs.
+    pub(crate) mosaic: f32,
+}
+
+impl Default for Augmentation {
+    fn default() -> Self {
+        Self { scale: [0.5, 1.5], aspect: 0.2, flip: 0.5, hsv: [0.015, 0.6, 0.4], mosaic: 0.5 }
+    }
+}
+
+impl Augmentation {
+    /// What is left for the last epochs: the pictures as the detector will see them, mirrored or not.
+    pub(crate) fn gentle() -> Self {
+        Self { scale: [1.0, 1.0], aspect: 0.0, flip: 0.5, hsv: [0.0; 3], mosaic: 0.0 }
+    }
+}
+
+/// A photograph with the classes of the model.
+struct Photograph {
+    pixels: RgbImage,
+    objects: Vec<(usize, BBox)>,
+}
+
+/// A training picture: RGB planes in 0..1 of one square size, and its objects in its pixels.
+pub(crate) struct Sample {
+    pub(crate) pixels: Vec<f32>,
+    pub(crate) objects: Vec<(usize, BBox)>,
+}
+
+/// All photographs of a run.
+pub(crate) struct Photographs(Vec<Photograph>);
+
+impl Photographs {
+    /// Reads data sets and maps their classes by name; objects of other classes and crowds are left out.
+    ///
+    /// # Errors
+    /// A data set cannot be read, or none of its classes is known.
+    pub(crate) fn load(folders: &[impl AsRef<Path>], classes: &[String], limit: Option<usize>) -> anyhow::Result<Self> {
+        let mut photographs = Vec::new();
+        for folder in folders {
+            let folder = folder.as_ref();
+            let dataset = Dataset::load(folder)?;
+            let index = |name: &String| classes.iter().position(|class| class.eq_ignore_ascii_case(name));
+            let class_of: Vec<Option<usize>> = dataset.classes.iter().map(index).collect();
+            if class_of.iter().all(Option::is_none) {
+                bail!("{}: none of its classes is one of the model's", folder.display());
+            }
+            let mut images = dataset.images;
+            images.truncate(limit.unwrap_or(usize::MAX));
+            let paths: Vec<_> = images.iter().map(|image| image.path.clone()).collect();
+            let threads = yolo_lat::engine::cpu::available_threads();
+            let mut loader = Prefetch::new(paths.len(), threads, Default::default(), move |index| open_image(&paths[index]))?;
+            while let Some((index, pixels)) = loader.next_item() {
+                let image = &images[index];
+                let pixels = pixels.with_context(|| image.path.display().to_string())?;
+                let objects = image.objects.iter().filter(|object| !object.crowd);
+                let objects = objects.filter_map(|object| Some((class_of[object.class]?, object.bbox)));
+                photographs.push(Photograph { objects: objects.collect(), pixels });
+            }
+        }
+        if photographs.is_empty() {
+            bail!("no photographs to train on");
+        }
+        Ok(Self(photographs))
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Their order in an epoch.
+    pub(crate) fn order(&self, seed: u64, epoch: usize) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..self.len()).collect();
+        order.shuffle(&mut SmallRng::seed_from_u64(seed ^ (epoch as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15)));
+        order
+    }
+
+    /// Photograph `index` as a picture of `size` x `size`, changed as `seed` decides.
+    pub(crate) fn sample(&self, index: usize, size: usize, augmentation: &Augmentation, seed: u64) -> Sample {
+        let mut random = SmallRng::seed_from_u64(seed);
+        let mut canvas = Canvas::new(size);
+        if random.random::<f32>() < augmentation.mosaic {
+            let side = size as f32;
+            let (x, y) = (random.random_range(0.3..0.7) * side, random.random_range(0.3..0.7) * side);
+            for quarter in 0..4 {
+                let index = if quarter == 0 { index } else { random.random_range(0..self.len()) };
+                let (right, low) = (quarter % 2 == 1, quarter / 2 == 1);
+                let area = BBox {
+                    x1: if right { x } else { 0.0 },
+                    y1: if low { y } else { 0.0 },
+                    x2: if right { side } else { x },
+                    y2: if low { side } else { y },
+                };
+                // Each photograph has a corner where the four meet.
+                let corner = (if right { 0.0 } else { 1.0 }, if low { 0.0 } else { 1.0 });
+                canvas.place(&self.0[index], area, Some(corner), 0.7, augmentation, &mut random);
+            }
+        } else {
+            let area = BBox { x1: 0.0, y1: 0.0, x2: size as f32, y2: size as f32 };
+            canvas.place(&self.0[index], area, None, 1.0, augmentation, &mut random);
+        }
+        canvas.recolor(augmentation.hsv, &mut random);
+        Sample { pixels: canvas.pixels, objects: canvas.objects }
+    }
+}
+
+/// A picture that is being made.
+struct Canvas {
+    size: usize,
+    pixels: Vec<f32>,
+    objects: Vec<(usize, BBox)>,
+}
+
+impl Canvas {
+    fn new(size: usize) -> Self {
+        Self { size, pixels: vec![Letterbox::GREY; 3 * size * size], objects: Vec::new() }
+    }
+
+    /// Draws a photograph into `area`. `corner` is the corner of the photograph (0 or 1 in x and y) that lies in the same
+    /// corner of the area; without it the place is random. `zoom` scales on top of the augmentation.
+    fn place(
+        &mut self,
+        photograph: &Photograph,
+        area: BBox,
+        corner: Option<(f32, f32)>,
+        zoom: f32,
+        augmentation: &Augmentation,
+        random: &mut SmallRng,
+    ) {
+        let (width, height) = (photograph.pixels.width() as f32, photograph.pixels.height() as f32);
+        let fit = (self.size as f32 / width).min(self.size as f32 / height);
+        let scale = fit * zoom * random.random_range(augmentation.scale[0]..=augmentation.scale[1]);
+        let stretch = 1.0 + random.random_range(-1.0..=1.0) * augmentation.aspect;
+        let (scale_x, scale_y) = (scale * stretch.sqrt(), scale / stretch.sqrt());
+        let flip = random.random::<f32>() < augmentation.flip;
+        let (drawn_w, drawn_h) = (width * scale_x, height * scale_y);
+        let (left, top) = match corner {
+            Some((x, y)) => {
+                (area.x1 + x * (area.width() - drawn_w), area.y1 + y * (area.height() - drawn_h))
+            }
+            None if augmentation.scale == [1.0, 1.0] => {
+                ((area.width() - drawn_w) / 2.0, (area.height() - drawn_h) / 2.0)
+            }
+            None => (
+                area.x1 + random.random::<f32>() * (area.width() - drawn_w),
+                area.y1 + random.random::<f32>() * (area.height() - drawn_h),
+            ),
+        };
+        let drawn = BBox { x1: left, y1: top, x2: left + drawn_w, y2: top + drawn_h };
+        self.draw(&photograph.pixels, drawn, area, flip);
+        for &(class, bbox) in &photograph.objects {
+            let (x1, x2) = if flip { (width - bbox.x2, width - bbox.x1) } else { (bbox.x1, bbox.x2) };
+            let whole = BBox {
+                x1: left + x1 * scale_x,
+                y1: top + bbox.y1 * scale_y,
+                x2: left + x2 * scale_x,
+                y2: top + bbox.y2 * scale_y,
+            };
+            let seen = BBox {
+                x1: whole.x1.clamp(area.x1, area.x2),
+                y1: whole.y1.clamp(area.y1, area.y2),
+                x2: whole.x2.clamp(area.x1, area.x2),
+                y2: whole.y2.clamp(area.y1, area.y2),
+            };
+            let large = seen.width() > SMALLEST_SIDE && seen.height() > SMALLEST_SIDE;
+            if large && seen.area() > SMALLEST_SHARE * whole.area() {
+                self.objects.push((class, seen));
+            }
+        }
+    }
+
+    /// Bilinear copy of `picture`, scaled to `drawn`, as far as it lies in `area`.
+    fn draw(&mut self, picture: &RgbImage, drawn: BBox, area: BBox, flip: bool) {
+        let (width, height) = (picture.width() as usize, picture.height() as usize);
+        let range = |low: f32, high: f32| (low.max(0.0).round() as usize)..(high.round() as usize).min(self.size);
+        let columns = range(drawn.x1.max(area.x1), drawn.x2.min(area.x2));
+        let rows = range(drawn.y1.max(area.y1), drawn.y2.min(area.y2));
+        // Source position of a target pixel's centre: lower index, its neighbour, share of the neighbour.
+        let source = |target: usize, start: f32, extent: f32, count: usize| {
+            let at = ((target as f32 + 0.5 - start) / extent * count as f32 - 0.5).clamp(0.0, (count - 1) as f32);
+            let low = at as usize;
+            (low, (low + 1).min(count - 1), at - low as f32)
+        };
+        let across: Vec<_> = columns
+            .clone()
+            .map(|column| {
+                let (low, high, share) = source(column, drawn.x1, drawn.width(), width);
+                if flip { (width - 1 - low, width - 1 - high, share) } else { (low, high, share) }
+            })
+            .collect();
+        let bytes = picture.as_raw();
+        for row in rows {
+            let (above, below, share_y) = source(row, drawn.y1, drawn.height(), height);
+            for (column, &(a, b, share_x)) in columns.clone().zip(&across) {
+                for channel in 0..3 {
+                    let at = |y: usize, x: usize| f32::from(bytes[(y * width + x) * 3 + channel]);
+                    let upper = at(above, a) + (at(above, b) - at(above, a)) * share_x;
+                    let lower = at(below, a) + (at(below, b) - at(below, a)) * share_x;
+                    self.pixels[(channel * self.size + row) * self.size + column] = (upper + (lower - upper) * share_y) / 255.0;
+                }
+            }
+        }
+    }
+
+    /// Turns hue, stretches saturation and value.
+    fn recolor(&mut self, [hue, saturation, value]: [f32; 3], random: &mut SmallRng) {
+        let mut change = |most: f32| random.random_range(-1.0..=1.0) * most;
+        let (turn, saturate, brighten) = (change(hue) * std::f32::consts::TAU, 1.0 + change(saturation), 1.0 + change(value));
+        if (turn, saturate, brighten) == (0.0, 1.0, 1.0) {
+            return;
+        }
+        let (red, rest) = self.pixels.split_at_mut(self.size * self.size);
+        let (green, blue) = rest.split_at_mut(self.size * self.size);
+        let (sin, cos) = turn.sin_cos();
+        for ((r, g), b) in red.iter_mut().zip(green).zip(blue) {
+            // Luma and two chroma axes (YIQ): a turn of the chroma plane is a change of hue.
+            let y = 0.299 * *r + 0.587 * *g + 0.114 * *b;
+            let i = (0.596 * *r - 0.274 * *g - 0.322 * *b) * saturate;
+            let q = (0.211 * *r - 0.523 * *g + 0.312 * *b) * saturate;
+            let (i, q) = (i * cos - q * sin, i * sin + q * cos);
+            *r = ((y + 0.956 * i + 0.621 * q) * brighten).clamp(0.0, 1.0);
+            *g = ((y - 0.272 * i - 0.647 * q) * brighten).clamp(0.0, 1.0);
+            *b = ((y - 1.106 * i + 1.703 * q) * brighten).clamp(0.0, 1.0);
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! What training minimises: varifocal classes, CIoU boxes, distribution focal distances, on task-aligned assignments.
+
+use tch::{Device, Kind, Tensor};
+use yolo_lat::model::config::{HeadConfig, STRIDES};
+
+/// Cells of one scale that may learn an object.
+const CANDIDATES: i64 = 10;
+/// Weights of the parts.
+const BOX_WEIGHT: f64 = 2.0;
+const DISTRIBUTION_WEIGHT: f64 = 0.5;
+
+/// Labels of a batch, padded to the picture with the most objects.
+pub(crate) struct Targets {
+    /// (n, m) class indices, 0 where padded.
+    pub(crate) classes: Tensor,
+    /// (n, m, 4) corners in network pixels.
+    pub(crate) boxes: Tensor,
+    /// (n, m) 1 for an object, 0 for padding.
+    pub(crate) mask: Tensor,
+}
+
+/// The loss and its parts.
+pub(crate) struct Loss {
+    pub(crate) total: Tensor,
+    pub(crate) class: f64,
+    pub(crate) boxes: f64,
+    pub(crate) distribution: f64,
+}
+
+/// Predictions of all cells of a batch, flattened: finest scale first, rows of cells first.
+struct Predictions {
+    /// (n, a, classes)
+    class_logits: Tensor,
+    /// (n, a, 4, bins)
+    box_logits: Tensor,
+    /// (n, a, 4) corners in network pixels.
+    boxes: Tensor,
+    /// (a, 2) centres in network pixels.
+    centers: Tensor,
+    /// (a)
+    strides: Tensor,
+}
+
+/// `sum_dim_intlist` without its ceremony.
+fn sum(x: &Tensor, dim: i64) -> Tensor {
+    x.sum_dim_intlist(&[dim][..], false, Kind::Float)
+}
+
+fn flatten(outputs: &[Tensor], head: HeadConfig) -> Predictions {
+    let device = outputs[0].device();
+    let bins = head.bins as i64;
+    let (mut class_logits, mut box_logits, mut centers, mut strides) = (vec![], vec![], vec![], vec![]);
+    for (pair, stride) in outputs.chunks_exact(2).zip(STRIDES) {
+        let size = pair[0].size();
+        let (batch, height, width) = (size[0], size[2], size[3]);
+        let rows = |x: &Tensor| x.permute([0, 2, 3, 1]).reshape([batch, height * width, -1]);
+        class_logits.push(rows(&pair[0]));
+        box_logits.push(rows(&pair[1]));
+        let axis = |count: i64| (Tensor::arange(count, (Kind::Float, device)) + 0.5) * stride as f64;
+        let grid = Tensor::meshgrid_indexing(&[axis(height), axis(width)], "ij");
+        centers.push(Tensor::stack(&[&grid[1], &grid[0]], -1).reshape([-1, 2]));
+        strides.push(Tensor::full([height * width], stride as f64, (Kind::Float, device)));
+    }
+    let (class_logits, centers, strides) = (Tensor::cat(&class_logits, 1), Tensor::cat(&centers, 0), Tensor::cat(&strides, 0));
+    let box_logits = Tensor::cat(&box_logits, 1);
+    let box_logits = box_logits.reshape([box_logits.size()[0], -1, 4, bins]);
+    let projection = Tensor::linspace(0.0, f64::from(head.max_distance), bins, (Kind::Float, device));
+    let distances = box_logits.softmax(-1, Kind::Float).matmul(&projection) * strides.reshape([1, -1, 1]);
+    let center = centers.unsqueeze(0);
+    let low = &center - distances.narrow(-1, 0, 2);
+    let high = &center + distances.narrow(-1, 2, 2);
+    Predictions { class_logits, box_logits, boxes: Tensor::cat(&[low, high], -1), centers, strides }
+}
+
+/// IoU and, if `complete`, CIoU (Zheng et al. 2020) of boxes (..., 4) that broadcast against each other.
+fn overlap(a: &Tensor, b: &Tensor, complete: bool) -> Tensor {
+    let part = |x: &Tensor, index: i64| x.select(-1, index);
+    let [ax1, ay1, ax2, ay2] = [0, 1, 2, 3].map(|index| part(a, index));
+    let [bx1, by1, bx2, by2] = [0, 1, 2, 3].map(|index| part(b, index));
+    let width = (ax2.minimum(&bx2) - ax1.maximum(&bx1)).clamp_min(0.0);
+    let height = (ay2.minimum(&by2) - ay1.maximum(&by1)).clamp_min(0.0);
+    let intersection = width * height;
+    let (aw, ah, bw, bh) = (&ax2 - &ax1, &ay2 - &ay1, &bx2 - &bx1, &by2 - &by1);
+    let iou = &intersection / (&aw * &ah + &bw * &bh - &intersection).clamp_min(1e-7);
+    if !complete {
+        return iou;
+    }
+    let (hull_w, hull_h) = (ax2.maximum(&bx2) - ax1.minimum(&bx1), ay2.maximum(&by2) - ay1.minimum(&by1));
+    let diagonal = hull_w.square() + hull_h.square() + 1e-7;
+    let distance = ((ax1 + ax2 - bx1 - bx2).square() + (ay1 + ay2 - by1 - by2).square()) / 4.0;
+    let angle = |w: &Tensor, h: &Tensor| (w / h.clamp_min(1e-7)).atan();
+    let aspect = (angle(&bw, &bh) - angle(&aw, &ah)).square() * (4.0 / std::f64::consts::PI.powi(2));
+    let weight = (&aspect / (&aspect - &iou + (1.0 + 1e-7))).detach();
+    iou - distance / diagonal - weight * aspect
+}
+
+/// What each cell shall learn.
+struct Assignment {
+    /// (n, a) index of the object, 0 where none.
+    object: Tensor,
+    /// (n, a) quality in 0..1, 0 where there is no object.
+    quality: Tensor,
+}
+
+/// Task-aligned assignment (Feng et al. 2021): an object goes to the ten cells of highest `score^0.5 IoU^6` among those
+/// inside its box or within half a stride of its centre; a cell that several objects want goes to the best overlap.
+fn assign(predictions: &Predictions, targets: &Targets) -> Assignment {
+    let scores = predictions.class_logits.detach().sigmoid();
+    let cells = scores.size()[1];
+    let objects = targets.classes.size()[1];
+    // All (n, m, a).
+    let index = targets.classes.unsqueeze(-1).expand([-1, objects, cells], false);
+    let score = scores.transpose(1, 2).gather(1, &index, false);
+    let boxes = targets.boxes.unsqueeze(2);
+    let iou = overlap(&predictions.boxes.detach().unsqueeze(1), &boxes, false).clamp(0.0, 1.0);
+    let centers = predictions.centers.reshape([1, 1, -1, 2]);
+    let reach = predictions.strides.reshape([1, 1, -1, 1]) * 0.5;
+    let middle = (boxes.narrow(-1, 0, 2) + boxes.narrow(-1, 2, 2)) / 2.0;
+    // The box, stretched so that it reaches at least half a stride from its centre.
+    let low = boxes.narrow(-1, 0, 2).minimum(&(&middle - &reach));
+    let high = boxes.narrow(-1, 2, 2).maximum(&(&middle + &reach));
+    let inside = (&centers - low).minimum(&(high - &centers)).amin(-1, false).gt(0.0);
+    let allowed = inside.logical_and(&targets.mask.unsqueeze(-1).gt(0.0)).to_kind(Kind::Float);
+    let alignment = score.sqrt() * iou.pow_tensor_scalar(6.0) * &allowed;
+    // A tiny floor lets objects that nothing overlaps yet have candidates too.
+    let (_, best) = (&alignment + &allowed * 1e-9).topk(CANDIDATES.min(cells), -1, true, true);
+    let chosen = alignment.zeros_like().scatter_value(-1, &best, 1.0) * allowed;
+    let (claim, object) = (&chosen * (&iou + 1e-9)).max_dim(1, false);
+    let is_positive = claim.gt(0.0).to_kind(Kind::Float);
+    let owned = alignment.zeros_like().scatter_value(1, &object.unsqueeze(1), 1.0) * &chosen * is_positive.unsqueeze(1);
+    let owned_alignment = &alignment * &owned;
+    let peak_alignment = owned_alignment.amax(-1, true);
+    let peak_iou = (&iou * &owned).amax(-1, true);
+    let quality = (owned_alignment / (peak_alignment + 1e-9) * peak_iou).amax(1, false);
+    Assignment { object, quality }
+}
+
+/// The loss of a batch, over the sum of qualities.
+pub(crate) fn loss(outputs: &[Tensor], targets: &Targets, head: HeadConfig) -> Loss {
+    let predictions = flatten(outputs, head);
+    let Assignment { object, quality } = tch::no_grad(|| assign(&predictions, targets));
+    let normalizer = f64::try_from(quality.sum(Kind::Float)).unwrap_or(1.0).max(1.0);
+    let class = class_loss(&predictions, targets, &object, &quality) / normalizer;
+    let positive = quality.gt(0.0).reshape([-1]).nonzero().squeeze_dim(-1);
+    let weight = quality.reshape([-1]).index_select(0, &positive);
+    let object_boxes = targets.boxes.gather(1, &object.unsqueeze(-1).expand([-1, -1, 4], false), false);
+    let wanted = object_boxes.reshape([-1, 4]).index_select(0, &positive);
+    let found = predictions.boxes.reshape([-1, 4]).index_select(0, &positive);
+    let boxes = ((overlap(&found, &wanted, true).neg() + 1.0) * &weight).sum(Kind::Float) / normalizer;
+    let distribution = distribution_loss(&predictions, &wanted, &positive, &weight, head) / normalizer;
+    let value = |x: &Tensor| f64::try_from(x.detach().to_device(Device::Cpu)).unwrap_or(f64::NAN);
+    let parts = (value(&class), value(&boxes), value(&distribution));
+    let total = class + boxes * BOX_WEIGHT + distribution * DISTRIBUTION_WEIGHT;
+    Loss { total, class: parts.0, boxes: parts.1, distribution: parts.2 }
+}
+
+/// Varifocal loss (Zhang et al. 2021): positives weighted by their quality, negatives by 0.75 p^2.
+fn class_loss(predictions: &Predictions, targets: &Targets, object: &Tensor, quality: &Tensor) -> Tensor {
+    let logits = &predictions.class_logits;
+    let class = targets.classes.gather(1, object, false);
+    let wanted = logits.zeros_like().scatter(2, &class.unsqueeze(-1), &quality.unsqueeze(-1));
+    let weight = logits.detach().sigmoid().square() * 0.75;
+    let weight = wanted.where_self(&wanted.gt(0.0), &weight);
+    logits.binary_cross_entropy_with_logits(&wanted, Some(&weight), None::<&Tensor>, tch::Reduction::Sum)
+}
+
+/// Cross-entropy with the two bins next to each distance (Li et al. 2020).
+fn distribution_loss(predictions: &Predictions, wanted: &Tensor, positive: &Tensor, weight: &Tensor, head: HeadConfig) -> Tensor {
+    let bins = head.bins as i64;
+    let batch = predictions.boxes.size()[0];
+    let pick = |x: &Tensor, width: i64| {
+        let all = x.unsqueeze(0).expand([batch, -1, width], false).reshape([-1, width]);
+        all.index_select(0, positive)
+    };
+    let centers = pick(&predictions.centers, 2);
+    let strides = pick(&predictions.strides.unsqueeze(-1), 1);
+    let distances = Tensor::cat(&[&centers - wanted.narrow(-1, 0, 2), wanted.narrow(-1, 2, 2) - &centers], -1);
+    let step = f64::from(head.max_distance) / (bins - 1) as f64;
+    let position = (distances / strides / step).clamp(0.0, (bins - 1) as f64 - 1e-3);
+    let lower = position.floor();
+    let upper_share = &position - &lower;
+    let logits = predictions.box_logits.reshape([-1, 4, bins]).index_select(0, positive).log_softmax(-1, Kind::Float);
+    let lower = lower.to_kind(Kind::Int64).unsqueeze(-1);
+    let at = |index: &Tensor| logits.gather(-1, index, false).squeeze_dim(-1);
+    let entropy = (at(&lower) * (upper_share.neg() + 1.0) + at(&(&lower + 1)) * upper_share).neg();
+    (sum(&entropy, -1) / 4.0 * weight).sum(Kind::Float)
+}

@@ -1,0 +1,290 @@
+//! The graph with autograd: every convolution that has a bias gets a batch norm, which export folds back into it.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, bail};
+use tch::{Device, IndexOp, Kind, Tensor};
+use yolo_lat::model::config::{AttentionKind, KernelKind};
+use yolo_lat::model::graph::{Activation, Node, Op};
+use yolo_lat::model::{Graph, Weights};
+
+/// Added to variances.
+const EPSILON: f64 = 1e-5;
+/// Share of a batch's statistics in the running ones.
+const MOMENTUM: f64 = 0.1;
+
+/// How batch norms behave in a forward pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Statistics of the batch.
+    Train,
+    /// Running statistics.
+    Eval,
+    /// Sets each batch norm so that it undoes itself on this batch: the network computes what it did when folded.
+    Restore,
+}
+
+/// What became of the tensors of a file that a network was started from.
+#[derive(Debug, Default)]
+pub(crate) struct InitReport {
+    /// Copied.
+    pub(crate) taken: Vec<String>,
+    /// In the file, but not in the network or of another shape.
+    pub(crate) skipped: Vec<String>,
+    /// In the network only: they start from chance.
+    pub(crate) missing: Vec<String>,
+}
+
+/// Tensors by name. Trained: `NODE.weight`, and `NODE.norm.weight`, `NODE.norm.bias` or `NODE.bias`.
+/// Not trained: `NODE.norm.mean`, `NODE.norm.variance`.
+pub(crate) struct Network {
+    graph: Graph,
+    device: Device,
+    /// With gradients.
+    pub(crate) parameters: BTreeMap<String, Tensor>,
+    /// Running statistics.
+    pub(crate) buffers: BTreeMap<String, Tensor>,
+}
+
+/// Outputs and final convolutions have a plain bias, the others a batch norm.
+fn has_norm(node: &Node) -> bool {
+    match node.op {
+        Op::Conv { .. } => !node.name.ends_with(".out"),
+        Op::Depthwise { bias, .. } => bias,
+        _ => false,
+    }
+}
+
+/// The same values with channels innermost: libtorch's convolutions are three times as fast so.
+pub(crate) fn channels_last(x: &Tensor) -> Tensor {
+    x.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2])
+}
+
+impl Network {
+    /// Random weights (He et al. 2015); class scores start at 1 %.
+    pub(crate) fn new(graph: Graph, device: Device) -> Self {
+        let (mut parameters, mut buffers) = (BTreeMap::new(), BTreeMap::new());
+        for node in &graph.nodes {
+            let specs = graph.weights_of(node);
+            let Some(weight) = specs.first() else { continue };
+            let shape: Vec<i64> = weight.shape.iter().map(|&side| side as i64).collect();
+            let fan_in: i64 = shape[1..].iter().product();
+            let value = Tensor::randn(&shape, (Kind::Float, device)) * (2.0 / fan_in as f64).sqrt();
+            parameters.insert(weight.name.clone(), channels_last(&value));
+            let vector = |value: f64| Tensor::full([shape[0]], value, (Kind::Float, device));
+            if has_norm(node) {
+                parameters.insert(format!("{}.norm.weight", node.name), vector(1.0));
+                parameters.insert(format!("{}.norm.bias", node.name), vector(0.0));
+                buffers.insert(format!("{}.norm.mean", node.name), vector(0.0));
+                buffers.insert(format!("{}.norm.variance", node.name), vector(1.0));
+            } else if specs.len() > 1 {
+                let is_class = graph.scales.iter().any(|scale| graph.nodes[scale.class].name == node.name);
+                parameters.insert(format!("{}.bias", node.name), vector(if is_class { -4.6 } else { 0.0 }));
+            }
+        }
+        for parameter in parameters.values_mut() {
+            *parameter = parameter.set_requires_grad(true);
+        }
+        Self { graph, device, parameters, buffers }
+    }
+
+    /// Takes what fits from folded weights. Batch norms start as identities with the folded bias as shift; one pass
+    /// with [`Mode::Restore`] then gives them their statistics.
+    ///
+    /// # Errors
+    /// The tensors do not fit their declared shapes.
+    pub(crate) fn init(&mut self, weights: &Weights) -> anyhow::Result<InitReport> {
+        let mut report = InitReport::default();
+        let specs = self.graph.weights();
+        for spec in &specs {
+            match weights.get(&spec.name) {
+                Some(tensor) if tensor.shape == spec.shape => {
+                    let node = spec.name.rsplit_once('.').map_or("", |(node, _)| node);
+                    let norm = format!("{node}.norm.bias");
+                    let target = if self.parameters.contains_key(&spec.name) { &spec.name } else { &norm };
+                    let mut parameter =
+                        self.parameters.get(target).with_context(|| format!("no parameter {target}"))?.shallow_clone();
+                    let shape: Vec<i64> = tensor.shape.iter().map(|&side| side as i64).collect();
+                    let value = Tensor::from_slice(&tensor.values).reshape(shape).to_device(self.device);
+                    tch::no_grad(|| parameter.copy_(&value));
+                    report.taken.push(spec.name.clone());
+                }
+                Some(_) => {
+                    report.skipped.push(spec.name.clone());
+                    report.missing.push(spec.name.clone());
+                }
+                None => report.missing.push(spec.name.clone()),
+            }
+        }
+        let known = |name: &str| specs.iter().any(|spec| spec.name == name);
+        report.skipped.extend(weights.iter().map(|(name, _)| name.to_owned()).filter(|name| !known(name)));
+        Ok(report)
+    }
+
+    /// Outputs of the graph for pictures (n, 3, height, width), each (n, channels, rows, columns).
+    pub(crate) fn forward(&self, pictures: &Tensor, mode: Mode) -> Vec<Tensor> {
+        let mut maps: Vec<Tensor> = Vec::with_capacity(self.graph.nodes.len());
+        for node in &self.graph.nodes {
+            let input = |index: usize| &maps[node.inputs[index]];
+            let channels = node.shape.channels as i64;
+            let map = match node.op {
+                Op::Input => channels_last(pictures),
+                Op::Conv { kernel, stride, activation } => {
+                    let map = self.convolution(node, input(0), kernel, stride, 1, activation, mode);
+                    if node.inputs.len() > 1 { map + input(1) } else { map }
+                }
+                Op::Depthwise { kernel, stride, activation, .. } => {
+                    let map = self.convolution(node, input(0), kernel, stride, channels, activation, mode);
+                    if node.inputs.len() > 1 { map + input(1) } else { map }
+                }
+                Op::MaxPool => input(0).max_pool2d([3, 3], [2, 2], [1, 1], [1, 1], false),
+                Op::Attention { kind, kernel, heads } => attention(input(0), kind, kernel, heads as i64),
+                Op::Gate => input(0) * input(1).silu(),
+                Op::Add => input(0) + input(1),
+                Op::Upsample => {
+                    let (_, _, height, width) = size4(input(0));
+                    input(0).upsample_nearest2d([2 * height, 2 * width], None, None)
+                }
+                Op::Slice { start, step } => {
+                    let end = (start + (node.shape.channels - 1) * step + 1) as i64;
+                    input(0).slice(1, start as i64, end, step as i64)
+                }
+                Op::Concat => Tensor::cat(&node.inputs.iter().map(|&input| &maps[input]).collect::<Vec<_>>(), 1),
+                Op::Shuffle { groups } => input(0).channel_shuffle(groups as i64),
+            };
+            maps.push(map);
+        }
+        self.graph.outputs().map(|output| maps[output].shallow_clone()).collect()
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the parts of one operation")]
+    fn convolution(
+        &self,
+        node: &Node,
+        x: &Tensor,
+        kernel: usize,
+        stride: usize,
+        groups: i64,
+        activation: Activation,
+        mode: Mode,
+    ) -> Tensor {
+        let parameter = |suffix: &str| self.parameters.get(&format!("{}.{suffix}", node.name));
+        let (stride, padding) = (stride as i64, (kernel / 2) as i64);
+        let Some(weight) = parameter("weight") else { return x.shallow_clone() };
+        let map = x.conv2d(weight, parameter("bias"), [stride, stride], [padding, padding], [1, 1], groups);
+        let map = match (parameter("norm.weight"), parameter("norm.bias")) {
+            (Some(scale), Some(shift)) => self.norm(node, &map, scale, shift, mode),
+            _ => map,
+        };
+        match activation {
+            Activation::Identity => map,
+            Activation::LeakyRelu(0.0) => map.relu(),
+            Activation::LeakyRelu(slope) => map.maximum(&(&map * f64::from(slope))),
+        }
+    }
+
+    fn norm(&self, node: &Node, map: &Tensor, scale: &Tensor, shift: &Tensor, mode: Mode) -> Tensor {
+        let buffer = |suffix: &str| self.buffers.get(&format!("{}.norm.{suffix}", node.name));
+        let (mean, variance) = (buffer("mean"), buffer("variance"));
+        if mode == Mode::Restore
+            && let (Some(mean), Some(variance)) = (mean, variance)
+        {
+            tch::no_grad(|| {
+                let (found_variance, found_mean) = map.var_mean_dim(&[0i64, 2, 3][..], false, false);
+                let (mut mean, mut variance) = (mean.shallow_clone(), variance.shallow_clone());
+                mean.copy_(&found_mean);
+                variance.copy_(&found_variance);
+                scale.shallow_clone().copy_(&(found_variance + EPSILON).sqrt());
+                shift.shallow_clone().copy_(&(shift + found_mean));
+            });
+        }
+        map.batch_norm(Some(scale), Some(shift), mean, variance, mode == Mode::Train, MOMENTUM, EPSILON, false)
+    }
+
+    /// Weights for the engines: batch norms folded into the convolutions.
+    ///
+    /// # Errors
+    /// A parameter is missing or libtorch fails to copy it.
+    pub(crate) fn fold(&self) -> anyhow::Result<Weights> {
+        let mut folded = Weights::default();
+        let get = |tensors: &BTreeMap<String, Tensor>, name: &str| {
+            tensors.get(name).map(Tensor::detach).with_context(|| format!("no tensor {name}"))
+        };
+        for node in &self.graph.nodes {
+            for spec in self.graph.weights_of(node) {
+                let weight = get(&self.parameters, &format!("{}.weight", node.name))?;
+                let is_bias = spec.shape.len() == 1;
+                let value = if has_norm(node) {
+                    let scale = get(&self.parameters, &format!("{}.norm.weight", node.name))?;
+                    let shift = get(&self.parameters, &format!("{}.norm.bias", node.name))?;
+                    let mean = get(&self.buffers, &format!("{}.norm.mean", node.name))?;
+                    let scale = scale / (get(&self.buffers, &format!("{}.norm.variance", node.name))? + EPSILON).sqrt();
+                    if is_bias { shift - mean * scale } else { weight * scale.reshape([-1, 1, 1, 1]) }
+                } else if is_bias {
+                    get(&self.parameters, &spec.name)?
+                } else {
+                    weight
+                };
+                folded.insert(spec.name.clone(), to_tensor(&value)?);
+            }
+        }
+        Ok(folded)
+    }
+}
+
+/// A tensor of the library from one of libtorch.
+pub(crate) fn to_tensor(value: &Tensor) -> anyhow::Result<yolo_lat::model::Tensor> {
+    let flat = value.detach().to_device(Device::Cpu).to_kind(Kind::Float).contiguous().reshape([-1]);
+    let values: Vec<f32> = Vec::try_from(&flat)?;
+    if values.iter().any(|value| !value.is_finite()) {
+        bail!("a weight is not a finite number");
+    }
+    Ok(yolo_lat::model::Tensor { shape: value.size().iter().map(|&side| side as usize).collect(), values: values.into() })
+}
+
+fn size4(x: &Tensor) -> (i64, i64, i64, i64) {
+    let size = x.size();
+    (size[0], size[1], size[2], size[3])
+}
+
+/// Attention as in `yolo_lat::attention`: the shifts cancel, so no gradient passes through them.
+fn attention(x: &Tensor, kind: AttentionKind, kernel: KernelKind, heads: i64) -> Tensor {
+    let (batch, channels, height, width) = size4(x);
+    let head = channels / 3 / heads;
+    let tokens = x.contiguous().reshape([batch, 3, heads, head, height * width]);
+    let scale = (head as f64).powf(-0.25);
+    let (q, k, v) = (tokens.i((.., 0)) * scale, tokens.i((.., 1)) * scale, tokens.i((.., 2)));
+    let attended = if kind != AttentionKind::Ela {
+        let weights = q.transpose(-1, -2).matmul(&k).softmax(-1, Kind::Float);
+        weights.matmul(&v.transpose(-1, -2)).transpose(-1, -2)
+    } else {
+        let (phi, psi) = features(&q, &k, kernel);
+        let sums = psi.matmul(&v.transpose(-1, -2));
+        let counts = psi.sum_dim_intlist(&[-1i64][..], true, Kind::Float);
+        let numerator = sums.transpose(-1, -2).matmul(&phi);
+        let denominator = (phi * counts).sum_dim_intlist(&[-2i64][..], true, Kind::Float);
+        numerator / denominator.clamp_min(1e-12)
+    };
+    channels_last(&attended.reshape([batch, channels / 3, height, width]))
+}
+
+/// phi(q) and psi(k), features in the second but last dimension.
+fn features(q: &Tensor, k: &Tensor, kernel: KernelKind) -> (Tensor, Tensor) {
+    match kernel {
+        KernelKind::HadamardExp => {
+            let peak = k.detach().amax(-1, true);
+            let query = q + &peak;
+            let row = query.detach().amax(-2, true);
+            ((query - row).exp(), (k - peak).exp())
+        }
+        KernelKind::SumDistance | KernelKind::DiffDistance => {
+            let sign = if kernel == KernelKind::SumDistance { 1.0 } else { -1.0 };
+            let mean = k.mean_dim(&[-1i64][..], true, Kind::Float);
+            let (a, b) = (q + &mean * sign, k - mean);
+            let norm = |x: &Tensor| x.square().sum_dim_intlist(&[-2i64][..], true, Kind::Float);
+            let (a_norm, b_norm) = (norm(&a), norm(&b));
+            let one = a_norm.ones_like();
+            (Tensor::cat(&[&a, &a_norm, &one], -2), Tensor::cat(&[&(b * (2.0 * sign)), &one, &b_norm], -2))
+        }
+    }
+}

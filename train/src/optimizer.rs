@@ -1,0 +1,106 @@
+//! AdamW (Loshchilov and Hutter 2019) and the moving average of the weights, with their state in plain sight: a
+//! checkpoint holds all of it.
+
+use std::collections::BTreeMap;
+
+use tch::Tensor;
+
+const BETAS: (f64, f64) = (0.9, 0.999);
+const EPSILON: f64 = 1e-8;
+
+type Tensors = BTreeMap<String, Tensor>;
+
+/// First and second moments of the gradients.
+pub(crate) struct AdamW {
+    pub(crate) first: Tensors,
+    pub(crate) second: Tensors,
+    /// Steps made.
+    pub(crate) steps: i64,
+    weight_decay: f64,
+}
+
+impl AdamW {
+    /// Nothing seen yet.
+    pub(crate) fn new(parameters: &Tensors, weight_decay: f64) -> Self {
+        let zeros = || parameters.iter().map(|(name, value)| (name.clone(), value.detach().zeros_like())).collect();
+        Self { first: zeros(), second: zeros(), steps: 0, weight_decay }
+    }
+
+    /// One step along the gradients, scaled to a common norm of at most `clip`; norms and biases do not decay. Gradients
+    /// are zero afterwards. Gives the norm they had.
+    pub(crate) fn step(&mut self, parameters: &Tensors, rate: f64, clip: f64) -> f64 {
+        tch::no_grad(|| {
+            self.steps += 1;
+            let gradients: Vec<Tensor> = parameters.values().map(Tensor::grad).collect();
+            let square = |gradient: &Tensor| if gradient.defined() { gradient.square().sum(tch::Kind::Float) } else { Tensor::from(0.0f32) };
+            let squares: Vec<Tensor> = gradients.iter().map(square).collect();
+            let norm = f64::try_from(Tensor::stack(&squares, 0).sum(tch::Kind::Float).sqrt()).unwrap_or(f64::NAN);
+            let scale = (clip / (norm + 1e-6)).min(1.0);
+            let (first_bias, second_bias) = (1.0 - BETAS.0.powi(self.steps as i32), 1.0 - BETAS.1.powi(self.steps as i32));
+            let moments = self.first.values_mut().zip(self.second.values_mut());
+            for (((name, parameter), mut gradient), (first, second)) in parameters.iter().zip(gradients).zip(moments) {
+                if !gradient.defined() {
+                    continue;
+                }
+                let scaled = &gradient * scale;
+                let _ = first.g_mul_scalar_(BETAS.0).g_add_(&(&scaled * (1.0 - BETAS.0)));
+                let _ = second.g_mul_scalar_(BETAS.1).g_add_(&(scaled.square() * (1.0 - BETAS.1)));
+                let step = (&*first / first_bias) / ((&*second / second_bias).sqrt() + EPSILON);
+                let mut parameter = parameter.shallow_clone();
+                let is_filter = name.ends_with(".weight") && !name.ends_with(".norm.weight");
+                if is_filter {
+                    let _ = parameter.g_mul_scalar_(1.0 - rate * self.weight_decay);
+                }
+                let _ = parameter.g_sub_(&(step * rate));
+                let _ = gradient.zero_();
+            }
+            norm
+        })
+    }
+}
+
+/// Warm-up, then half a cosine down to `last` of the peak.
+pub(crate) fn learning_rate(step: usize, steps: usize, warmup: usize, peak: f64, last: f64) -> f64 {
+    if step < warmup {
+        return peak * (step + 1) as f64 / warmup as f64;
+    }
+    let progress = (step - warmup) as f64 / (steps.saturating_sub(warmup)).max(1) as f64;
+    peak * (last + (1.0 - last) * 0.5 * (1.0 + (std::f64::consts::PI * progress.min(1.0)).cos()))
+}
+
+/// Moves `average` towards `current`; young averages move faster.
+pub(crate) fn average(average: &mut Tensors, current: &Tensors, decay: f64, step: usize) {
+    let decay = decay.min((1.0 + step as f64) / (10.0 + step as f64));
+    tch::no_grad(|| {
+        for (average, current) in average.values_mut().zip(current.values()) {
+            let _ = average.lerp_(&current.detach(), 1.0 - decay);
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rate_warms_up_and_falls() {
+        let rate = |step| learning_rate(step, 1000, 100, 2e-3, 0.02);
+        assert!((rate(49) - 1e-3).abs() < 1e-9);
+        assert!((rate(100) - 2e-3).abs() < 1e-9);
+        assert!((rate(1000) - 4e-5).abs() < 1e-9);
+        assert!((100..999).all(|step| rate(step + 1) < rate(step)));
+    }
+
+    #[test]
+    fn it_finds_the_minimum_of_a_parabola() {
+        let x = Tensor::from_slice(&[5.0f32, -3.0]).set_requires_grad(true);
+        let parameters: Tensors = [("x.bias".to_owned(), x.shallow_clone())].into();
+        let mut optimizer = AdamW::new(&parameters, 0.0);
+        for _ in 0..500 {
+            (&x - 1.0).square().sum(tch::Kind::Float).backward();
+            optimizer.step(&parameters, 0.05, 10.0);
+        }
+        let found: Vec<f32> = Vec::try_from(&x.detach()).unwrap();
+        assert!(found.iter().all(|x| (x - 1.0).abs() < 0.01), "{found:?}");
+    }
+}
