@@ -4,7 +4,12 @@ SHELL := /bin/bash
 CARGO ?= cargo
 DEMO := demo
 
-.PHONY: demo test check bench fuzz clean setup
+# libtorch comes with PyTorch's wheel; only train/ uses it.
+TORCH := LIBTORCH_USE_PYTORCH=1 LD_LIBRARY_PATH="$$(python3 -c 'import os, torch; print(os.path.join(os.path.dirname(torch.__file__), "lib"))')"
+CONFIG ?= train/configs/n-finetune.toml
+DATA ?= data
+
+.PHONY: demo test check bench fuzz train test-train clean setup
 
 demo: setup ## Detect objects on the sample photographs
 	$(CARGO) build --release
@@ -16,7 +21,7 @@ test: setup ## Every test that needs nothing but this folder
 	$(CARGO) nextest run
 
 check: setup ## Format, lints, documentation
-	$(CARGO) fmt --check
+	$(CARGO) fmt --all --check
 	$(CARGO) clippy --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --quiet
 
@@ -25,6 +30,14 @@ bench: setup ## Speed of the CPU engine on this machine
 
 fuzz: setup ## Fuzz targets for ten minutes each instead of seconds
 	YOLO_LAT_FUZZ_SECONDS=600 $(CARGO) nextest run --release fuzz
+
+train: setup ## Train as CONFIG says on the photographs in DATA
+	@scripts/setup --train
+	$(TORCH) $(CARGO) run -p yolo-lat-train --release -- train $(CONFIG) --data $(DATA) --resume
+
+test-train: setup ## Tests of the trainer
+	@scripts/setup --train
+	$(TORCH) $(CARGO) nextest run -p yolo-lat-train --release
 
 setup:
 	@scripts/setup

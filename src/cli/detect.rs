@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context;
 use clap::Args;
@@ -22,7 +22,7 @@ use yolo_lat::model::Model;
 use yolo_lat::postprocess::PostprocessOptions;
 use yolo_lat::sink::{Item, NamedDetection, Record, Sink, SinkError, Timing};
 use yolo_lat::source::{Prefetch, open_image};
-use yolo_lat::{Detection, Detector, DetectorOptions};
+use yolo_lat::{Detection, Detector, DetectorOptions, Frame};
 
 use super::inputs::{Input, InputOptions, Inputs};
 use super::journal::{Journal, JournalReader};
@@ -97,7 +97,7 @@ pub(super) struct DetectArguments {
 /// A picture on its way from the loaders to the network.
 enum Loaded {
     /// Decoded, with the time that took.
-    Picture(RgbImage, Duration),
+    Picture(Frame, Duration),
     /// Completed by an earlier run.
     Known(Record),
     Failed(String),
@@ -154,7 +154,7 @@ pub(super) fn run(arguments: DetectArguments) -> anyhow::Result<ExitCode> {
     let count = inputs.len();
     let load = {
         let inputs = inputs.clone();
-        move |index: usize| load(&inputs[index], known.as_ref())
+        move |index: usize| load(&inputs[index], index, known.as_ref())
     };
     let mut loader = Prefetch::new(count, options.threads, stop.clone(), load).context("cannot start threads")?;
     let (sender, receiver) = sync_channel(2 * arguments.engine.batch());
@@ -232,7 +232,7 @@ fn image_name(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
 
-fn load(input: &Input, known: Option<&Known>) -> Loaded {
+fn load(input: &Input, index: usize, known: Option<&Known>) -> Loaded {
     if let Some(known) = known
         && let Some(record) = known.known.find(&image_name(&input.path))
         && known.sinks.iter().all(|sink| sink.has(&input.stem))
@@ -241,7 +241,10 @@ fn load(input: &Input, known: Option<&Known>) -> Loaded {
     }
     let start = Instant::now();
     match open_image(&input.path) {
-        Ok(picture) => Loaded::Picture(picture, start.elapsed()),
+        Ok(pixels) => {
+            let frame = Frame { pixels, sequence: index as u64, captured_at: SystemTime::now() };
+            Loaded::Picture(frame, start.elapsed())
+        }
         Err(error) => Loaded::Failed(error.to_string()),
     }
 }
@@ -253,17 +256,17 @@ fn detect_batch(
     no_timing: bool,
 ) -> anyhow::Result<Vec<(usize, Outcome)>> {
     let pictures = batch.iter().filter_map(|(_, loaded)| match loaded {
-        Loaded::Picture(picture, _) => Some(picture),
+        Loaded::Picture(frame, _) => Some(&frame.pixels),
         Loaded::Known(_) | Loaded::Failed(_) => None,
     });
     let mut results = detector.detect_batch(&pictures.collect::<Vec<_>>())?.into_iter();
     let outcome = |loaded| match loaded {
         Loaded::Known(record) => Outcome::Done(record, None),
         Loaded::Failed(reason) => Outcome::Failed(reason),
-        Loaded::Picture(picture, decode) => match results.next() {
+        Loaded::Picture(frame, decode) => match results.next() {
             Some((detections, times)) => {
                 let timing = (!no_timing).then(|| timing(decode, times));
-                Outcome::Done(record(detector, &picture, detections, timing), Some(picture))
+                Outcome::Done(record(detector, &frame, detections, timing), Some(frame.pixels))
             }
             None => Outcome::Failed("the engine gave no result".into()),
         },
@@ -273,14 +276,14 @@ fn detect_batch(
 }
 
 /// A record whose name is filled in by the writer, which knows the inputs.
-fn record(detector: &Detector, picture: &RgbImage, detections: Vec<Detection>, timing_ms: Option<Timing>) -> Record {
+fn record(detector: &Detector, frame: &Frame, detections: Vec<Detection>, timing_ms: Option<Timing>) -> Record {
     let detections = detections.into_iter().map(|Detection { class, confidence, bbox }| NamedDetection {
         name: detector.class_name(class).to_owned(),
         class,
         confidence,
         bbox,
     });
-    let (width, height) = picture.dimensions();
+    let (width, height) = (frame.width(), frame.height());
     Record { image: String::new(), width, height, detections: detections.collect(), timing_ms }
 }
 

@@ -80,7 +80,8 @@ impl Photographs {
             images.truncate(limit.unwrap_or(usize::MAX));
             let paths: Vec<_> = images.iter().map(|image| image.path.clone()).collect();
             let threads = yolo_lat::engine::cpu::available_threads();
-            let mut loader = Prefetch::new(paths.len(), threads, Default::default(), move |index| open_image(&paths[index]))?;
+            let mut loader =
+                Prefetch::new(paths.len(), threads, Default::default(), move |index| open_image(&paths[index]))?;
             while let Some((index, pixels)) = loader.next_item() {
                 let image = &images[index];
                 let pixels = pixels.with_context(|| image.path.display().to_string())?;
@@ -167,9 +168,7 @@ impl Canvas {
         let flip = random.random::<f32>() < augmentation.flip;
         let (drawn_w, drawn_h) = (width * scale_x, height * scale_y);
         let (left, top) = match corner {
-            Some((x, y)) => {
-                (area.x1 + x * (area.width() - drawn_w), area.y1 + y * (area.height() - drawn_h))
-            }
+            Some((x, y)) => (area.x1 + x * (area.width() - drawn_w), area.y1 + y * (area.height() - drawn_h)),
             None if augmentation.scale == [1.0, 1.0] => {
                 ((area.width() - drawn_w) / 2.0, (area.height() - drawn_h) / 2.0)
             }
@@ -228,7 +227,8 @@ impl Canvas {
                     let at = |y: usize, x: usize| f32::from(bytes[(y * width + x) * 3 + channel]);
                     let upper = at(above, a) + (at(above, b) - at(above, a)) * share_x;
                     let lower = at(below, a) + (at(below, b) - at(below, a)) * share_x;
-                    self.pixels[(channel * self.size + row) * self.size + column] = (upper + (lower - upper) * share_y) / 255.0;
+                    self.pixels[(channel * self.size + row) * self.size + column] =
+                        (upper + (lower - upper) * share_y) / 255.0;
                 }
             }
         }
@@ -237,7 +237,8 @@ impl Canvas {
     /// Turns hue, stretches saturation and value.
     fn recolor(&mut self, [hue, saturation, value]: [f32; 3], random: &mut SmallRng) {
         let mut change = |most: f32| random.random_range(-1.0..=1.0) * most;
-        let (turn, saturate, brighten) = (change(hue) * std::f32::consts::TAU, 1.0 + change(saturation), 1.0 + change(value));
+        let (turn, saturate, brighten) =
+            (change(hue) * std::f32::consts::TAU, 1.0 + change(saturation), 1.0 + change(value));
         if (turn, saturate, brighten) == (0.0, 1.0, 1.0) {
             return;
         }

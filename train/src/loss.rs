@@ -61,7 +61,8 @@ fn flatten(outputs: &[Tensor], head: HeadConfig) -> Predictions {
         centers.push(Tensor::stack(&[&grid[1], &grid[0]], -1).reshape([-1, 2]));
         strides.push(Tensor::full([height * width], stride as f64, (Kind::Float, device)));
     }
-    let (class_logits, centers, strides) = (Tensor::cat(&class_logits, 1), Tensor::cat(&centers, 0), Tensor::cat(&strides, 0));
+    let (class_logits, centers, strides) =
+        (Tensor::cat(&class_logits, 1), Tensor::cat(&centers, 0), Tensor::cat(&strides, 0));
     let box_logits = Tensor::cat(&box_logits, 1);
     let box_logits = box_logits.reshape([box_logits.size()[0], -1, 4, bins]);
     let projection = Tensor::linspace(0.0, f64::from(head.max_distance), bins, (Kind::Float, device));
@@ -165,7 +166,13 @@ fn class_loss(predictions: &Predictions, targets: &Targets, object: &Tensor, qua
 }
 
 /// Cross-entropy with the two bins next to each distance (Li et al. 2020).
-fn distribution_loss(predictions: &Predictions, wanted: &Tensor, positive: &Tensor, weight: &Tensor, head: HeadConfig) -> Tensor {
+fn distribution_loss(
+    predictions: &Predictions,
+    wanted: &Tensor,
+    positive: &Tensor,
+    weight: &Tensor,
+    head: HeadConfig,
+) -> Tensor {
     let bins = head.bins as i64;
     let batch = predictions.boxes.size()[0];
     let pick = |x: &Tensor, width: i64| {

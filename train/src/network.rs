@@ -239,7 +239,10 @@ pub(crate) fn to_tensor(value: &Tensor) -> anyhow::Result<yolo_lat::model::Tenso
     if values.iter().any(|value| !value.is_finite()) {
         bail!("a weight is not a finite number");
     }
-    Ok(yolo_lat::model::Tensor { shape: value.size().iter().map(|&side| side as usize).collect(), values: values.into() })
+    Ok(yolo_lat::model::Tensor {
+        shape: value.size().iter().map(|&side| side as usize).collect(),
+        values: values.into(),
+    })
 }
 
 fn size4(x: &Tensor) -> (i64, i64, i64, i64) {
@@ -286,5 +289,89 @@ fn features(q: &Tensor, k: &Tensor, kernel: KernelKind) -> (Tensor, Tensor) {
             let one = a_norm.ones_like();
             (Tensor::cat(&[&a, &a_norm, &one], -2), Tensor::cat(&[&(b * (2.0 * sign)), &one, &b_norm], -2))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use yolo_lat::engine::Engine;
+    use yolo_lat::engine::reference::ReferenceEngine;
+    use yolo_lat::model::{Model, ModelConfig, graph_of};
+
+    use super::*;
+
+    /// Largest difference between the trainer's logits and the reference engine's on one picture, relative to the
+    /// largest logit: untrained networks have huge ones.
+    fn difference(network: &Network, graph: &Graph, weights: &Weights) -> f32 {
+        let side = graph.input().width;
+        let picture = ndarray::Array4::from_shape_fn((1, 3, side, side), |(_, c, y, x)| {
+            ((c * 7 + y * 3 + x * 5) % 256) as f32 / 255.0
+        });
+        let mut engine = ReferenceEngine::new(graph.clone(), weights.clone());
+        let expected = engine.run(picture.view()).unwrap();
+        let flat: Vec<f32> = picture.iter().copied().collect();
+        let input = Tensor::from_slice(&flat).reshape([1, 3, side as i64, side as i64]);
+        let found = tch::no_grad(|| network.forward(&input, Mode::Eval));
+        let scale = expected.iter().flatten().fold(1.0f32, |scale, x| scale.max(x.abs()));
+        let mut worst = 0.0f32;
+        for (expected, found) in expected.iter().zip(&found) {
+            let found: Vec<f32> = Vec::try_from(&found.contiguous().reshape([-1])).unwrap();
+            assert_eq!(expected.len(), found.len());
+            worst = expected.iter().zip(&found).fold(worst, |worst, (a, b)| worst.max((a - b).abs() / scale));
+        }
+        worst
+    }
+
+    #[test]
+    fn restored_batch_norms_compute_what_was_folded() {
+        let model = Model::load("../tests/golden/bootstrap/yolo-lat-n.toml").unwrap();
+        let graph = model.graph(96, 96).unwrap();
+        let mut network = Network::new(graph.clone(), Device::Cpu);
+        let report = network.init(&model.weights).unwrap();
+        assert!(report.skipped.is_empty() && report.missing.is_empty(), "{report:?}");
+        tch::manual_seed(1);
+        tch::no_grad(|| network.forward(&Tensor::rand([4, 3, 96, 96], (Kind::Float, Device::Cpu)), Mode::Restore));
+        let worst = difference(&network, &graph, &model.weights);
+        assert!(worst < 1e-4, "{worst}");
+        let folded = network.fold().unwrap();
+        folded.check(&graph, "folded").unwrap();
+        let worst = difference(&network, &graph, &folded);
+        assert!(worst < 1e-4, "{worst}");
+    }
+
+    #[test]
+    fn every_kind_of_network_agrees_with_the_reference() {
+        let text = include_str!("../../models/yolo-lat-s.toml");
+        let changes = [
+            ("", ""),
+            ("attention = \"ela\"", "attention = \"softmax\""),
+            ("attention = \"ela\"", "attention = \"none\""),
+            ("hadamard_exp\" # or \"sum_distance", "sum_distance\" # or \""),
+            ("hadamard_exp\" # or \"sum_distance", "diff_distance\" # or \""),
+            ("hyper_link = true", "hyper_link = false"),
+        ];
+        for (from, to) in changes {
+            let config = ModelConfig::parse(&text.replace(from, to), "test").unwrap();
+            let graph = graph_of(&config, 64, 64).unwrap();
+            tch::manual_seed(2);
+            let network = Network::new(graph.clone(), Device::Cpu);
+            let pictures = Tensor::rand([4, 3, 64, 64], (Kind::Float, Device::Cpu));
+            tch::no_grad(|| network.forward(&pictures, Mode::Restore));
+            let worst = difference(&network, &graph, &network.fold().unwrap());
+            assert!(worst < 1e-4, "{to}: {worst}");
+        }
+    }
+
+    #[test]
+    fn weights_of_another_network_are_taken_where_they_fit() {
+        let model = Model::load("../tests/golden/bootstrap/yolo-lat-n.toml").unwrap();
+        let config = ModelConfig::parse(include_str!("../../models/yolo-lat-s.toml"), "s").unwrap();
+        let mut network = Network::new(graph_of(&config, 64, 64).unwrap(), Device::Cpu);
+        let report = network.init(&model.weights).unwrap();
+        assert!(report.taken.contains(&"stem.weight".to_owned()), "{report:?}");
+        assert!(
+            report.skipped.contains(&"lateral8.weight".to_owned())
+                && report.missing.contains(&"lateral8.weight".to_owned())
+        );
     }
 }

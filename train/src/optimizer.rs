@@ -32,11 +32,14 @@ impl AdamW {
         tch::no_grad(|| {
             self.steps += 1;
             let gradients: Vec<Tensor> = parameters.values().map(Tensor::grad).collect();
-            let square = |gradient: &Tensor| if gradient.defined() { gradient.square().sum(tch::Kind::Float) } else { Tensor::from(0.0f32) };
+            let square = |gradient: &Tensor| {
+                if gradient.defined() { gradient.square().sum(tch::Kind::Float) } else { Tensor::from(0.0f32) }
+            };
             let squares: Vec<Tensor> = gradients.iter().map(square).collect();
             let norm = f64::try_from(Tensor::stack(&squares, 0).sum(tch::Kind::Float).sqrt()).unwrap_or(f64::NAN);
             let scale = (clip / (norm + 1e-6)).min(1.0);
-            let (first_bias, second_bias) = (1.0 - BETAS.0.powi(self.steps as i32), 1.0 - BETAS.1.powi(self.steps as i32));
+            let (first_bias, second_bias) =
+                (1.0 - BETAS.0.powi(self.steps as i32), 1.0 - BETAS.1.powi(self.steps as i32));
             let moments = self.first.values_mut().zip(self.second.values_mut());
             for (((name, parameter), mut gradient), (first, second)) in parameters.iter().zip(gradients).zip(moments) {
                 if !gradient.defined() {

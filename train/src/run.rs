@@ -79,7 +79,8 @@ pub(crate) fn train(arguments: &TrainArguments) -> anyhow::Result<ExitCode> {
     let text = std::fs::read_to_string(&arguments.config)
         .with_context(|| format!("{}: cannot be read", arguments.config.display()))?;
     let config: TrainConfig = toml::from_str(&text).with_context(|| format!("{}", arguments.config.display()))?;
-    let model_text = std::fs::read_to_string(&config.model).with_context(|| format!("{}: cannot be read", config.model.display()))?;
+    let model_text = std::fs::read_to_string(&config.model)
+        .with_context(|| format!("{}: cannot be read", config.model.display()))?;
     let model = ModelConfig::parse(&model_text, &config.model.display().to_string())?;
     let device = match arguments.device.as_str() {
         "cpu" => Device::Cpu,
@@ -172,8 +173,7 @@ impl Trainer {
         let per_epoch = self.steps_per_epoch();
         let (epoch, first) = (step / per_epoch, step % per_epoch);
         let gentle_from = self.config.epochs as f64 * (1.0 - self.config.gentle_share);
-        let augmentation =
-            if epoch as f64 >= gentle_from { Augmentation::gentle() } else { self.config.augmentation };
+        let augmentation = if epoch as f64 >= gentle_from { Augmentation::gentle() } else { self.config.augmentation };
         let order = self.photographs.order(self.config.seed, epoch);
         let (photographs, config) = (self.photographs.clone(), self.config.clone());
         let load = move |index: usize| {
@@ -192,9 +192,11 @@ impl Trainer {
         let per_epoch = self.steps_per_epoch();
         let steps = per_epoch * self.config.epochs;
         let log_path = self.config.output.join("metrics.jsonl");
-        let mut log = OpenOptions::new().create(true).append(true).open(&log_path).context("the log cannot be written")?;
+        let mut log =
+            OpenOptions::new().create(true).append(true).open(&log_path).context("the log cannot be written")?;
         let style = ProgressStyle::with_template("{bar:24} {human_pos}/{human_len} steps, {eta} left, {msg}");
-        let progress = ProgressBar::new(steps as u64).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        let progress =
+            ProgressBar::new(steps as u64).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
         let mut saved = Instant::now();
         while self.state.step < steps {
             let epoch = self.state.step / per_epoch;
@@ -343,7 +345,11 @@ impl Sums {
 impl std::fmt::Display for Sums {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (class, boxes, distribution) = (self.mean(self.class), self.mean(self.boxes), self.mean(self.distribution));
-        write!(formatter, "class {class:.3}, box {boxes:.3}, distribution {distribution:.3}, {} images/s", self.images_per_second())
+        write!(
+            formatter,
+            "class {class:.3}, box {boxes:.3}, distribution {distribution:.3}, {} images/s",
+            self.images_per_second()
+        )
     }
 }
 
@@ -369,4 +375,98 @@ fn to_tensors(batch: &Batch, size: usize, device: Device) -> (Tensor, Targets) {
         mask: Tensor::from_slice(&mask).reshape([count, most]).to_device(device),
     };
     (pictures.to_device(device), targets)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A run on the three sample photographs, unchanged, with a small network.
+    fn tiny(output: &Path, epochs: usize) -> Trainer {
+        let mut model = ModelConfig::parse(include_str!("../../models/yolo-lat-n.toml"), "n").unwrap();
+        model.input = 96;
+        let config = TrainConfig {
+            model: "../models/yolo-lat-n.toml".into(),
+            init: Some("../tests/golden/bootstrap/yolo-lat-n.safetensors".into()),
+            output: output.to_owned(),
+            train: vec!["../tests/data/tiny".into()],
+            val: "../tests/data/tiny".into(),
+            val_limit: 3,
+            size: 96,
+            epochs,
+            batch: 3,
+            rate: 2e-3,
+            last_rate: 0.02,
+            warmup_steps: 5,
+            weight_decay: 0.0,
+            clip: 10.0,
+            average_decay: 0.9,
+            gentle_share: 0.0,
+            measure_every: epochs,
+            seed: 3,
+            limit: None,
+            augmentation: Augmentation { flip: 0.0, ..Augmentation::gentle() },
+        };
+        let photographs = Arc::new(Photographs::load(&config.train, &model.classes, None).unwrap());
+        assert_eq!(photographs.len(), 3);
+        tch::manual_seed(5);
+        Trainer::new(config, model, Device::Cpu, PathBuf::new(), photographs).unwrap()
+    }
+
+    fn steps(trainer: &mut Trainer, count: usize, total: usize) -> Vec<f64> {
+        let mut losses = Vec::new();
+        while losses.len() < count {
+            let (_, batch) = trainer.batches(trainer.state.step).unwrap().next_item().unwrap();
+            let found = trainer.step(&batch, total).unwrap();
+            // Without the distribution, whose cross-entropy with a position between two bins cannot reach 0.
+            losses.push(found.class + found.boxes);
+        }
+        losses
+    }
+
+    #[test]
+    fn a_resumed_run_equals_an_uninterrupted_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let checkpoint = folder.path().join("checkpoint.safetensors");
+        let mut whole = tiny(folder.path(), 6);
+        whole.init().unwrap();
+        let expected = steps(&mut whole, 6, 6);
+        let mut first = tiny(folder.path(), 6);
+        first.init().unwrap();
+        let mut found = steps(&mut first, 3, 6);
+        first.state.save(&checkpoint).unwrap();
+        let mut second = tiny(folder.path(), 6);
+        second.state.load(&checkpoint).unwrap();
+        assert_eq!(second.state.step, 3);
+        found.extend(steps(&mut second, 3, 6));
+        assert_eq!(found, expected);
+        for (name, parameter) in &whole.state.network.parameters {
+            assert_eq!(parameter, &second.state.network.parameters[name], "{name}");
+        }
+    }
+
+    #[test]
+    fn three_photographs_are_learnt_by_heart() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut trainer = tiny(folder.path(), 150);
+        trainer.init().unwrap();
+        let losses = steps(&mut trainer, 150, 150);
+        let map50 = trainer.measure(3).unwrap();
+        assert!(map50 > 90.0, "mAP50 {map50}, losses {losses:?}");
+        assert!(losses[149] < losses[0] / 10.0, "{} from {}", losses[149], losses[0]);
+        assert!(
+            Model::load(folder.path().join("yolo-lat-n.toml").to_str().unwrap()).is_ok(),
+            "the engines load what was written"
+        );
+    }
+
+    #[test]
+    fn example_configurations_are_valid() {
+        for entry in std::fs::read_dir("configs").unwrap() {
+            let path = entry.unwrap().path();
+            let text = std::fs::read_to_string(&path).unwrap();
+            let config: TrainConfig = toml::from_str(&text).unwrap();
+            assert!(Path::new("..").join(&config.model).exists(), "{}", path.display());
+        }
+    }
 }
