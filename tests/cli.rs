@@ -312,7 +312,7 @@ fn paths_come_from_standard_input() {
 
 #[test]
 fn a_closed_pipe_ends_quietly() {
-    let folder = folder_of_pictures(60);
+    let folder = folder_of_pictures(400);
     let mut command = Command::new(PROGRAM);
     command.args(["detect", text(folder.path()), "--format", "jsonl"]).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
@@ -338,7 +338,7 @@ fn names_that_are_not_utf8_are_read() {
 
 #[test]
 fn an_interrupted_run_is_valid_and_resume_completes_it() {
-    let folder = folder_of_pictures(120);
+    let folder = folder_of_pictures(400);
     let formats = ["-f", "json", "-f", "csv", "-f", "coco", "-f", "yolo"];
     let run = |out: &Path, more: &[&str]| {
         let mut command = Command::new(PROGRAM);
@@ -359,7 +359,7 @@ fn an_interrupted_run_is_valid_and_resume_completes_it() {
     assert_eq!(output.status.code(), Some(130), "{}", stderr(&output));
     let partial: Value = serde_json::from_slice(&std::fs::read(parts.join("results.json")).unwrap()).unwrap();
     let done = partial.as_array().unwrap().len();
-    assert!((20..120).contains(&done), "{done} of 120");
+    assert!((20..400).contains(&done), "{done} of 400");
     let _: Value = serde_json::from_slice(&std::fs::read(parts.join("coco.json")).unwrap()).unwrap();
 
     // As after a crash in the middle of a line.
