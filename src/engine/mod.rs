@@ -1,6 +1,7 @@
 //! Engines: interpreters of a [`Graph`](crate::model::Graph) that all compute the same function.
 
 pub mod cpu;
+pub mod ort;
 pub mod reference;
 
 use ndarray::{Array4, ArrayView4};
@@ -21,7 +22,7 @@ pub enum EngineError {
         /// The engine's name.
         engine: EngineKind,
         /// Why, and what to do.
-        reason: &'static str,
+        reason: String,
     },
     /// The input has another shape than the graph.
     #[error("input of shape {found:?}, expected (n, {expected})")]
@@ -30,6 +31,14 @@ pub enum EngineError {
         expected: Shape,
         /// What was given: batch, channels, height, width.
         found: [usize; 4],
+    },
+    /// ONNX Runtime does not take a file, or fails to run it.
+    #[error("{origin}: {reason}")]
+    Onnx {
+        /// The file.
+        origin: String,
+        /// What ONNX Runtime says.
+        reason: String,
     },
     /// The system gave no threads.
     #[error("cannot start {threads} threads: {reason}; ask for fewer with --threads")]
@@ -98,7 +107,7 @@ pub fn create(
     threads: usize,
 ) -> Result<Box<dyn Engine>, EngineError> {
     let graph = model.graph(width, height)?;
-    let unavailable = |reason| Err(EngineError::Unavailable { engine: kind, reason });
+    let unavailable = |reason: &str| Err(EngineError::Unavailable { engine: kind, reason: reason.to_owned() });
     match kind {
         EngineKind::Auto | EngineKind::Cpu => Ok(Box::new(cpu::CpuEngine::new(&graph, &model.weights, threads)?)),
         EngineKind::Reference => Ok(Box::new(reference::ReferenceEngine::new(graph, model.weights.clone()))),

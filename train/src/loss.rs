@@ -3,11 +3,15 @@
 use tch::{Device, Kind, Tensor};
 use yolo_lat::model::config::{HeadConfig, STRIDES};
 
+use crate::teacher::TeacherConfig;
+
 /// Cells of one scale that may learn an object.
 const CANDIDATES: i64 = 10;
 /// Weights of the parts.
 const BOX_WEIGHT: f64 = 2.0;
 const DISTRIBUTION_WEIGHT: f64 = 0.5;
+/// A teacher's boxes count where its best class has at least this score.
+const LEAST_CERTAINTY: f64 = 0.05;
 
 /// Labels of a batch, padded to the picture with the most objects.
 pub(crate) struct Targets {
@@ -19,12 +23,22 @@ pub(crate) struct Targets {
     pub(crate) mask: Tensor,
 }
 
+/// A teacher's answers to a batch, cell by cell.
+pub(crate) struct TeacherTargets {
+    /// (n, a, classes) probabilities.
+    pub(crate) scores: Tensor,
+    /// (n, a, 4) corners in network pixels.
+    pub(crate) boxes: Tensor,
+}
+
 /// The loss and its parts.
 pub(crate) struct Loss {
     pub(crate) total: Tensor,
     pub(crate) class: f64,
     pub(crate) boxes: f64,
     pub(crate) distribution: f64,
+    /// 0 without a teacher.
+    pub(crate) teacher: f64,
 }
 
 /// Predictions of all cells of a batch, flattened: finest scale first, rows of cells first.
@@ -136,8 +150,13 @@ fn assign(predictions: &Predictions, targets: &Targets) -> Assignment {
     Assignment { object, quality }
 }
 
-/// The loss of a batch, over the sum of qualities.
-pub(crate) fn loss(outputs: &[Tensor], targets: &Targets, head: HeadConfig) -> Loss {
+/// The loss of a batch, over the sum of qualities; with a teacher, also the difference from its answers.
+pub(crate) fn loss(
+    outputs: &[Tensor],
+    targets: &Targets,
+    teacher: Option<(&TeacherTargets, &TeacherConfig)>,
+    head: HeadConfig,
+) -> Loss {
     let predictions = flatten(outputs, head);
     let Assignment { object, quality } = tch::no_grad(|| assign(&predictions, targets));
     let normalizer = f64::try_from(quality.sum(Kind::Float)).unwrap_or(1.0).max(1.0);
@@ -151,8 +170,42 @@ pub(crate) fn loss(outputs: &[Tensor], targets: &Targets, head: HeadConfig) -> L
     let distribution = distribution_loss(&predictions, &wanted, &positive, &weight, head) / normalizer;
     let value = |x: &Tensor| f64::try_from(x.detach().to_device(Device::Cpu)).unwrap_or(f64::NAN);
     let parts = (value(&class), value(&boxes), value(&distribution));
-    let total = class + boxes * BOX_WEIGHT + distribution * DISTRIBUTION_WEIGHT;
-    Loss { total, class: parts.0, boxes: parts.1, distribution: parts.2 }
+    let mut total = class + boxes * BOX_WEIGHT + distribution * DISTRIBUTION_WEIGHT;
+    let mut taught = 0.0;
+    if let Some((teacher, config)) = teacher {
+        let part = teacher_loss(&predictions, teacher, head, config);
+        taught = value(&part);
+        total += part;
+    }
+    Loss { total, class: parts.0, boxes: parts.1, distribution: parts.2, teacher: taught }
+}
+
+/// Difference from a teacher: cross-entropy with its class scores, CIoU and distribution loss against its boxes where
+/// it is sure of an object. Both are sums over cells, divided by the sum of the teacher's best scores.
+fn teacher_loss(
+    predictions: &Predictions,
+    teacher: &TeacherTargets,
+    head: HeadConfig,
+    config: &TeacherConfig,
+) -> Tensor {
+    let certainty = teacher.scores.amax(-1, false).reshape([-1]);
+    let certainty = certainty.where_self(&certainty.gt(LEAST_CERTAINTY), &certainty.zeros_like());
+    let normalizer = certainty.sum(Kind::Float).clamp_min(1.0);
+    let logits = &predictions.class_logits;
+    let class =
+        logits.binary_cross_entropy_with_logits(&teacher.scores, None::<&Tensor>, None::<&Tensor>, tch::Reduction::Sum);
+    // Less the entropy of the teacher, below which no student gets: 0 is perfect.
+    let clamped = teacher.scores.clamp(1e-6, 1.0 - 1e-6);
+    let rest: Tensor = 1.0 - &clamped;
+    let entropy = (&clamped * clamped.log() + &rest * rest.log()).sum(Kind::Float);
+    let class = (class + entropy) / &normalizer;
+    let positive = certainty.gt(0.0).nonzero().squeeze_dim(-1);
+    let weight = certainty.index_select(0, &positive);
+    let wanted = teacher.boxes.reshape([-1, 4]).index_select(0, &positive);
+    let found = predictions.boxes.reshape([-1, 4]).index_select(0, &positive);
+    let boxes = ((overlap(&found, &wanted, true).neg() + 1.0) * &weight).sum(Kind::Float) * BOX_WEIGHT;
+    let distribution = distribution_loss(predictions, &wanted, &positive, &weight, head) * DISTRIBUTION_WEIGHT;
+    class * config.class + (boxes + distribution) / normalizer * config.boxes
 }
 
 /// Varifocal loss (Zhang et al. 2021): positives weighted by their quality, negatives by 0.75 p^2.

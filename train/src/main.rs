@@ -6,6 +6,7 @@ mod loss;
 mod network;
 mod optimizer;
 mod run;
+mod teacher;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -37,6 +38,12 @@ pub(crate) struct TrainArguments {
     /// Go on from the last checkpoint
     #[arg(long)]
     resume: bool,
+    /// Folded weights (safetensors) to start from, instead of the configuration's
+    #[arg(long, value_name = "FILE")]
+    init: Option<PathBuf>,
+    /// NanoDet-Plus-m (ONNX) to learn from, instead of the configuration's
+    #[arg(long, value_name = "FILE")]
+    teacher: Option<PathBuf>,
     /// cpu or cuda
     #[arg(long, default_value = "cpu")]
     device: String,

@@ -18,7 +18,8 @@ const MOMENTUM: f64 = 0.1;
 pub(crate) enum Mode {
     /// Statistics of the batch.
     Train,
-    /// Running statistics.
+    /// Running statistics: what the folded network computes.
+    #[cfg(test)]
     Eval,
     /// Sets each batch norm so that it undoes itself on this batch: the network computes what it did when folded.
     Restore,
@@ -44,6 +45,8 @@ pub(crate) struct Network {
     pub(crate) parameters: BTreeMap<String, Tensor>,
     /// Running statistics.
     pub(crate) buffers: BTreeMap<String, Tensor>,
+    /// Nodes whose names begin so stay as they are: no gradients, running statistics.
+    frozen: Vec<String>,
 }
 
 /// Outputs and final convolutions have a plain bias, the others a batch norm.
@@ -85,7 +88,26 @@ impl Network {
         for parameter in parameters.values_mut() {
             *parameter = parameter.set_requires_grad(true);
         }
-        Self { graph, device, parameters, buffers }
+        Self { graph, device, parameters, buffers, frozen: Vec::new() }
+    }
+
+    /// Excludes the nodes whose names begin with one of `prefixes` from training.
+    ///
+    /// # Errors
+    /// A prefix that begins no name.
+    pub(crate) fn freeze(&mut self, prefixes: &[String]) -> anyhow::Result<()> {
+        for prefix in prefixes {
+            if !self.parameters.keys().any(|name| name.starts_with(prefix.as_str())) {
+                bail!("frozen: no layer's name begins with {prefix:?}");
+            }
+        }
+        self.frozen = prefixes.to_vec();
+        for (name, parameter) in &mut self.parameters {
+            if prefixes.iter().any(|prefix| name.starts_with(prefix.as_str())) {
+                *parameter = parameter.set_requires_grad(false);
+            }
+        }
+        Ok(())
     }
 
     /// Takes what fits from folded weights. Batch norms start as identities with the folded bias as shift; one pass
@@ -186,6 +208,7 @@ impl Network {
     fn norm(&self, node: &Node, map: &Tensor, scale: &Tensor, shift: &Tensor, mode: Mode) -> Tensor {
         let buffer = |suffix: &str| self.buffers.get(&format!("{}.norm.{suffix}", node.name));
         let (mean, variance) = (buffer("mean"), buffer("variance"));
+        let is_frozen = self.frozen.iter().any(|prefix| node.name.starts_with(prefix.as_str()));
         if mode == Mode::Restore
             && let (Some(mean), Some(variance)) = (mean, variance)
         {
@@ -198,7 +221,16 @@ impl Network {
                 shift.shallow_clone().copy_(&(shift + found_mean));
             });
         }
-        map.batch_norm(Some(scale), Some(shift), mean, variance, mode == Mode::Train, MOMENTUM, EPSILON, false)
+        map.batch_norm(
+            Some(scale),
+            Some(shift),
+            mean,
+            variance,
+            mode == Mode::Train && !is_frozen,
+            MOMENTUM,
+            EPSILON,
+            false,
+        )
     }
 
     /// Weights for the engines: batch norms folded into the convolutions.

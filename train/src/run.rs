@@ -22,9 +22,10 @@ use yolo_lat::{Detector, DetectorOptions};
 use crate::TrainArguments;
 use crate::checkpoint::State;
 use crate::data::{Augmentation, Photographs, Sample};
-use crate::loss::{Loss, Targets, loss};
+use crate::loss::{Loss, Targets, TeacherTargets, loss};
 use crate::network::{Mode, Network};
 use crate::optimizer::{AdamW, average, learning_rate};
+use crate::teacher::{Answer, Teacher, TeacherConfig};
 
 /// A training run, as its TOML file says.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -58,6 +59,11 @@ pub(crate) struct TrainConfig {
     /// Epochs between two measurements.
     pub(crate) measure_every: usize,
     pub(crate) seed: u64,
+    /// Layers whose names begin so are not trained.
+    #[serde(default)]
+    pub(crate) frozen: Vec<String>,
+    /// A detector to learn from beside the labels.
+    pub(crate) teacher: Option<TeacherConfig>,
     /// Only the first photographs of each data set, for trials.
     pub(crate) limit: Option<usize>,
     #[serde(default)]
@@ -67,6 +73,8 @@ pub(crate) struct TrainConfig {
 /// A batch on its way to libtorch.
 struct Batch {
     samples: Vec<Sample>,
+    /// One for each sample, or none without a teacher.
+    answers: Vec<Answer>,
 }
 
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(180);
@@ -78,7 +86,11 @@ const CHECKPOINT_EVERY: Duration = Duration::from_secs(180);
 pub(crate) fn train(arguments: &TrainArguments) -> anyhow::Result<ExitCode> {
     let text = std::fs::read_to_string(&arguments.config)
         .with_context(|| format!("{}: cannot be read", arguments.config.display()))?;
-    let config: TrainConfig = toml::from_str(&text).with_context(|| format!("{}", arguments.config.display()))?;
+    let mut config: TrainConfig = toml::from_str(&text).with_context(|| format!("{}", arguments.config.display()))?;
+    config.init = arguments.init.clone().or(config.init);
+    if let (Some(teacher), Some(file)) = (&mut config.teacher, &arguments.teacher) {
+        teacher.file = Some(file.clone());
+    }
     let model_text = std::fs::read_to_string(&config.model)
         .with_context(|| format!("{}: cannot be read", config.model.display()))?;
     let model = ModelConfig::parse(&model_text, &config.model.display().to_string())?;
@@ -117,6 +129,7 @@ struct Trainer {
     data: PathBuf,
     photographs: Arc<Photographs>,
     state: State,
+    teacher: Option<Arc<Teacher>>,
     interrupted: Arc<AtomicBool>,
 }
 
@@ -128,7 +141,15 @@ impl Trainer {
         data: PathBuf,
         photographs: Arc<Photographs>,
     ) -> anyhow::Result<Self> {
-        let network = Network::new(graph_of(&model, config.size, config.size)?, device);
+        let mut network = Network::new(graph_of(&model, config.size, config.size)?, device);
+        network.freeze(&config.frozen)?;
+        let teacher = match &config.teacher {
+            Some(teacher) => {
+                let file = teacher.file.as_ref().context("a teacher is wanted: name its file with --teacher FILE")?;
+                Some(Arc::new(Teacher::load(file, &model.classes)?))
+            }
+            None => None,
+        };
         let average = network.parameters.iter().map(|(name, value)| (name.clone(), value.detach().copy())).collect();
         let optimizer = AdamW::new(&network.parameters, config.weight_decay);
         let interrupted = Arc::new(AtomicBool::new(false));
@@ -137,7 +158,7 @@ impl Trainer {
             signal_hook::flag::register(signal, interrupted.clone())?;
         }
         let state = State { network, average, optimizer, step: 0 };
-        Ok(Self { config, model, device, data, photographs, state, interrupted })
+        Ok(Self { config, model, device, data, photographs, state, teacher, interrupted })
     }
 
     /// Starts from the given weights and restores their batch norms on one batch.
@@ -156,7 +177,8 @@ impl Trainer {
             let index = index % self.photographs.len();
             self.photographs.sample(index, self.config.size, &self.config.augmentation, index as u64)
         });
-        let (pictures, _) = to_tensors(&Batch { samples: samples.collect() }, self.config.size, self.device);
+        let (pictures, ..) =
+            to_tensors(&Batch { samples: samples.collect(), answers: Vec::new() }, self.config.size, self.device);
         tch::no_grad(|| self.state.network.forward(&pictures, Mode::Restore));
         for (average, parameter) in self.state.average.values_mut().zip(self.state.network.parameters.values()) {
             average.copy_(&parameter.detach());
@@ -169,20 +191,28 @@ impl Trainer {
     }
 
     /// Batches from `step` to the end of its epoch, made ahead by threads.
-    fn batches(&self, step: usize) -> anyhow::Result<Prefetch<Batch>> {
+    fn batches(&self, step: usize) -> anyhow::Result<Prefetch<anyhow::Result<Batch>>> {
         let per_epoch = self.steps_per_epoch();
         let (epoch, first) = (step / per_epoch, step % per_epoch);
         let gentle_from = self.config.epochs as f64 * (1.0 - self.config.gentle_share);
         let augmentation = if epoch as f64 >= gentle_from { Augmentation::gentle() } else { self.config.augmentation };
         let order = self.photographs.order(self.config.seed, epoch);
-        let (photographs, config) = (self.photographs.clone(), self.config.clone());
+        let (photographs, config, teacher) = (self.photographs.clone(), self.config.clone(), self.teacher.clone());
         let load = move |index: usize| {
             let start = (first + index) * config.batch;
             let sample = |place: usize| {
                 let seed = config.seed.wrapping_mul(1_000_003).wrapping_add((epoch * order.len() + place) as u64);
                 photographs.sample(order[place % order.len()], config.size, &augmentation, seed)
             };
-            Batch { samples: (start..start + config.batch).map(sample).collect() }
+            let samples: Vec<Sample> = (start..start + config.batch).map(sample).collect();
+            let answers = match &teacher {
+                Some(teacher) => samples
+                    .iter()
+                    .map(|sample| teacher.answer(&sample.pixels, config.size))
+                    .collect::<Result<_, _>>()?,
+                None => Vec::new(),
+            };
+            Ok(Batch { samples, answers })
         };
         let threads = yolo_lat::engine::cpu::available_threads();
         Ok(Prefetch::new(per_epoch - first, threads, self.interrupted.clone(), load)?)
@@ -205,6 +235,7 @@ impl Trainer {
             loop {
                 let waiting = Instant::now();
                 let Some((_, batch)) = batches.next_item() else { break };
+                let batch = batch?;
                 sums.waited += waiting.elapsed();
                 let found = self.step(&batch, steps)?;
                 sums.add(&found, batch.samples.len());
@@ -240,10 +271,10 @@ impl Trainer {
     }
 
     fn step(&mut self, batch: &Batch, steps: usize) -> anyhow::Result<Loss> {
-        let (pictures, targets) = to_tensors(batch, self.config.size, self.device);
+        let (pictures, targets, answers) = to_tensors(batch, self.config.size, self.device);
         let outputs = self.state.network.forward(&pictures, Mode::Train);
-        let found = loss(&outputs, &targets, self.model.head);
-        if !(found.class + found.boxes + found.distribution).is_finite() {
+        let found = loss(&outputs, &targets, answers.as_ref().zip(self.config.teacher.as_ref()), self.model.head);
+        if !(found.class + found.boxes + found.distribution + found.teacher).is_finite() {
             let path = self.config.output.join("bad-batch.safetensors");
             Tensor::write_safetensors(&[("pictures", &pictures), ("boxes", &targets.boxes)], &path)?;
             bail!("the loss is not a number at step {}; the batch is in {}", self.state.step, path.display());
@@ -310,6 +341,7 @@ struct Sums {
     class: f64,
     boxes: f64,
     distribution: f64,
+    teacher: f64,
     /// Time the steps waited for data.
     waited: Duration,
 }
@@ -322,6 +354,7 @@ impl Sums {
         self.class += loss.class;
         self.boxes += loss.boxes;
         self.distribution += loss.distribution;
+        self.teacher += loss.teacher;
     }
 
     fn mean(&self, sum: f64) -> f64 {
@@ -336,7 +369,7 @@ impl Sums {
     fn as_json(&self, epoch: usize, step: usize) -> serde_json::Value {
         serde_json::json!({
             "epoch": epoch + 1, "step": step, "class": self.mean(self.class), "box": self.mean(self.boxes),
-            "distribution": self.mean(self.distribution), "images_per_second": self.images_per_second(),
+            "distribution": self.mean(self.distribution), "teacher": self.mean(self.teacher), "images_per_second": self.images_per_second(),
             "waited_seconds": (self.waited.as_secs_f64() * 100.0).round() / 100.0,
         })
     }
@@ -347,13 +380,14 @@ impl std::fmt::Display for Sums {
         let (class, boxes, distribution) = (self.mean(self.class), self.mean(self.boxes), self.mean(self.distribution));
         write!(
             formatter,
-            "class {class:.3}, box {boxes:.3}, distribution {distribution:.3}, {} images/s",
+            "class {class:.3}, box {boxes:.3}, distribution {distribution:.3}, teacher {:.3}, {} images/s",
+            self.mean(self.teacher),
             self.images_per_second()
         )
     }
 }
 
-fn to_tensors(batch: &Batch, size: usize, device: Device) -> (Tensor, Targets) {
+fn to_tensors(batch: &Batch, size: usize, device: Device) -> (Tensor, Targets, Option<TeacherTargets>) {
     let count = batch.samples.len() as i64;
     let pixels: Vec<&[f32]> = batch.samples.iter().map(|sample| &sample.pixels[..]).collect();
     let pictures = Tensor::from_slice(&pixels.concat()).reshape([count, 3, size as i64, size as i64]);
@@ -374,7 +408,16 @@ fn to_tensors(batch: &Batch, size: usize, device: Device) -> (Tensor, Targets) {
         boxes: Tensor::from_slice(&boxes).reshape([count, most, 4]).to_kind(Kind::Float).to_device(device),
         mask: Tensor::from_slice(&mask).reshape([count, most]).to_device(device),
     };
-    (pictures.to_device(device), targets)
+    let answers = (!batch.answers.is_empty()).then(|| {
+        let join = |part: fn(&Answer) -> &[f32], width: i64| {
+            let values: Vec<&[f32]> = batch.answers.iter().map(part).collect();
+            let cells = batch.answers[0].boxes.len() as i64 / 4;
+            Tensor::from_slice(&values.concat()).reshape([count, cells, width]).to_device(device)
+        };
+        let classes = batch.answers[0].scores.len() / (batch.answers[0].boxes.len() / 4);
+        TeacherTargets { scores: join(|answer| &answer.scores, classes as i64), boxes: join(|answer| &answer.boxes, 4) }
+    });
+    (pictures.to_device(device), targets, answers)
 }
 
 #[cfg(test)]
@@ -404,6 +447,8 @@ mod tests {
             gentle_share: 0.0,
             measure_every: epochs,
             seed: 3,
+            frozen: Vec::new(),
+            teacher: None,
             limit: None,
             augmentation: Augmentation { flip: 0.0, ..Augmentation::gentle() },
         };
@@ -417,7 +462,7 @@ mod tests {
         let mut losses = Vec::new();
         while losses.len() < count {
             let (_, batch) = trainer.batches(trainer.state.step).unwrap().next_item().unwrap();
-            let found = trainer.step(&batch, total).unwrap();
+            let found = trainer.step(&batch.unwrap(), total).unwrap();
             // Without the distribution, whose cross-entropy with a position between two bins cannot reach 0.
             losses.push(found.class + found.boxes);
         }

@@ -1,0 +1,7 @@
+//! ONNX Runtime: the yardstick for speed, the judge of exports, and the host of other people's detectors.
+
+mod library;
+mod session;
+
+pub use library::load;
+pub use session::{OnnxSession, TensorInfo};
