@@ -10,8 +10,11 @@ pub mod eval;
 pub mod frame;
 pub mod geometry;
 pub mod model;
+pub mod onnx;
+pub mod plot;
 pub mod postprocess;
 pub mod preprocess;
+mod simd;
 pub mod sink;
 pub mod source;
 

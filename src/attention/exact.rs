@@ -63,3 +63,32 @@ pub fn linear(kernel: &dyn Kernel, queries: &[f64], keys: &[f64], values: &[f64]
     }
     result
 }
+
+/// Hadamard exp attention in linear form as plain f32 loops: what a first translation of the formula gives, stable but
+/// neither blocked nor vectorised by hand. `queries`, `keys` and `values` (L, width) give (L, width). A baseline.
+pub fn naive_loops(queries: &[f32], keys: &[f32], values: &[f32], width: usize) -> Vec<f32> {
+    let mut peak = vec![f32::MIN; width];
+    for key in keys.chunks_exact(width) {
+        peak.iter_mut().zip(key).for_each(|(peak, key)| *peak = peak.max(*key));
+    }
+    let (mut sums, mut counts) = (vec![0.0f32; width * width], vec![0.0f32; width]);
+    for (key, value) in keys.chunks_exact(width).zip(values.chunks_exact(width)) {
+        for d in 0..width {
+            let psi = (key[d] - peak[d]).exp();
+            counts[d] += psi;
+            sums[d * width..][..width].iter_mut().zip(value).for_each(|(sum, value)| *sum += psi * value);
+        }
+    }
+    let mut result = vec![0.0; queries.len()];
+    for (query, result) in queries.chunks_exact(width).zip(result.chunks_exact_mut(width)) {
+        let row = query.iter().zip(&peak).map(|(query, peak)| query + peak).fold(f32::MIN, f32::max);
+        let mut total = 0.0;
+        for d in 0..width {
+            let phi = (query[d] + peak[d] - row).exp();
+            total += phi * counts[d];
+            result.iter_mut().zip(&sums[d * width..]).for_each(|(result, sum)| *result += phi * sum);
+        }
+        result.iter_mut().for_each(|result| *result /= total);
+    }
+    result
+}

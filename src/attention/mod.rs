@@ -9,11 +9,25 @@
 //! When `k(a, b) = phi(a) . psi(b)` *exactly*, both sums over `j` are independent of `i` and are computed once:
 //! the cost is linear in the number of tokens, and the result equals the quadratic form up to rounding.
 
+mod causal;
+mod check;
 mod exact;
+mod gradient;
+mod half_precision;
 mod kernel;
+mod linear;
+mod rows;
+mod softmax;
 
-pub use exact::{linear, quadratic};
-pub use kernel::{DiffDistance, HadamardExp, Kernel, Similarity, Softmax, SumDistance};
+pub use causal::{CausalMemory, CausalState, causal_f32};
+pub use check::{Violation, check, discrimination};
+pub use exact::{linear, naive_loops, quadratic};
+pub use gradient::{Differentiable, Gradients, Naive, gradients, naive};
+pub use half_precision::linear_f16;
+pub use kernel::{DiffDistance, HadamardExp, Kernel, ModulatedDot, Shift, Similarity, Softmax, SumDistance};
+pub use linear::{linear_f32, multi_head};
+pub use rows::{Rows, vector_times_matrix};
+pub use softmax::{KeyValueCache, softmax_f32};
 
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,6 @@
 //! The command line: one file a subcommand; raw arguments become validated options once.
 
+mod bench;
 mod detect;
 mod documents;
 mod eval;
@@ -47,6 +48,8 @@ enum Command {
     Eval(Box<eval::EvalArguments>),
     /// Describe a model: layers, shapes, parameters, multiply-adds
     Info(info::InfoArguments),
+    /// Measure speed and numerics on this machine
+    Bench(bench::BenchArguments),
     /// Print a completion script for a shell
     Completions(documents::CompletionsArguments),
     /// Write the manual pages
@@ -69,6 +72,7 @@ impl Arguments {
             Command::Detect(arguments) => detect::run(*arguments),
             Command::Eval(arguments) => eval::run(*arguments),
             Command::Info(arguments) => info::run(&arguments),
+            Command::Bench(arguments) => bench::run(&arguments),
             Command::Completions(arguments) => documents::completions(&arguments),
             Command::Man(arguments) => documents::man(&arguments),
         }

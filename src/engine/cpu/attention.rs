@@ -1,9 +1,9 @@
 //! Attention on channel planes: a unit is a head. The feature maps are planes too, so every loop runs along tokens.
 
 use super::product::{Filters, product};
-use super::simd::Simd;
 use super::steps::{Memory, PlaneAt, Scratch, plane_stride};
 use crate::model::config::{AttentionKind, KernelKind};
+use crate::simd::Simd;
 
 /// Multi-head attention, linear or softmax.
 pub(super) struct Attention {

@@ -1,7 +1,7 @@
 //! Operations on single values: gate, sum, upsampling. A unit is a channel.
 
-use super::simd::Simd;
 use super::steps::{Memory, PlaneAt, Scratch, plane_stride};
+use crate::simd::Simd;
 
 /// `u * silu(g)`.
 pub(super) struct Gate {

@@ -9,7 +9,6 @@ mod attention;
 mod elementwise;
 mod plan;
 mod product;
-mod simd;
 mod steps;
 mod windows;
 
@@ -19,11 +18,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use ndarray::{Array4, ArrayView4};
 
 use self::plan::Plan;
-pub use self::simd::InstructionSet;
 use self::steps::{Memory, PlaneAt, Scratch};
 use super::{Engine, EngineError, check_input};
 use crate::model::graph::Shape;
 use crate::model::{Graph, Weights};
+pub use crate::simd::InstructionSet;
 
 /// Runs one graph for one input size.
 pub struct CpuEngine {

@@ -3,11 +3,11 @@
 use super::attention::Attention;
 use super::elementwise::{Gate, Sum, Upsample};
 use super::product::{Convolution, Packed, Pointwise};
-use super::simd::InstructionSet;
 use super::steps::{PlaneAt, Step, plane_stride};
 use super::windows::{Copy, Depthwise, MaxPool, Window};
 use crate::model::graph::{Node, NodeId, Op};
 use crate::model::{Graph, Weights};
+use crate::simd::InstructionSet;
 
 /// Steps in order of execution, and the memory they need.
 pub(super) struct Plan {

@@ -4,10 +4,10 @@
 //! channel plane. For a larger window it is a plane shifted by a tap, which with stride 2 is a row of even or of odd
 //! columns. A tile of `ROWS` channels by up to 3 vectors stays in registers for the whole depth.
 
-use super::simd::Simd;
 use super::steps::{Memory, PlaneAt, Scratch};
 use super::windows::Window;
 use crate::model::graph::Activation;
+use crate::simd::Simd;
 
 /// Filters packed for tiles: `[block][depth][row]`, the last block filled up with zeros.
 #[derive(Clone, Copy)]

@@ -7,8 +7,8 @@
 use super::attention::Attention;
 use super::elementwise::{Gate, Sum, Upsample};
 use super::product::{Convolution, Pointwise};
-use super::simd::InstructionSet;
 use super::windows::{Copy, Depthwise, MaxPool};
+use crate::simd::InstructionSet;
 
 /// Where a plane begins: an offset in floats, into the arena or into the picture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,8 +133,8 @@ impl Step {
                 #[cfg(target_arch = "x86_64")]
                 InstructionSet::Avx2 => run_avx2(self, unit, memory, scratch),
                 #[cfg(target_arch = "aarch64")]
-                InstructionSet::Neon => run_with::<super::simd::Neon, 8>(self, unit, memory, scratch),
-                InstructionSet::Plain => run_with::<super::simd::Plain, 4>(self, unit, memory, scratch),
+                InstructionSet::Neon => run_with::<crate::simd::Neon, 8>(self, unit, memory, scratch),
+                InstructionSet::Plain => run_with::<crate::simd::Plain, 4>(self, unit, memory, scratch),
             }
         }
     }
@@ -144,19 +144,19 @@ impl Step {
 #[target_feature(enable = "avx512f")]
 unsafe fn run_avx512(step: &Step, unit: usize, memory: Memory, scratch: &mut Scratch) {
     // SAFETY: the caller's.
-    unsafe { run_with::<super::simd::Avx512, 8>(step, unit, memory, scratch) }
+    unsafe { run_with::<crate::simd::Avx512, 8>(step, unit, memory, scratch) }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
 unsafe fn run_avx2(step: &Step, unit: usize, memory: Memory, scratch: &mut Scratch) {
     // SAFETY: the caller's.
-    unsafe { run_with::<super::simd::Avx2, 4>(step, unit, memory, scratch) }
+    unsafe { run_with::<crate::simd::Avx2, 4>(step, unit, memory, scratch) }
 }
 
 /// Inlined into one function for each instruction set; `ROWS` is [`InstructionSet::tile_rows`].
 #[inline(always)]
-unsafe fn run_with<S: super::simd::Simd, const ROWS: usize>(
+unsafe fn run_with<S: crate::simd::Simd, const ROWS: usize>(
     step: &Step,
     unit: usize,
     memory: Memory,

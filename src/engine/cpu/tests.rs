@@ -1,6 +1,6 @@
-use super::simd::{Plain, Simd};
 use super::*;
 use crate::model::Model;
+use crate::simd::{Plain, Simd};
 
 #[test]
 fn vectors_of_every_instruction_set_agree_on_exp() {
@@ -27,12 +27,12 @@ fn vectors_of_every_instruction_set_agree_on_exp() {
         #[target_feature(enable = "avx2,fma")]
         unsafe fn avx2() -> f64 {
             // SAFETY: the caller's.
-            unsafe { worst::<super::simd::Avx2>() }
+            unsafe { worst::<crate::simd::Avx2>() }
         }
         #[target_feature(enable = "avx512f")]
         unsafe fn avx512() -> f64 {
             // SAFETY: the caller's.
-            unsafe { worst::<super::simd::Avx512>() }
+            unsafe { worst::<crate::simd::Avx512>() }
         }
         let sets = InstructionSet::available();
         if sets.contains(&InstructionSet::Avx2) {

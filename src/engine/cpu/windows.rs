@@ -4,9 +4,9 @@
 //! of the window is a contiguous row, whatever the stride.
 
 use super::product::activate;
-use super::simd::Simd;
 use super::steps::{Memory, PlaneAt, Scratch, plane_stride};
 use crate::model::graph::Activation;
+use crate::simd::Simd;
 
 /// The geometry of a window that slides over a plane.
 #[derive(Clone, Copy, Debug)]

@@ -1,7 +1,7 @@
 //! One vector interface over AVX-512, AVX2, NEON and plain arrays, and the choice between them at run time.
 //!
-//! Kernels are generic over [`Simd`] and `inline(always)`; [`super::steps`] instantiates them once per instruction
-//! set inside a function that enables it, so that each copy is compiled for its own machine.
+//! Kernels are generic over [`Simd`] and `inline(always)`; they are instantiated once per instruction set inside a
+//! function that enables it ([`dispatch`]), so that each copy is compiled for its own machine.
 
 /// Instruction sets the kernels exist for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,8 +38,14 @@ impl InstructionSet {
         sets
     }
 
+    /// The best this machine has. The processor is asked once.
+    pub(crate) fn best() -> Self {
+        static BEST: std::sync::OnceLock<InstructionSet> = std::sync::OnceLock::new();
+        *BEST.get_or_init(|| Self::available().first().copied().unwrap_or(Self::Plain))
+    }
+
     /// Output channels that one tile of the matrix product computes: as many as the registers hold.
-    pub(super) fn tile_rows(self) -> usize {
+    pub(crate) fn tile_rows(self) -> usize {
         match self {
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => 8,
@@ -52,7 +58,7 @@ impl InstructionSet {
     }
 
     /// Floats in a vector.
-    pub(super) fn lanes(self) -> usize {
+    pub(crate) fn lanes(self) -> usize {
         match self {
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => 16,
@@ -84,7 +90,7 @@ impl std::fmt::Display for InstructionSet {
 /// # Safety
 /// Every function needs the instruction set of the implementing type; `load` and `store` touch `LANES` floats, of any
 /// alignment, at the pointer.
-pub(super) trait Simd: Copy {
+pub(crate) trait Simd: Copy {
     /// Floats in a vector.
     const LANES: usize;
     /// One register.
@@ -141,7 +147,7 @@ mod x86 {
     use super::Simd;
 
     #[derive(Clone, Copy)]
-    pub(in super::super) struct Avx512;
+    pub(crate) struct Avx512;
 
     // Each function is one instruction; the trait states what callers promise.
     #[allow(clippy::undocumented_unsafe_blocks)]
@@ -199,7 +205,7 @@ mod x86 {
     }
 
     #[derive(Clone, Copy)]
-    pub(in super::super) struct Avx2;
+    pub(crate) struct Avx2;
 
     // As above.
     #[allow(clippy::undocumented_unsafe_blocks)]
@@ -258,7 +264,7 @@ mod x86 {
 }
 
 #[cfg(target_arch = "x86_64")]
-pub(super) use x86::{Avx2, Avx512};
+pub(crate) use x86::{Avx2, Avx512};
 
 #[cfg(target_arch = "aarch64")]
 mod arm {
@@ -267,7 +273,7 @@ mod arm {
     use super::Simd;
 
     #[derive(Clone, Copy)]
-    pub(in super::super) struct Neon;
+    pub(crate) struct Neon;
 
     // Each function is one instruction; the trait states what callers promise.
     #[allow(clippy::undocumented_unsafe_blocks)]
@@ -326,11 +332,11 @@ mod arm {
 }
 
 #[cfg(target_arch = "aarch64")]
-pub(super) use arm::Neon;
+pub(crate) use arm::Neon;
 
 /// Arrays of four: no intrinsics, the safe twin of the others.
 #[derive(Clone, Copy)]
-pub(super) struct Plain;
+pub(crate) struct Plain;
 
 #[inline(always)]
 fn each(a: [f32; 4], b: [f32; 4], f: impl Fn(f32, f32) -> f32) -> [f32; 4] {
@@ -386,5 +392,45 @@ impl Simd for Plain {
     #[inline(always)]
     unsafe fn exp2_integral(n: [f32; 4]) -> [f32; 4] {
         n.map(|n| f32::from_bits(((n as i32 + 127) as u32) << 23))
+    }
+}
+
+/// A computation that exists for every instruction set.
+pub(crate) trait Work {
+    /// Runs it; must be `inline(always)`, with everything it calls.
+    ///
+    /// # Safety
+    /// The machine has the instruction set of `S`.
+    unsafe fn run<S: Simd>(self);
+}
+
+/// Runs `work` compiled for `set`.
+///
+/// # Safety
+/// `set` is one of [`InstructionSet::available`], and whatever `work` itself asks.
+pub(crate) unsafe fn dispatch(set: InstructionSet, work: impl Work) {
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx512f")]
+    unsafe fn avx512(work: impl Work) {
+        // SAFETY: the caller's.
+        unsafe { work.run::<Avx512>() }
+    }
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn avx2(work: impl Work) {
+        // SAFETY: the caller's.
+        unsafe { work.run::<Avx2>() }
+    }
+    // SAFETY: the caller's.
+    unsafe {
+        match set {
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Avx512 => avx512(work),
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Avx2 => avx2(work),
+            #[cfg(target_arch = "aarch64")]
+            InstructionSet::Neon => work.run::<Neon>(),
+            InstructionSet::Plain => work.run::<Plain>(),
+        }
     }
 }

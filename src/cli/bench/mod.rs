@@ -1,0 +1,127 @@
+//! `yolo-lat bench`: measurements on this machine. What is compared takes turns in one run, so that a busy machine
+//! disturbs all alike; minimum and median are given.
+
+mod attention;
+mod decode;
+mod gradients;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+use yolo_lat::engine::cpu::{InstructionSet, available_threads};
+
+#[derive(Args, Debug)]
+pub(super) struct BenchArguments {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Time and memory of attention against the number of tokens: linear, softmax, ONNX Runtime's softmax
+    Attention(attention::AttentionArguments),
+    /// Token by token decoding of a small language model: constant state against a cache of keys and values
+    Decode(decode::DecodeArguments),
+    /// Gradients and denominators against the scale of the inputs: naive and stable evaluation
+    Gradients(gradients::GradientsArguments),
+}
+
+/// How results are given.
+#[derive(Args, Clone, Debug)]
+struct OutputArguments {
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+    /// Draw a chart into this file (.png or .svg)
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
+}
+
+pub(super) fn run(arguments: &BenchArguments) -> anyhow::Result<ExitCode> {
+    match &arguments.what {
+        What::Attention(arguments) => attention::run(arguments),
+        What::Decode(arguments) => decode::run(arguments),
+        What::Gradients(arguments) => gradients::run(arguments),
+    }
+}
+
+/// What ran this: for the head of every raw result.
+fn machine(threads: usize) -> Value {
+    let model = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = model
+        .lines()
+        .find_map(|line| line.strip_prefix("model name")?.split_once(':').map(|(_, name)| name.trim().to_owned()));
+    json!({
+        "processor": model.unwrap_or_else(|| std::env::consts::ARCH.to_owned()), "cores": available_threads(),
+        "threads": threads, "instruction_set": InstructionSet::available()[0].to_string(),
+        "version": env!("CARGO_PKG_VERSION"),
+    })
+}
+
+/// Times of several computations in milliseconds, taking turns until `seconds` have passed, at least three times and
+/// after one round that does not count.
+fn take_turns(seconds: f64, work: &mut [&mut dyn FnMut()]) -> Vec<Times> {
+    const LEAST: usize = 3;
+    let mut times = vec![Vec::new(); work.len()];
+    work.iter_mut().for_each(|work| work());
+    let start = Instant::now();
+    while times[0].len() < LEAST || start.elapsed().as_secs_f64() < seconds {
+        for (work, times) in work.iter_mut().zip(&mut times) {
+            let start = Instant::now();
+            work();
+            times.push(start.elapsed().as_secs_f64() * 1e3);
+        }
+    }
+    times.into_iter().map(Times::of).collect()
+}
+
+/// Minimum and median.
+#[derive(Clone, Copy, Debug)]
+struct Times {
+    min: f64,
+    median: f64,
+}
+
+impl Times {
+    fn of(mut times: Vec<f64>) -> Self {
+        times.sort_by(f64::total_cmp);
+        Self { min: times[0], median: times[times.len() / 2] }
+    }
+}
+
+/// Slope of log y over log x by least squares: the exponent of a power law.
+fn exponent(points: &[(f64, f64)]) -> f64 {
+    let logs: Vec<(f64, f64)> = points.iter().map(|(x, y)| (x.ln(), y.ln())).collect();
+    let count = logs.len() as f64;
+    let (mean_x, mean_y) =
+        (logs.iter().map(|p| p.0).sum::<f64>() / count, logs.iter().map(|p| p.1).sum::<f64>() / count);
+    let covariance: f64 = logs.iter().map(|(x, y)| (x - mean_x) * (y - mean_y)).sum();
+    covariance / logs.iter().map(|(x, _)| (x - mean_x).powi(2)).sum::<f64>()
+}
+
+/// A wave of numbers in -scale..scale without a short period.
+fn wave(count: usize, step: f32, scale: f32) -> Vec<f32> {
+    (0..count).map(|i| scale * ((i % 65_521) as f32 * step).sin()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_exponent_of_a_power_law_is_found() {
+        let points: Vec<(f64, f64)> = [1.0, 2.0, 8.0].iter().map(|&x: &f64| (x, 3.0 * x.powf(1.5))).collect();
+        assert!((exponent(&points) - 1.5).abs() < 1e-12);
+    }
+
+    #[test]
+    fn everything_is_measured_alike_often() {
+        let (mut a, mut b) = (0, 0);
+        let times = take_turns(0.0, &mut [&mut || a += 1, &mut || b += 1]);
+        assert_eq!((a, b, times.len()), (4, 4, 2));
+        assert!(times.iter().all(|times| times.min <= times.median));
+    }
+}

@@ -1,0 +1,179 @@
+//! A small writer of ONNX files: the part of the protobuf schema (onnx.proto3, IR version 8) that networks here need.
+
+/// Fields of one protobuf message.
+#[derive(Clone, Debug, Default)]
+struct Message(Vec<u8>);
+
+impl Message {
+    fn varint(&mut self, mut value: u64) {
+        while value >= 0x80 {
+            self.0.push(value as u8 | 0x80);
+            value >>= 7;
+        }
+        self.0.push(value as u8);
+    }
+
+    fn int(&mut self, field: u64, value: i64) {
+        self.varint(field << 3);
+        self.varint(value as u64);
+    }
+
+    fn bytes(&mut self, field: u64, value: &[u8]) {
+        self.varint(field << 3 | 2);
+        self.varint(value.len() as u64);
+        self.0.extend_from_slice(value);
+    }
+
+    fn float(&mut self, field: u64, value: f32) {
+        self.varint(field << 3 | 5);
+        self.0.extend_from_slice(&value.to_le_bytes());
+    }
+}
+
+/// The element type f32 (TensorProto.DataType).
+const FLOAT: i64 = 1;
+/// The element type i64.
+const INT64: i64 = 7;
+
+/// A side of a tensor's shape.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Dimension {
+    /// Known.
+    Fixed(usize),
+    /// Given at run time, under this name.
+    Named(String),
+}
+
+/// An attribute of a node.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Attribute {
+    /// A number.
+    Int(i64),
+    /// Several.
+    Ints(Vec<i64>),
+    /// A real number.
+    Float(f32),
+    /// A text.
+    Text(String),
+}
+
+/// A graph that is being written, node by node in the order of computation.
+#[derive(Clone, Debug, Default)]
+pub struct OnnxGraph {
+    graph: Message,
+    names: usize,
+}
+
+impl OnnxGraph {
+    /// Declares an input of 32-bit floats.
+    pub fn input(&mut self, name: &str, shape: &[Dimension]) {
+        self.graph.bytes(11, &value_info(name, shape).0);
+    }
+
+    /// Declares an output of 32-bit floats.
+    pub fn output(&mut self, name: &str, shape: &[Dimension]) {
+        self.graph.bytes(12, &value_info(name, shape).0);
+    }
+
+    /// Adds a node with one output and gives the output's name.
+    pub fn node(&mut self, operator: &str, inputs: &[&str], attributes: &[(&str, Attribute)]) -> String {
+        self.names += 1;
+        let output = format!("{}_{}", operator.to_lowercase(), self.names);
+        self.node_named(operator, inputs, &output, attributes);
+        output
+    }
+
+    /// Adds a node whose output has a given name.
+    pub fn node_named(&mut self, operator: &str, inputs: &[&str], output: &str, attributes: &[(&str, Attribute)]) {
+        let mut node = Message::default();
+        inputs.iter().for_each(|input| node.bytes(1, input.as_bytes()));
+        node.bytes(2, output.as_bytes());
+        node.bytes(3, output.as_bytes());
+        node.bytes(4, operator.as_bytes());
+        for (name, attribute) in attributes {
+            let mut message = Message::default();
+            message.bytes(1, name.as_bytes());
+            // Field of the value, then the type (AttributeProto.AttributeType).
+            match attribute {
+                Attribute::Float(value) => {
+                    message.float(2, *value);
+                    message.int(20, 1);
+                }
+                Attribute::Int(value) => {
+                    message.int(3, *value);
+                    message.int(20, 2);
+                }
+                Attribute::Text(value) => {
+                    message.bytes(4, value.as_bytes());
+                    message.int(20, 3);
+                }
+                Attribute::Ints(values) => {
+                    values.iter().for_each(|value| message.int(8, *value));
+                    message.int(20, 7);
+                }
+            }
+            node.bytes(5, &message.0);
+        }
+        self.graph.bytes(1, &node.0);
+    }
+
+    /// The bytes of the file, for operators of version `opset`.
+    pub fn finish(mut self, name: &str, opset: i64) -> Vec<u8> {
+        self.graph.bytes(2, name.as_bytes());
+        let mut opsets = Message::default();
+        opsets.bytes(1, b"");
+        opsets.int(2, opset);
+        let mut model = Message::default();
+        model.int(1, 8);
+        model.bytes(2, b"yolo-lat");
+        model.bytes(3, env!("CARGO_PKG_VERSION").as_bytes());
+        model.bytes(7, &self.graph.0);
+        model.bytes(8, &opsets.0);
+        model.0
+    }
+
+    /// Adds a constant of 64-bit integers and gives its name.
+    pub fn integers(&mut self, values: &[i64]) -> String {
+        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        self.constant(INT64, &[values.len()], &bytes)
+    }
+
+    /// Adds a constant of 32-bit floats and gives its name.
+    pub fn floats(&mut self, shape: &[usize], values: &[f32]) -> String {
+        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        self.constant(FLOAT, shape, &bytes)
+    }
+
+    fn constant(&mut self, kind: i64, shape: &[usize], bytes: &[u8]) -> String {
+        self.names += 1;
+        let name = format!("constant_{}", self.names);
+        let mut tensor = Message::default();
+        shape.iter().for_each(|&side| tensor.int(1, side as i64));
+        tensor.int(2, kind);
+        tensor.bytes(8, name.as_bytes());
+        tensor.bytes(9, bytes);
+        self.graph.bytes(5, &tensor.0);
+        name
+    }
+}
+
+fn value_info(name: &str, shape: &[Dimension]) -> Message {
+    let mut dimensions = Message::default();
+    for side in shape {
+        let mut dimension = Message::default();
+        match side {
+            Dimension::Fixed(side) => dimension.int(1, *side as i64),
+            Dimension::Named(name) => dimension.bytes(2, name.as_bytes()),
+        }
+        dimensions.bytes(1, &dimension.0);
+    }
+    let mut tensor = Message::default();
+    tensor.int(1, FLOAT);
+    tensor.bytes(2, &dimensions.0);
+    let mut kind = Message::default();
+    kind.bytes(1, &tensor.0);
+    let mut info = Message::default();
+    info.bytes(1, name.as_bytes());
+    info.bytes(2, &kind.0);
+    info
+}

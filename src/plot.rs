@@ -1,0 +1,116 @@
+//! Charts as PNG or SVG.
+
+use std::path::Path;
+
+use plotters::coord::Shift;
+use plotters::prelude::*;
+
+use crate::sink::{SinkError, use_own_font, write_atomically};
+
+const SIZE: (u32, u32) = (960, 720);
+
+/// Something that can be drawn on any backend.
+pub(crate) trait Drawing {
+    /// Draws on the whole area.
+    fn draw<B: DrawingBackend>(&self, area: &DrawingArea<B, Shift>) -> Result<(), String>;
+}
+
+/// Writes a drawing; the extension decides: `.svg` or `.png`.
+pub(crate) fn write(path: &Path, drawing: &impl Drawing) -> Result<(), SinkError> {
+    use_own_font();
+    let extension = path.extension().map(|extension| extension.to_string_lossy().to_lowercase());
+    match extension.as_deref() {
+        Some("svg") => {
+            let mut svg = String::new();
+            let drawn = drawing.draw(&SVGBackend::with_string(&mut svg, SIZE).into_drawing_area());
+            write_atomically(path, |file| {
+                drawn.map_err(std::io::Error::other)?;
+                std::io::Write::write_all(file, svg.as_bytes())
+            })
+        }
+        Some("png") => {
+            let mut picture = image::RgbImage::new(SIZE.0, SIZE.1);
+            let drawn = drawing.draw(&BitMapBackend::with_buffer(&mut picture, SIZE).into_drawing_area());
+            write_atomically(path, |file| {
+                drawn.map_err(std::io::Error::other)?;
+                let encoder = image::codecs::png::PngEncoder::new(file);
+                picture.write_with_encoder(encoder).map_err(std::io::Error::other)
+            })
+        }
+        _ => write_atomically(path, |_| Err(std::io::Error::other("a plot is written as .png or .svg"))),
+    }
+}
+
+/// A named line.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Line {
+    /// What the legend says.
+    pub name: String,
+    /// Points from left to right.
+    pub points: Vec<(f64, f64)>,
+}
+
+/// Lines with both axes logarithmic.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LogChart {
+    /// Above the chart.
+    pub title: String,
+    /// What x and y are, with units.
+    pub axes: [String; 2],
+    /// The lines; points that are not positive and finite have no place here and are left out.
+    pub lines: Vec<Line>,
+}
+
+impl LogChart {
+    /// Writes the chart; the extension decides: `.svg` or `.png`.
+    ///
+    /// # Errors
+    /// [`SinkError`] if the file cannot be written, has another extension, or there is nothing to draw.
+    pub fn save(&self, path: &Path) -> Result<(), SinkError> {
+        write(path, self)
+    }
+}
+
+impl Drawing for LogChart {
+    fn draw<B: DrawingBackend>(&self, area: &DrawingArea<B, Shift>) -> Result<(), String> {
+        let Self { title, axes, lines } = self;
+        let fail = |error: DrawingAreaErrorKind<B::ErrorType>| error.to_string();
+        let shown = |line: &Line| -> Vec<(f64, f64)> {
+            line.points.iter().copied().filter(|(x, y)| *x > 0.0 && *y > 0.0 && y.is_finite()).collect()
+        };
+        let all: Vec<(f64, f64)> = lines.iter().flat_map(shown).collect();
+        let range = |pick: fn(&(f64, f64)) -> f64| {
+            let values = || all.iter().map(pick);
+            values().fold(f64::INFINITY, f64::min) * 0.8..values().fold(0.0, f64::max) * 1.25
+        };
+        area.fill(&WHITE).map_err(fail)?;
+        if all.is_empty() {
+            return Err("there is nothing to draw".into());
+        }
+        let mut chart = ChartBuilder::on(area)
+            .caption(title, ("sans-serif", 24))
+            .margin(16)
+            .margin_right(24)
+            .x_label_area_size(44)
+            .y_label_area_size(76)
+            .build_cartesian_2d(range(|p| p.0).log_scale(), range(|p| p.1).log_scale())
+            .map_err(fail)?;
+        let mut mesh = chart.configure_mesh();
+        let number = |x: &f64| if (0.001..100_000.0).contains(x) { format!("{x}") } else { format!("{x:.0e}") };
+        mesh.x_desc(&axes[0]).y_desc(&axes[1]).label_style(("sans-serif", 15)).light_line_style(WHITE);
+        mesh.x_label_formatter(&number).y_label_formatter(&number).draw().map_err(fail)?;
+        for (index, line) in lines.iter().enumerate() {
+            let color = Palette99::pick(index).to_rgba();
+            let points = shown(line);
+            let series = chart.draw_series(LineSeries::new(points.clone(), color.stroke_width(2))).map_err(fail)?;
+            series
+                .label(&line.name)
+                .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], color.stroke_width(2)));
+            chart.draw_series(points.into_iter().map(|point| Circle::new(point, 3, color.filled()))).map_err(fail)?;
+        }
+        let mut labels = chart.configure_series_labels();
+        let labels = labels.position(SeriesLabelPosition::UpperLeft).label_font(("sans-serif", 15));
+        labels.background_style(WHITE.mix(0.8)).border_style(BLACK.mix(0.3)).draw().map_err(fail)?;
+        area.present().map_err(fail)
+    }
+}
