@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::rows::{Rows, exp_in_place};
-use crate::simd::InstructionSet;
+use crate::simd::{InstructionSet, Simd, Work, dispatch};
 
 /// Anything that weighs keys for a query. Enough for the quadratic form.
 pub trait Similarity: Sync {
@@ -169,36 +169,85 @@ impl Kernel for HadamardExp {
         }
     }
 
-    /// As [`Kernel::phi`], with halves: `a + m` may leave the range of f32, `a/2 + m/2` does not.
     fn phi_rows(&self, queries: Rows, shift: &Shift, features: &mut [f32]) {
-        for (query, features) in queries.iter().zip(features.chunks_exact_mut(queries.width())) {
-            for ((feature, query), peak) in features.iter_mut().zip(query).zip(&shift.peak) {
-                *feature = 0.5 * query + 0.5 * peak;
-            }
-            let row = highest(features);
-            features.iter_mut().for_each(|feature| *feature = 2.0 * (*feature - row));
-        }
-        exp_in_place(InstructionSet::best(), features);
+        let set = InstructionSet::best();
+        // SAFETY: sets come from `InstructionSet::available`.
+        unsafe { dispatch(set, QueryExponents { queries, peak: &shift.peak, features }) };
+        exp_in_place(set, features);
     }
 
     fn psi_rows(&self, keys: Rows, shift: &Shift, features: &mut [f32]) {
-        for (key, features) in keys.iter().zip(features.chunks_exact_mut(keys.width())) {
-            for ((feature, key), peak) in features.iter_mut().zip(key).zip(&shift.peak) {
-                *feature = key - peak;
-            }
-        }
-        exp_in_place(InstructionSet::best(), features);
+        let set = InstructionSet::best();
+        // SAFETY: sets come from `InstructionSet::available`.
+        unsafe { dispatch(set, KeyExponents { keys, peak: &shift.peak, features }) };
+        exp_in_place(set, features);
     }
 }
 
-/// Maximum, in eight lanes that the compiler turns into a vector.
-fn highest(values: &[f32]) -> f32 {
-    let (whole, rest) = values.as_chunks::<8>();
-    let lanes = whole.iter().fold([f32::NEG_INFINITY; 8], |mut lanes, values| {
+/// `a_d + m_d - r` with `r = max_d (a_d + m_d)`. The sum of two large numbers loses digits that the exponent needs, so
+/// its rounding error is carried along (Knuth's TwoSum); in halves, since the sum may leave the range of f32.
+struct QueryExponents<'a> {
+    queries: Rows<'a>,
+    peak: &'a [f32],
+    features: &'a mut [f32],
+}
+
+impl Work for QueryExponents<'_> {
+    // Plain loops: compiled for each instruction set, they become its vectors.
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let width = self.queries.width();
+        let (mut errors, mut losses) = (vec![0.0f32; width], vec![0.0f32; width]);
+        for (query, features) in self.queries.iter().zip(self.features.chunks_exact_mut(width)) {
+            let terms = query.iter().zip(self.peak);
+            for ((feature, error), (query, peak)) in features.iter_mut().zip(&mut errors).zip(terms) {
+                let (a, m) = (0.5 * query, 0.5 * peak);
+                let sum = a + m;
+                let part = sum - a;
+                *error = (a - (sum - part)) + (m - part);
+                *feature = sum;
+            }
+            // Rounding keeps the order, so the greatest sum is among the greatest rounded ones: the one that lost most.
+            let row = highest(features);
+            let sums = features.iter().zip(&errors);
+            for (loss, (&sum, &error)) in losses.iter_mut().zip(sums) {
+                *loss = if sum == row { error } else { f32::NEG_INFINITY };
+            }
+            let lost = highest(&losses);
+            for (feature, error) in features.iter_mut().zip(&errors) {
+                *feature = 2.0 * ((*feature - row) + (error - lost));
+            }
+        }
+    }
+}
+
+/// `b_d - m_d`.
+struct KeyExponents<'a> {
+    keys: Rows<'a>,
+    peak: &'a [f32],
+    features: &'a mut [f32],
+}
+
+impl Work for KeyExponents<'_> {
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        for (key, features) in self.keys.iter().zip(self.features.chunks_exact_mut(self.keys.width())) {
+            for ((feature, key), peak) in features.iter_mut().zip(key).zip(self.peak) {
+                *feature = key - peak;
+            }
+        }
+    }
+}
+
+/// Maximum, in sixteen lanes that the compiler turns into vectors.
+#[inline(always)]
+pub(super) fn highest(values: &[f32]) -> f32 {
+    let (whole, rest) = values.as_chunks::<16>();
+    let lanes = whole.iter().fold([f32::NEG_INFINITY; 16], |mut lanes, values| {
         lanes.iter_mut().zip(values).for_each(|(lane, value)| *lane = if value > lane { *value } else { *lane });
         lanes
     });
-    lanes.iter().chain(rest).fold(f32::NEG_INFINITY, |peak, &value| peak.max(value))
+    lanes.iter().chain(rest).fold(f32::NEG_INFINITY, |peak, &value| if value > peak { value } else { peak })
 }
 
 /// Both distance kernels; `sign` is +1 for `|a + b|^2`, -1 for `|a - b|^2`.

@@ -3,8 +3,9 @@
 
 use rayon::prelude::*;
 
+use super::kernel::highest;
 use super::rows::{Left, Rows, exp_in_place, multiply_add};
-use crate::simd::InstructionSet;
+use crate::simd::{InstructionSet, Simd, Work, dispatch};
 
 /// Queries and keys of a tile.
 const QUERIES: usize = 32;
@@ -88,7 +89,7 @@ impl KeyValueCache {
             multiply_add(set, left, Rows::new(keys, KEYS), scores, KEYS, 1);
         }
         let scores = &mut self.scores[..self.tokens];
-        let peak = scores.iter().fold(f32::NEG_INFINITY, |peak, &score| if score > peak { score } else { peak });
+        let peak = highest(scores);
         scores.iter_mut().for_each(|score| *score -= peak);
         exp_in_place(set, scores);
         let total = sum(scores);
@@ -135,6 +136,48 @@ pub fn softmax_f32(queries: Rows, keys: Rows, values: Rows) -> Vec<f32> {
     result
 }
 
+/// Scores of some queries (rows, KEYS) that become weights, with what the rows have summed so far.
+struct Tile<'a> {
+    scores: &'a mut [f32; QUERIES * KEYS],
+    rows: usize,
+    /// Keys that exist; the places after them never weigh anything.
+    count: usize,
+    peaks: &'a mut [f32; QUERIES],
+    totals: &'a mut [f32; QUERIES],
+    /// (rows, Dv)
+    result: &'a mut [f32],
+}
+
+impl Work for Tile<'_> {
+    // Plain loops: compiled for each instruction set, they become its vectors.
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let width = self.result.len() / self.rows;
+        for (row, scores) in self.scores.as_chunks_mut::<KEYS>().0.iter_mut().take(self.rows).enumerate() {
+            scores[self.count..].fill(f32::NEG_INFINITY);
+            let peak = highest(scores).max(self.peaks[row]);
+            if peak > self.peaks[row] {
+                let factor = (self.peaks[row] - peak).exp();
+                self.totals[row] *= factor;
+                self.result[row * width..][..width].iter_mut().for_each(|result| *result *= factor);
+                self.peaks[row] = peak;
+            }
+            // SAFETY: KEYS is a multiple of every vector's lanes.
+            let total = unsafe {
+                let (at, peak) = (scores.as_mut_ptr(), S::splat(peak));
+                let mut total = S::splat(0.0);
+                for place in (0..KEYS).step_by(S::LANES) {
+                    let weight = S::exp(S::sub(S::load(at.add(place)), peak));
+                    S::store(at.add(place), weight);
+                    total = S::add(total, weight);
+                }
+                S::sum(total)
+            };
+            self.totals[row] += total;
+        }
+    }
+}
+
 /// All keys for a few queries, block by block with a running maximum and total (Milakov and Gimelshein 2018).
 fn attend(queries: Rows, transposed: &[f32], values: Rows, result: &mut [f32]) {
     let set = InstructionSet::best();
@@ -148,29 +191,9 @@ fn attend(queries: Rows, transposed: &[f32], values: Rows, result: &mut [f32]) {
         scores.fill(0.0);
         let left = Left { values: &dense, row: dimensions, depth: 1 };
         multiply_add(set, left, Rows::new(keys, KEYS), &mut scores, KEYS, rows);
-        for (row, scores) in scores.chunks_exact_mut(KEYS).take(rows).enumerate() {
-            // Places after the last token never weigh anything.
-            scores[count..].fill(f32::NEG_INFINITY);
-            let mut lanes = [f32::NEG_INFINITY; 16];
-            for scores in scores.as_chunks::<16>().0 {
-                lanes
-                    .iter_mut()
-                    .zip(scores)
-                    .for_each(|(lane, score)| *lane = if score > lane { *score } else { *lane });
-            }
-            let peak = lanes.iter().fold(peaks[row], |peak, &lane| peak.max(lane));
-            if peak > peaks[row] {
-                let factor = (peaks[row] - peak).exp();
-                totals[row] *= factor;
-                result[row * width..][..width].iter_mut().for_each(|result| *result *= factor);
-                peaks[row] = peak;
-            }
-            scores.iter_mut().for_each(|score| *score -= peak);
-        }
-        exp_in_place(set, &mut scores[..rows * KEYS]);
-        for (row, scores) in scores.chunks_exact(KEYS).take(rows).enumerate() {
-            totals[row] += sum(&scores[..count]);
-        }
+        let tile = Tile { scores: &mut scores, rows, count, peaks: &mut peaks, totals: &mut totals, result };
+        // SAFETY: sets come from `InstructionSet::available`; the tile checks its own bounds.
+        unsafe { dispatch(set, tile) };
         let left = Left { values: &scores, row: KEYS, depth: 1 };
         multiply_add(set, left, values, result, width, rows);
     }
