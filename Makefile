@@ -7,6 +7,7 @@ DEMO := demo
 # libtorch comes with PyTorch's wheel; only train/ uses it.
 TORCH := LIBTORCH_USE_PYTORCH=1 LD_LIBRARY_PATH="$$(python3 -c 'import os, torch; print(os.path.join(os.path.dirname(torch.__file__), "lib"))')"
 CONFIG ?= train/configs/n-finetune.toml
+ARGUMENTS ?= # more of the trainer: --init FILE, --teacher FILE
 DATA ?= data
 
 .PHONY: demo test check bench fuzz train test-train clean setup
@@ -33,7 +34,7 @@ fuzz: setup ## Fuzz targets for ten minutes each instead of seconds
 
 train: setup ## Train as CONFIG says on the photographs in DATA
 	@scripts/setup --train
-	$(TORCH) $(CARGO) run -p yolo-lat-train --release -- train $(CONFIG) --data $(DATA) --resume
+	$(TORCH) $(CARGO) run -p yolo-lat-train --release -- train $(CONFIG) --data $(DATA) --resume $(ARGUMENTS)
 
 test-train: setup ## Tests of the trainer
 	@scripts/setup --train

@@ -142,7 +142,7 @@ struct Builtin {
     short: &'static str,
     name: &'static str,
     config: &'static str,
-    weights: Option<&'static [u8]>,
+    weights: &'static [u8],
 }
 
 const BUILTIN: [Builtin; 2] = [
@@ -150,9 +150,14 @@ const BUILTIN: [Builtin; 2] = [
         short: "n",
         name: "yolo-lat-n",
         config: include_str!("../../models/yolo-lat-n.toml"),
-        weights: Some(include_bytes!("../../models/yolo-lat-n.safetensors")),
+        weights: include_bytes!("../../models/yolo-lat-n.safetensors"),
     },
-    Builtin { short: "s", name: "yolo-lat-s", config: include_str!("../../models/yolo-lat-s.toml"), weights: None },
+    Builtin {
+        short: "s",
+        name: "yolo-lat-s",
+        config: include_str!("../../models/yolo-lat-s.toml"),
+        weights: include_bytes!("../../models/yolo-lat-s.safetensors"),
+    },
 ];
 
 /// A network with its weights, checked against each other.
@@ -250,13 +255,11 @@ impl Source {
     }
 
     fn weights(&self, config: &ModelConfig) -> Result<Weights, ModelError> {
-        let missing = |path: String| ModelError::NoWeights { name: config.name.clone(), path };
         match self {
-            Self::Builtin(builtin) => {
-                let bytes = builtin.weights.ok_or_else(|| missing(self.weights_origin()))?;
-                Weights::parse(bytes, builtin.name)
+            Self::Builtin(builtin) => Weights::parse(builtin.weights, builtin.name),
+            Self::Files { weights, .. } if !weights.exists() => {
+                Err(ModelError::NoWeights { name: config.name.clone(), path: self.weights_origin() })
             }
-            Self::Files { weights, .. } if !weights.exists() => Err(missing(self.weights_origin())),
             Self::Files { weights, .. } => Weights::load(weights),
         }
     }
