@@ -10,7 +10,7 @@ CONFIG ?= train/configs/n-finetune.toml
 ARGUMENTS ?= # more of the trainer: --init FILE, --teacher FILE
 DATA ?= data
 
-.PHONY: demo test check bench fuzz train test-train clean setup
+.PHONY: demo test check bench bench-attention fuzz train test-train clean setup
 
 demo: setup ## Detect objects on the sample photographs
 	$(CARGO) build --release
@@ -28,6 +28,10 @@ check: setup ## Format, lints, documentation
 
 bench: setup ## Speed of the CPU engine on this machine
 	$(CARGO) bench --bench engines
+
+bench-attention: setup ## Attention alone: time, decoding, gradients, entropy; raw results in benches/runs, charts in docs
+	$(CARGO) build --release
+	benches/attention
 
 fuzz: setup ## Fuzz targets for ten minutes each instead of seconds
 	YOLO_LAT_FUZZ_SECONDS=600 $(CARGO) nextest run --release fuzz

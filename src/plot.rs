@@ -96,7 +96,9 @@ impl Drawing for LogChart {
             .build_cartesian_2d(range(|p| p.0).log_scale(), range(|p| p.1).log_scale())
             .map_err(fail)?;
         let mut mesh = chart.configure_mesh();
-        let number = |x: &f64| if (0.001..100_000.0).contains(x) { format!("{x}") } else { format!("{x:.0e}") };
+        let number = |x: &f64| {
+            if (0.001..100_000.0).contains(x) { format!("{}", (x * 1e4).round() / 1e4) } else { format!("{x:.0e}") }
+        };
         mesh.x_desc(&axes[0]).y_desc(&axes[1]).label_style(("sans-serif", 15)).light_line_style(WHITE);
         mesh.x_label_formatter(&number).y_label_formatter(&number).draw().map_err(fail)?;
         for (index, line) in lines.iter().enumerate() {
@@ -109,7 +111,7 @@ impl Drawing for LogChart {
             chart.draw_series(points.into_iter().map(|point| Circle::new(point, 3, color.filled()))).map_err(fail)?;
         }
         let mut labels = chart.configure_series_labels();
-        let labels = labels.position(SeriesLabelPosition::UpperLeft).label_font(("sans-serif", 15));
+        let labels = labels.position(SeriesLabelPosition::MiddleLeft).label_font(("sans-serif", 15));
         labels.background_style(WHITE.mix(0.8)).border_style(BLACK.mix(0.3)).draw().map_err(fail)?;
         area.present().map_err(fail)
     }

@@ -488,6 +488,50 @@ fn eval_measures_a_folder_and_a_result_file() {
 }
 
 #[test]
+fn attention_is_measured_as_tables_json_and_charts() {
+    let folder = tempfile::tempdir().unwrap();
+    let measure = |what: &[&str], chart: &str| {
+        let chart = folder.path().join(chart);
+        let output = yolo_lat(&[&["bench"], what, &["--json", "--plot", text(&chart)]].concat());
+        assert!(output.status.success(), "{}", stderr(&output));
+        assert!(chart.metadata().unwrap().len() > 1000, "{} is no chart", chart.display());
+        let value: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert!(value["machine"]["processor"].is_string());
+        value
+    };
+    let value = measure(
+        &["attention", "--tokens", "1024,2048", "--width", "16", "--seconds", "0", "--no-ort"],
+        "attention.png",
+    );
+    assert!(value["exponent_ela"].is_number() && value["exponent_softmax"].is_number());
+    let [short, long] = [&value["rows"][0], &value["rows"][1]];
+    assert_eq!([&short["tokens"], &long["tokens"], &long["width"]], [1024, 2048, 16]);
+    assert!(short["ela_ms"].as_f64().unwrap() > 0.0 && short["softmax_ms"].as_f64().unwrap() > 0.0);
+    assert_eq!(short["ela_bytes"], long["ela_bytes"], "the state does not grow with the tokens");
+    assert!(long["softmax_bytes"].as_u64() > short["softmax_bytes"].as_u64());
+
+    let value = measure(&["decode", "--context", "64,256"], "decode.svg");
+    let [short, long] = [&value["rows"][0], &value["rows"][1]];
+    for field in ["attention_ratio", "step_ratio", "ela_us", "softmax_us"] {
+        assert!(long[field].as_f64().unwrap() > 0.0, "{field}");
+    }
+    assert_eq!(short["state_bytes"], long["state_bytes"]);
+    assert!(long["cache_bytes"].as_u64() > short["cache_bytes"].as_u64());
+
+    let value = measure(&["gradients"], "gradients.png");
+    let last = value["rows"].as_array().unwrap().last().unwrap();
+    assert!(last["naive_gradient_norm"].is_null(), "f32 holds no exp(2e4)");
+    assert!(last["stable_gradient_norm"].as_f64().unwrap() < 100.0 && last["stable_error"].as_f64().unwrap() < 1e-5);
+
+    let value = measure(&["discrimination"], "discrimination.png");
+    for row in value["rows"].as_array().unwrap() {
+        let entropy = row["entropy_below_mean"].as_array().unwrap();
+        let [short, long] = [&entropy[1], &entropy[5]].map(|value| value.as_f64().unwrap());
+        assert!(long > 0.5 * short && long > 1e-3, "{row}");
+    }
+}
+
+#[test]
 fn completions_and_manual_pages_are_generated() {
     for shell in ["bash", "zsh", "fish"] {
         let output = yolo_lat(&["completions", shell]);

@@ -108,10 +108,16 @@ impl Work for Product<'_> {
                 for column in (0..wide).step_by(4 * S::LANES) {
                     if four { self.tile::<S, 4, 4>(row, column) } else { self.tile::<S, 1, 4>(row, column) }
                 }
-                for column in (wide..whole).step_by(S::LANES) {
-                    if four { self.tile::<S, 4, 1>(row, column) } else { self.tile::<S, 1, 1>(row, column) }
-                }
                 row += if four { 4 } else { 1 };
+            }
+            // A multiply-add takes four cycles and two start in each: eight sums at least, or the units wait.
+            let mut row = 0;
+            while row < self.rows && wide < whole {
+                let eight = row + 8 <= self.rows;
+                for column in (wide..whole).step_by(S::LANES) {
+                    if eight { self.tile::<S, 8, 1>(row, column) } else { self.tile::<S, 1, 1>(row, column) }
+                }
+                row += if eight { 8 } else { 1 };
             }
         }
         for row in 0..self.rows {

@@ -8,8 +8,8 @@ use super::rows::{Left, Rows, exp_in_place, multiply_add};
 use crate::simd::{InstructionSet, Simd, Work, dispatch};
 
 /// Queries and keys of a tile.
-const QUERIES: usize = 32;
-const KEYS: usize = 64;
+const QUERIES: usize = 64;
+const KEYS: usize = 128;
 
 /// Keys and values of all tokens so far. Keys lie transposed in blocks, so that the scores of neighbouring tokens share
 /// vectors; memory grows with every token.
@@ -155,7 +155,16 @@ impl Work for Tile<'_> {
         let width = self.result.len() / self.rows;
         for (row, scores) in self.scores.as_chunks_mut::<KEYS>().0.iter_mut().take(self.rows).enumerate() {
             scores[self.count..].fill(f32::NEG_INFINITY);
-            let peak = highest(scores).max(self.peaks[row]);
+            // SAFETY: KEYS is a multiple of every vector's lanes.
+            let peak = unsafe {
+                let mut peak = S::splat(self.peaks[row]);
+                for place in (0..KEYS).step_by(S::LANES) {
+                    peak = S::max(S::load(scores.as_ptr().add(place)), peak);
+                }
+                let mut lanes = [f32::NEG_INFINITY; KEYS];
+                S::store(lanes.as_mut_ptr(), peak);
+                lanes[..S::LANES].iter().fold(f32::NEG_INFINITY, |peak, &lane| peak.max(lane))
+            };
             if peak > self.peaks[row] {
                 let factor = (self.peaks[row] - peak).exp();
                 self.totals[row] *= factor;

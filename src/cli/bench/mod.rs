@@ -3,6 +3,7 @@
 
 mod attention;
 mod decode;
+mod discrimination;
 mod gradients;
 
 use std::path::PathBuf;
@@ -25,6 +26,8 @@ enum What {
     Attention(attention::AttentionArguments),
     /// Token by token decoding of a small language model: constant state against a cache of keys and values
     Decode(decode::DecodeArguments),
+    /// Entropy of the weights against the number of tokens: how far each kernel stays from the plain mean
+    Discrimination(discrimination::DiscriminationArguments),
     /// Gradients and denominators against the scale of the inputs: naive and stable evaluation
     Gradients(gradients::GradientsArguments),
 }
@@ -44,6 +47,7 @@ pub(super) fn run(arguments: &BenchArguments) -> anyhow::Result<ExitCode> {
     match &arguments.what {
         What::Attention(arguments) => attention::run(arguments),
         What::Decode(arguments) => decode::run(arguments),
+        What::Discrimination(arguments) => discrimination::run(arguments),
         What::Gradients(arguments) => gradients::run(arguments),
     }
 }
