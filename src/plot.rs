@@ -79,9 +79,11 @@ impl Drawing for LogChart {
             line.points.iter().copied().filter(|(x, y)| *x > 0.0 && *y > 0.0 && y.is_finite()).collect()
         };
         let all: Vec<(f64, f64)> = lines.iter().flat_map(shown).collect();
-        let range = |pick: fn(&(f64, f64)) -> f64| {
+        // `room` is left above, as a share of the whole: for the legend.
+        let range = |pick: fn(&(f64, f64)) -> f64, room: f64| {
             let values = || all.iter().map(pick);
-            values().fold(f64::INFINITY, f64::min) * 0.8..values().fold(0.0, f64::max) * 1.25
+            let (low, high) = (values().fold(f64::INFINITY, f64::min) * 0.8, values().fold(0.0, f64::max) * 1.25);
+            low..high * (high / low).powf(room)
         };
         area.fill(&WHITE).map_err(fail)?;
         if all.is_empty() {
@@ -93,7 +95,7 @@ impl Drawing for LogChart {
             .margin_right(24)
             .x_label_area_size(44)
             .y_label_area_size(76)
-            .build_cartesian_2d(range(|p| p.0).log_scale(), range(|p| p.1).log_scale())
+            .build_cartesian_2d(range(|p| p.0, 0.0).log_scale(), range(|p| p.1, 0.3).log_scale())
             .map_err(fail)?;
         let mut mesh = chart.configure_mesh();
         let number = |x: &f64| {
@@ -111,7 +113,7 @@ impl Drawing for LogChart {
             chart.draw_series(points.into_iter().map(|point| Circle::new(point, 3, color.filled()))).map_err(fail)?;
         }
         let mut labels = chart.configure_series_labels();
-        let labels = labels.position(SeriesLabelPosition::MiddleLeft).label_font(("sans-serif", 15));
+        let labels = labels.position(SeriesLabelPosition::UpperLeft).label_font(("sans-serif", 15));
         labels.background_style(WHITE.mix(0.8)).border_style(BLACK.mix(0.3)).draw().map_err(fail)?;
         area.present().map_err(fail)
     }
