@@ -7,6 +7,7 @@ pub mod attention;
 pub mod detector;
 pub mod engine;
 pub mod eval;
+pub mod export;
 pub mod frame;
 pub mod geometry;
 pub mod model;

@@ -34,6 +34,8 @@ impl Message {
 const FLOAT: i64 = 1;
 /// The element type i64.
 const INT64: i64 = 7;
+/// The element type f16.
+const FLOAT16: i64 = 10;
 
 /// A side of a tensor's shape.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,9 +64,20 @@ pub enum Attribute {
 pub struct OnnxGraph {
     graph: Message,
     names: usize,
+    metadata: Vec<(String, String)>,
 }
 
 impl OnnxGraph {
+    /// Casts a tensor to 32-bit floats.
+    pub fn to_float(&mut self, tensor: &str) -> String {
+        self.node("Cast", &[tensor], &[("to", Attribute::Int(FLOAT))])
+    }
+
+    /// Casts a tensor to 16-bit floats.
+    pub fn to_half(&mut self, tensor: &str) -> String {
+        self.node("Cast", &[tensor], &[("to", Attribute::Int(FLOAT16))])
+    }
+
     /// Declares an input of 32-bit floats.
     pub fn input(&mut self, name: &str, shape: &[Dimension]) {
         self.graph.bytes(11, &value_info(name, shape).0);
@@ -85,10 +98,29 @@ impl OnnxGraph {
 
     /// Adds a node whose output has a given name.
     pub fn node_named(&mut self, operator: &str, inputs: &[&str], output: &str, attributes: &[(&str, Attribute)]) {
+        self.add(operator, inputs, &[output.to_owned()], attributes);
+    }
+
+    /// Adds a node with several outputs and gives their names.
+    pub fn node_outputs(
+        &mut self,
+        operator: &str,
+        inputs: &[&str],
+        outputs: usize,
+        attributes: &[(&str, Attribute)],
+    ) -> Vec<String> {
+        self.names += 1;
+        let name = |output| format!("{}_{}_{output}", operator.to_lowercase(), self.names);
+        let outputs: Vec<String> = (0..outputs).map(name).collect();
+        self.add(operator, inputs, &outputs, attributes);
+        outputs
+    }
+
+    fn add(&mut self, operator: &str, inputs: &[&str], outputs: &[String], attributes: &[(&str, Attribute)]) {
         let mut node = Message::default();
         inputs.iter().for_each(|input| node.bytes(1, input.as_bytes()));
-        node.bytes(2, output.as_bytes());
-        node.bytes(3, output.as_bytes());
+        outputs.iter().for_each(|output| node.bytes(2, output.as_bytes()));
+        node.bytes(3, outputs[0].as_bytes());
         node.bytes(4, operator.as_bytes());
         for (name, attribute) in attributes {
             let mut message = Message::default();
@@ -129,6 +161,12 @@ impl OnnxGraph {
         model.bytes(3, env!("CARGO_PKG_VERSION").as_bytes());
         model.bytes(7, &self.graph.0);
         model.bytes(8, &opsets.0);
+        for (key, value) in &self.metadata {
+            let mut entry = Message::default();
+            entry.bytes(1, key.as_bytes());
+            entry.bytes(2, value.as_bytes());
+            model.bytes(14, &entry.0);
+        }
         model.0
     }
 
@@ -136,6 +174,22 @@ impl OnnxGraph {
     pub fn integers(&mut self, values: &[i64]) -> String {
         let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
         self.constant(INT64, &[values.len()], &bytes)
+    }
+
+    /// Adds a single 64-bit integer (a tensor without dimensions) and gives its name.
+    pub fn integer(&mut self, value: i64) -> String {
+        self.constant(INT64, &[], &value.to_le_bytes())
+    }
+
+    /// Adds a constant of 16-bit floats, rounded from `values`, and gives its name.
+    pub fn halves(&mut self, shape: &[usize], values: &[f32]) -> String {
+        let bytes: Vec<u8> = values.iter().flat_map(|&value| half::f16::from_f32(value).to_le_bytes()).collect();
+        self.constant(FLOAT16, shape, &bytes)
+    }
+
+    /// Adds a value to the file's metadata.
+    pub fn metadata(&mut self, key: &str, value: &str) {
+        self.metadata.push((key.to_owned(), value.to_owned()));
     }
 
     /// Adds a constant of 32-bit floats and gives its name.

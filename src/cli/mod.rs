@@ -4,6 +4,7 @@ mod bench;
 mod detect;
 mod documents;
 mod eval;
+mod export;
 mod info;
 mod inputs;
 mod journal;
@@ -48,6 +49,8 @@ enum Command {
     Eval(Box<eval::EvalArguments>),
     /// Describe a model: layers, shapes, parameters, multiply-adds
     Info(info::InfoArguments),
+    /// Write a model as ONNX
+    Export(export::ExportArguments),
     /// Measure speed and numerics on this machine
     Bench(bench::BenchArguments),
     /// Print a completion script for a shell
@@ -72,6 +75,7 @@ impl Arguments {
             Command::Detect(arguments) => detect::run(*arguments),
             Command::Eval(arguments) => eval::run(*arguments),
             Command::Info(arguments) => info::run(&arguments),
+            Command::Export(arguments) => export::run(&arguments),
             Command::Bench(arguments) => bench::run(&arguments),
             Command::Completions(arguments) => documents::completions(&arguments),
             Command::Man(arguments) => documents::man(&arguments),

@@ -13,7 +13,7 @@ pub(super) enum EngineName {
     Cpu,
     /// Compute shaders (not built yet)
     Gpu,
-    /// ONNX Runtime (not built yet)
+    /// ONNX Runtime, if it is installed
     Ort,
     /// Naive loops, the measure of the others
     Reference,
@@ -64,7 +64,7 @@ impl EngineArguments {
     }
 }
 
-fn parse_size(text: &str) -> Result<(usize, usize), String> {
+pub(super) fn parse_size(text: &str) -> Result<(usize, usize), String> {
     let number = |text: &str| text.trim().parse::<usize>().map_err(|_| format!("{text:?} is not a number of pixels"));
     let (width, height) = match text.split_once('x') {
         Some((width, height)) => (number(width)?, number(height)?),

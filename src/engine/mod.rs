@@ -112,7 +112,7 @@ pub fn create(
         EngineKind::Auto | EngineKind::Cpu => Ok(Box::new(cpu::CpuEngine::new(&graph, &model.weights, threads)?)),
         EngineKind::Reference => Ok(Box::new(reference::ReferenceEngine::new(graph, model.weights.clone()))),
         EngineKind::Gpu => unavailable("the wgpu engine is not built yet; use --engine cpu"),
-        EngineKind::Ort => unavailable("the ONNX Runtime engine is not built yet; use --engine cpu"),
+        EngineKind::Ort => Ok(Box::new(ort::OrtEngine::new(model, width, height, threads)?)),
     }
 }
 

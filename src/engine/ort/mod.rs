@@ -1,7 +1,9 @@
 //! ONNX Runtime: the yardstick for speed, the judge of exports, and the host of other people's detectors.
 
+mod engine;
 mod library;
 mod session;
 
+pub use engine::OrtEngine;
 pub use library::load;
-pub use session::{OnnxSession, TensorInfo};
+pub use session::{OnnxSession, TensorInfo, simplify};

@@ -91,6 +91,23 @@ impl OnnxSession {
     }
 }
 
+/// A network with everything folded and fused that ONNX Runtime can express by standard operators.
+///
+/// # Errors
+/// As [`OnnxSession::from_bytes`], and if no temporary file can be written.
+pub fn simplify(bytes: &[u8]) -> Result<Vec<u8>, EngineError> {
+    let environment = environment(None)?;
+    let fail = |reason: String| EngineError::Onnx { origin: "simplify".into(), reason: first_line(&reason) };
+    let folder = tempfile::tempdir().map_err(|error| fail(error.to_string()))?;
+    let path = folder.path().join("simplified.onnx");
+    Session::builder(&environment)
+        .and_then(|builder| Ok(builder.with_optimization_level(GraphOptimizationLevel::Level1)?))
+        .and_then(|builder| Ok(builder.with_optimized_model_path(&path)?))
+        .and_then(|mut builder| builder.commit_from_memory(bytes))
+        .map_err(|error| fail(error.to_string()))?;
+    std::fs::read(&path).map_err(|error| fail(error.to_string()))
+}
+
 fn info(name: &str, dtype: &ValueType) -> TensorInfo {
     let shape = match dtype {
         ValueType::Tensor { shape, .. } => shape.iter().copied().collect(),
