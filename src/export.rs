@@ -105,8 +105,7 @@ impl Exporter<'_> {
 
     fn network(&mut self) {
         let (width, height) = self.options.size;
-        let shape =
-            [self.batch(), Dimension::Fixed(3), self.side(height, "height", 1), self.side(width, "width", 1)];
+        let shape = [self.batch(), Dimension::Fixed(3), self.side(height, "height", 1), self.side(width, "width", 1)];
         self.out.input("images", &shape);
         for node in &self.graph.nodes {
             let name = self.node(node);

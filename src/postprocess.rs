@@ -29,13 +29,13 @@ pub struct PostprocessOptions {
     pub classes: Option<Vec<usize>>,
     /// Boxes of different classes suppress each other too.
     pub agnostic: bool,
-    /// A cell may report several classes: right for measuring average precision, confusing for people.
+    /// A cell may report several classes: the custom when average precision is measured, confusing for people.
     pub multi_label: bool,
 }
 
 impl Default for PostprocessOptions {
     fn default() -> Self {
-        Self { confidence: 0.25, iou: 0.6, max_detections: 300, classes: None, agnostic: false, multi_label: false }
+        Self { confidence: 0.25, iou: 0.45, max_detections: 300, classes: None, agnostic: false, multi_label: false }
     }
 }
 

@@ -85,10 +85,26 @@ fn engines_give_the_same_detections() {
             assert!((a["confidence"].as_f64().unwrap() - b["confidence"].as_f64().unwrap()).abs() < 1e-4);
         }
     }
-    for engine in ["gpu", "ort"] {
-        let output = yolo_lat(&["detect", "assets", "--engine", engine]);
+    let output = yolo_lat(&["detect", "assets", "--engine", "gpu"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("engine gpu is not available"), "{}", stderr(&output));
+}
+
+#[test]
+fn onnx_runtime_that_is_missing_or_no_library_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let broken = folder.path().join("libonnxruntime.so");
+    std::fs::write(&broken, "this is no library").unwrap();
+    for (library, says) in [(folder.path().join("absent.so"), "no such file"), (broken, "at least 1.17")] {
+        let output = Command::new(env!("CARGO_BIN_EXE_yolo-lat"))
+            .args(["detect", "assets", "--engine", "ort"])
+            .env("ORT_DYLIB_PATH", &library)
+            .output()
+            .unwrap();
         assert_eq!(output.status.code(), Some(2));
-        assert!(stderr(&output).contains(&format!("engine {engine} is not available")), "{}", stderr(&output));
+        let error = stderr(&output);
+        assert!(error.contains("engine ort is not available") && error.contains(says), "{error}");
+        assert!(error.contains("pip install onnxruntime"), "{error}");
     }
 }
 
@@ -462,7 +478,7 @@ fn eval_measures_a_folder_and_a_result_file() {
     let labels = serde_json::json!({
         "images": [{"id": 1, "file_name": "000001.jpg"}],
         "categories": [{"id": 8, "name": "cat"}, {"id": 15, "name": "person"}],
-        "annotations": [{"image_id": 1, "category_id": 8, "bbox": [0, 0, 451, 300], "area": 135300}],
+        "annotations": [{"image_id": 1, "category_id": 8, "bbox": [0, 0, 390, 300], "area": 117000}],
     });
     std::fs::write(folder.path().join("annotations.json"), labels.to_string()).unwrap();
     let plot = folder.path().join("pr.svg");

@@ -49,7 +49,7 @@ pub(super) struct DetectArguments {
     #[arg(long, default_value_t = 0.25, value_parser = parse_share)]
     conf: f32,
     /// Of two boxes of a class that overlap more than this (IoU), the less confident goes
-    #[arg(long, default_value_t = 0.6, value_parser = parse_share)]
+    #[arg(long, default_value_t = 0.45, value_parser = parse_share)]
     iou: f32,
     /// Most detections in a picture
     #[arg(long, default_value_t = 300, value_name = "N")]

@@ -32,19 +32,20 @@ pub(super) struct EvalArguments {
     #[arg(long, default_value_t = 0.001, value_parser = parse_share)]
     conf: f32,
     /// Of two boxes of a class that overlap more than this (IoU), the less confident goes
-    #[arg(long, default_value_t = 0.6, value_parser = parse_share)]
+    #[arg(long, default_value_t = 0.45, value_parser = parse_share)]
     iou: f32,
     /// Most detections in a picture
     #[arg(long, default_value_t = 300, value_name = "N")]
     max_det: usize,
-    /// A cell may report several classes; raises average precision a little, but is not what `detect` gives
+    /// Only the best class of a cell counts, as `detect` gives it; by default a cell may report several classes, as
+    /// detectors are customarily measured
     #[arg(long)]
-    multi_label: bool,
+    single_label: bool,
     /// What a detection of an object marked difficult is: neither right nor wrong, as VOC defines it, or a false alarm
     #[arg(long, value_enum, default_value = "ignore")]
     difficult: Difficult,
     /// Measure the detections of this COCO result file instead of running a model
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["model", "engine", "size", "batch", "multi_label"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["model", "engine", "size", "batch", "single_label"])]
     detections: Option<PathBuf>,
     /// Only the first N photographs
     #[arg(long, value_name = "N")]
@@ -127,7 +128,7 @@ fn detect_all(arguments: &EvalArguments, dataset: &Dataset) -> anyhow::Result<Op
             confidence: arguments.conf,
             iou: arguments.iou,
             max_detections: arguments.max_det,
-            multi_label: arguments.multi_label,
+            multi_label: !arguments.single_label,
             ..PostprocessOptions::default()
         },
     };

@@ -42,7 +42,7 @@ pub(super) struct ExportArguments {
     #[arg(long, default_value_t = 0.25, value_parser = parse_share, requires = "nms")]
     conf: f32,
     /// Of two boxes of a class that overlap more than this, the less confident goes, with --nms
-    #[arg(long, default_value_t = 0.6, value_parser = parse_share, requires = "nms")]
+    #[arg(long, default_value_t = 0.45, value_parser = parse_share, requires = "nms")]
     iou: f32,
     /// Give the raw logits of each scale instead of (batch, 4 + classes, cells)
     #[arg(long)]

@@ -48,10 +48,9 @@ impl Engine for OrtEngine {
         check_input(&pictures, self.input)?;
         let outputs = self.session.run(pictures.into_dyn())?;
         let maps = outputs.into_iter().map(|output| output.into_dimensionality::<Ix4>());
-        self.outputs = maps.collect::<Result<_, _>>().map_err(|error| EngineError::Onnx {
-            origin: "our own export".into(),
-            reason: error.to_string(),
-        })?;
+        self.outputs = maps
+            .collect::<Result<_, _>>()
+            .map_err(|error| EngineError::Onnx { origin: "our own export".into(), reason: error.to_string() })?;
         Ok(&self.outputs)
     }
 }

@@ -1,0 +1,168 @@
+//! The ONNX export, run by ONNX Runtime: the same numbers as the engines give.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use ndarray::{Array4, ArrayD, Axis, Ix3};
+use yolo_lat::engine::ort::{OnnxSession, OrtEngine, load};
+use yolo_lat::engine::{Engine, EngineKind, create};
+use yolo_lat::export::{ExportOptions, ExportOutput, OPSETS, export_onnx};
+use yolo_lat::model::Model;
+use yolo_lat::model::config::{AttentionKind, KernelKind};
+use yolo_lat::postprocess::PostprocessOptions;
+use yolo_lat::source::open_image;
+use yolo_lat::{Detector, DetectorOptions};
+
+/// Whether there is an ONNX Runtime; says so where there is none.
+fn onnx_runtime() -> bool {
+    load(None).inspect_err(|error| eprintln!("SKIPPED: {error}")).is_ok()
+}
+
+/// Reproducible pictures in 0..1.
+fn pictures(batch: usize, height: usize, width: usize) -> Array4<f32> {
+    Array4::from_shape_fn((batch, 3, height, width), |(n, c, y, x)| {
+        0.5 + 0.5 * ((x * (3 + c) + y * 7 + n * 31) as f32 * 0.05).sin()
+    })
+}
+
+fn run(bytes: &[u8], input: &Array4<f32>) -> Vec<ArrayD<f32>> {
+    OnnxSession::from_bytes(bytes, 1, "export".into()).unwrap().run(input.view().into_dyn()).unwrap()
+}
+
+fn largest_difference<'a>(a: impl IntoIterator<Item = &'a f32>, b: impl IntoIterator<Item = &'a f32>) -> f32 {
+    a.into_iter().zip(b).fold(0.0, |worst, (a, b)| worst.max((a - b).abs()))
+}
+
+#[test]
+fn logits_are_those_of_the_reference_for_every_shape_and_opset() {
+    if !onnx_runtime() {
+        return;
+    }
+    for name in ["n", "s"] {
+        let model = Model::load(name).unwrap();
+        for (width, height) in [(160, 160), (96, 192)] {
+            let input = pictures(2, height, width);
+            let mut reference = create(EngineKind::Reference, &model, width, height, 1).unwrap();
+            let expected = reference.run(input.view()).unwrap();
+            let mut ort = OrtEngine::new(&model, width, height, 1).unwrap();
+            let worst = |found: Vec<ArrayD<f32>>, limit: f32, what: &str| {
+                assert_eq!(found.len(), expected.len());
+                for (found, expected) in found.iter().zip(expected) {
+                    assert_eq!(found.shape(), expected.shape(), "{name} {what}");
+                    let worst = largest_difference(found, expected);
+                    assert!(worst <= limit, "{name} {width}x{height} {what}: {worst}");
+                }
+            };
+            let found = ort.run(input.view()).unwrap().iter().map(|map| map.clone().into_dyn()).collect();
+            worst(found, 2e-3, "engine");
+            let base = ExportOptions { batch: None, output: ExportOutput::Logits, ..ExportOptions::default() };
+            for opset in [*OPSETS.start(), *OPSETS.end()] {
+                let options = ExportOptions { opset, size: (width, height), ..base.clone() };
+                worst(run(&export_onnx(&model, &options).unwrap(), &input), 2e-3, &format!("opset {opset}"));
+            }
+            let open = ExportOptions { dynamic: true, ..base.clone() };
+            worst(run(&export_onnx(&model, &open).unwrap(), &input), 2e-3, "dynamic");
+            let fixed = ExportOptions { batch: Some(2), size: (width, height), ..base.clone() };
+            worst(run(&export_onnx(&model, &fixed).unwrap(), &input), 2e-3, "batch of 2");
+            // 11 bits of a 16-bit float, through some sixty layers.
+            let half = ExportOptions { half: true, size: (width, height), ..base.clone() };
+            worst(run(&export_onnx(&model, &half).unwrap(), &input), 0.5, "half");
+        }
+    }
+}
+
+#[test]
+fn every_attention_is_exported() {
+    if !onnx_runtime() {
+        return;
+    }
+    let trained = Model::load("n").unwrap();
+    let input = pictures(1, 96, 128);
+    for (kind, kernel) in [
+        (AttentionKind::Softmax, KernelKind::HadamardExp),
+        (AttentionKind::Ela, KernelKind::SumDistance),
+        (AttentionKind::Ela, KernelKind::DiffDistance),
+    ] {
+        let mut config = trained.config.clone();
+        (config.neck.attention, config.neck.kernel) = (kind, kernel);
+        let model = Model::new(config, trained.weights.clone(), "n").unwrap();
+        let mut reference = create(EngineKind::Reference, &model, 128, 96, 1).unwrap();
+        let mut ort = OrtEngine::new(&model, 128, 96, 1).unwrap();
+        let expected = reference.run(input.view()).unwrap();
+        for (expected, found) in expected.iter().zip(ort.run(input.view()).unwrap()) {
+            let worst = largest_difference(expected, found);
+            assert!(worst <= 2e-3, "{kind:?} {kernel:?}: {worst}");
+        }
+    }
+}
+
+#[test]
+fn the_file_alone_gives_the_detections_of_the_program() {
+    if !onnx_runtime() {
+        return;
+    }
+    let postprocess = PostprocessOptions { confidence: 0.2, ..PostprocessOptions::default() };
+    for name in ["n", "s"] {
+        let model = Model::load(name).unwrap();
+        let options = DetectorOptions { postprocess: postprocess.clone(), ..DetectorOptions::default() };
+        let mut detector = Detector::new(&model, &options).unwrap();
+        // Of the network's own size: the letterbox is then the picture itself.
+        let picture = open_image("assets/chelsea.jpg").unwrap();
+        let picture = image::imageops::thumbnail(&picture, 320, 320);
+        let expected = detector.detect(&picture).unwrap();
+        assert!(!expected.is_empty());
+        let input = Array4::from_shape_fn((2, 3, 320, 320), |(_, c, y, x)| {
+            f32::from(picture.get_pixel(x as u32, y as u32)[c]) / 255.0
+        });
+        for dynamic in [false, true] {
+            let output = ExportOutput::Detections { confidence: 0.2, iou: postprocess.iou };
+            let options = ExportOptions { batch: Some(2), dynamic, output, ..ExportOptions::default() };
+            let options = ExportOptions { batch: if dynamic { None } else { options.batch }, ..options };
+            let bytes = export_onnx(&model, &options).unwrap();
+            let found = run(&bytes, &input).swap_remove(0).into_dimensionality::<Ix3>().unwrap();
+            assert_eq!(found.dim(), (2, 300, 6));
+            for rows in found.outer_iter() {
+                let count = rows.axis_iter(Axis(0)).filter(|row| row[4] > 0.0).count();
+                assert_eq!(count, expected.len(), "{name}, dynamic {dynamic}");
+                for (row, expected) in rows.outer_iter().zip(&expected) {
+                    assert_eq!(row[5] as usize, expected.class);
+                    assert!((row[4] - expected.confidence).abs() < 1e-3);
+                    let bbox = [expected.bbox.x1, expected.bbox.y1, expected.bbox.x2, expected.bbox.y2];
+                    for (side, expected) in row.iter().zip(bbox) {
+                        assert!((side.clamp(0.0, 320.0) - expected).abs() < 0.1);
+                    }
+                }
+                assert!(rows.axis_iter(Axis(0)).skip(count).all(|row| row.iter().all(|value| *value == 0.0)));
+            }
+        }
+        let predictions = run(
+            &export_onnx(&model, &ExportOptions::default()).unwrap(),
+            &input.slice_move(ndarray::s![..1, .., .., ..]),
+        );
+        let predictions = predictions[0].clone().into_dimensionality::<Ix3>().unwrap();
+        let (_, channels, _) = predictions.dim();
+        assert_eq!(channels, 24);
+        // The most confident cell is the most confident detection.
+        let best = expected[0];
+        let scores = predictions.index_axis(Axis(0), 0);
+        let peak = scores.row(4 + best.class).iter().copied().fold(0.0, f32::max);
+        assert!((peak - best.confidence).abs() < 1e-3);
+    }
+}
+
+#[test]
+fn metadata_are_what_other_tools_look_for() {
+    let model = Model::load("n").unwrap();
+    let bytes = export_onnx(&model, &ExportOptions::default()).unwrap();
+    let opset = ExportOptions { opset: 9, ..ExportOptions::default() };
+    assert!(export_onnx(&model, &opset).unwrap_err().to_string().contains("opset 9 cannot be written: 17 to 23 can"));
+    if !onnx_runtime() {
+        return;
+    }
+    let session = OnnxSession::from_bytes(&bytes, 1, "export".into()).unwrap();
+    assert_eq!(session.metadata("task").as_deref(), Some("detect"));
+    assert_eq!(session.metadata("stride").as_deref(), Some("32"));
+    assert_eq!(session.metadata("imgsz").as_deref(), Some("[320, 320]"));
+    assert!(session.metadata("names").unwrap().starts_with("{0: 'aeroplane', 1: 'bicycle'"));
+    assert_eq!(session.inputs()[0].shape, [1, 3, 320, 320]);
+    assert_eq!(session.outputs()[0].shape, [1, 24, 2100]);
+}
