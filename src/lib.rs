@@ -19,7 +19,7 @@ mod simd;
 pub mod sink;
 pub mod source;
 
-pub use detector::{Detector, DetectorOptions};
+pub use detector::{DetectError, Detector, DetectorOptions};
 pub use frame::Frame;
 pub use model::Model;
 pub use postprocess::Detection;

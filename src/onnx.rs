@@ -211,6 +211,84 @@ impl OnnxGraph {
     }
 }
 
+/// Number of weight values in an ONNX file: of all initializers of real numbers with two dimensions or more, and of
+/// the biases, which have one. Single numbers and integers are no weights. `None` if the bytes are no ONNX file.
+pub fn count_parameters(file: &[u8]) -> Option<usize> {
+    let graph = Fields(file).find_map(|(field, value)| match value? {
+        Value::Bytes(bytes) if field == 7 => Some(bytes),
+        _ => None,
+    })?;
+    let mut count = 0;
+    for (field, value) in Fields(graph).map(|(field, value)| (field, value)) {
+        if let (5, Value::Bytes(tensor)) = (field, value?) {
+            let (mut kind, mut dimensions, mut values) = (0, 0, 1);
+            for (field, value) in Fields(tensor) {
+                match (field, value?) {
+                    (1, Value::Varint(side)) => (dimensions, values) = (dimensions + 1, values * side as usize),
+                    // Some writers pack the sides into one field.
+                    (1, Value::Bytes(mut sides)) => {
+                        while !sides.is_empty() {
+                            (dimensions, values) = (dimensions + 1, values * varint(&mut sides)? as usize);
+                        }
+                    }
+                    (2, Value::Varint(value)) => kind = value as i64,
+                    _ => {}
+                }
+            }
+            if (kind == FLOAT || kind == FLOAT16) && dimensions > 0 {
+                count += values;
+            }
+        }
+    }
+    Some(count)
+}
+
+enum Value<'a> {
+    Varint(u64),
+    Bytes(&'a [u8]),
+    Fixed,
+}
+
+/// The fields of a protobuf message with their numbers; a field cut short is `None`, and the last.
+struct Fields<'a>(&'a [u8]);
+
+impl<'a> Iterator for Fields<'a> {
+    type Item = (u64, Option<Value<'a>>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let key = varint(&mut self.0);
+        let value = key.and_then(|key| match key & 7 {
+            0 => varint(&mut self.0).map(Value::Varint),
+            1 => self.0.split_off(..8).map(|_| Value::Fixed),
+            2 => {
+                let length = usize::try_from(varint(&mut self.0)?).ok()?;
+                self.0.split_off(..length).map(Value::Bytes)
+            }
+            5 => self.0.split_off(..4).map(|_| Value::Fixed),
+            _ => None,
+        });
+        if value.is_none() {
+            self.0 = &[];
+        }
+        Some((key.unwrap_or(0) >> 3, value))
+    }
+}
+
+fn varint(bytes: &mut &[u8]) -> Option<u64> {
+    let mut value = 0;
+    for shift in (0..64).step_by(7) {
+        let byte = *bytes.split_off_first()?;
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte < 0x80 {
+            return Some(value);
+        }
+    }
+    None
+}
+
 fn value_info(name: &str, shape: &[Dimension]) -> Message {
     let mut dimensions = Message::default();
     for side in shape {

@@ -504,6 +504,52 @@ fn eval_measures_a_folder_and_a_result_file() {
 }
 
 #[test]
+fn parity_compares_every_engine_with_the_reference() {
+    let output = yolo_lat(&["parity", "n", "assets/chelsea.jpg", "--size", "160", "--json"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let value: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert_eq!(value["ok"], true);
+    for engine in value["engines"].as_array().unwrap() {
+        if engine["available"] == true {
+            assert!(engine["max_abs_logit"].as_f64().unwrap() <= 2e-3, "{engine}");
+            assert_eq!(engine["detections_equal"], true, "{engine}");
+        } else {
+            assert!(engine["why"].as_str().unwrap().len() > 10, "{engine}");
+            assert!(["gpu", "ort"].contains(&engine["name"].as_str().unwrap()), "{engine}");
+        }
+    }
+    // No engine computes exactly what the reference does: nothing fits a tolerance of zero.
+    let output = yolo_lat(&["parity", "n", "--size", "64", "--tolerance", "0"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stdout(&output).contains("NOT within the tolerance"));
+}
+
+#[test]
+fn engines_are_timed_side_by_side() {
+    let bench =
+        ["bench", "-m", "n", "--engine", "cpu,reference", "--size", "64,96x64", "--batch", "1,2", "--seconds", "0"];
+    let output = yolo_lat(&[&bench[..], &["--json"]].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let value: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    let rows = value["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), 8);
+    for row in rows {
+        let time = |name: &str| row[name].as_f64().unwrap();
+        assert!(0.0 < time("min_ms") && time("min_ms") <= time("median_ms") && time("median_ms") <= time("p90_ms"));
+        assert!(time("images_per_second") > 0.0);
+        // The file holds a few constants besides the 313,716 weights.
+        assert!((313_716..313_816).contains(&row["parameters"].as_u64().unwrap()), "{row}");
+    }
+    assert!(stdout(&yolo_lat(&[&bench[..], &["--markdown"]].concat())).starts_with("| model | engine | size |"));
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("x.onnx");
+    std::fs::write(&file, "this is no ONNX file").unwrap();
+    let output = yolo_lat(&["bench", "-m", text(&file)]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("not an ONNX file"), "{}", stderr(&output));
+}
+
+#[test]
 fn attention_is_measured_as_tables_json_and_charts() {
     let folder = tempfile::tempdir().unwrap();
     let measure = |what: &[&str], chart: &str| {

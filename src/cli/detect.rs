@@ -26,7 +26,7 @@ use yolo_lat::{Detection, Detector, DetectorOptions, Frame};
 
 use super::inputs::{Input, InputOptions, Inputs};
 use super::journal::{Journal, JournalReader};
-use super::options::{EngineArguments, find_classes, parse_share};
+use super::options::{EngineArguments, find_classes, load_library, parse_share};
 use super::sinks::{Format, Outputs};
 use super::{INTERRUPTED, SOME_FAILED, report};
 
@@ -119,6 +119,7 @@ pub(super) fn run(arguments: DetectArguments) -> anyhow::Result<ExitCode> {
         quiet: arguments.quiet,
     };
     outputs.validate()?;
+    load_library(arguments.engine.ort_lib.as_deref());
     let model = Model::load(&arguments.engine.model)?;
     let options = DetectorOptions {
         engine: arguments.engine.engine.into(),

@@ -9,6 +9,7 @@ mod info;
 mod inputs;
 mod journal;
 mod options;
+mod parity;
 mod sinks;
 
 use std::io::Write;
@@ -49,6 +50,8 @@ enum Command {
     Eval(Box<eval::EvalArguments>),
     /// Describe a model: layers, shapes, parameters, multiply-adds
     Info(info::InfoArguments),
+    /// Compare all engines of this machine with the reference
+    Parity(parity::ParityArguments),
     /// Write a model as ONNX
     Export(export::ExportArguments),
     /// Measure speed and numerics on this machine
@@ -75,6 +78,7 @@ impl Arguments {
             Command::Detect(arguments) => detect::run(*arguments),
             Command::Eval(arguments) => eval::run(*arguments),
             Command::Info(arguments) => info::run(&arguments),
+            Command::Parity(arguments) => parity::run(&arguments),
             Command::Export(arguments) => export::run(&arguments),
             Command::Bench(arguments) => bench::run(&arguments),
             Command::Completions(arguments) => documents::completions(&arguments),

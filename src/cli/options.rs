@@ -40,6 +40,9 @@ pub(super) struct EngineArguments {
     /// What computes the network
     #[arg(long, value_enum, default_value = "auto")]
     pub(super) engine: EngineName,
+    /// The shared library of ONNX Runtime; default: ORT_DYLIB_PATH, Python's onnxruntime, the system's folders
+    #[arg(long, value_name = "FILE")]
+    pub(super) ort_lib: Option<std::path::PathBuf>,
     /// Input size in pixels, multiples of 32: 320 or 416x320 (width x height); default: the model's
     #[arg(long, value_name = "PIXELS", value_parser = parse_size)]
     pub(super) size: Option<(usize, usize)>,
@@ -49,6 +52,15 @@ pub(super) struct EngineArguments {
     /// Pictures computed together; default: as many as threads
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(super) batch: Option<u16>,
+}
+
+/// Loads ONNX Runtime from where the user says. What is wrong with it is told when an engine needs it.
+pub(super) fn load_library(path: Option<&std::path::Path>) {
+    if let Some(path) = path
+        && let Err(error) = yolo_lat::engine::ort::load(Some(path))
+    {
+        super::report(&format!("yolo-lat: --ort-lib: {error}"));
+    }
 }
 
 impl EngineArguments {

@@ -4,6 +4,7 @@
 mod attention;
 mod decode;
 mod discrimination;
+mod engines;
 mod gradients;
 
 use std::path::PathBuf;
@@ -15,9 +16,12 @@ use serde_json::{Value, json};
 use yolo_lat::engine::cpu::{InstructionSet, available_threads};
 
 #[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(super) struct BenchArguments {
     #[command(subcommand)]
-    what: What,
+    what: Option<What>,
+    #[command(flatten)]
+    engines: engines::EnginesArguments,
 }
 
 #[derive(Debug, Subcommand)]
@@ -44,7 +48,10 @@ struct OutputArguments {
 }
 
 pub(super) fn run(arguments: &BenchArguments) -> anyhow::Result<ExitCode> {
-    match &arguments.what {
+    let Some(what) = &arguments.what else {
+        return engines::run(&arguments.engines);
+    };
+    match what {
         What::Attention(arguments) => attention::run(arguments),
         What::Decode(arguments) => decode::run(arguments),
         What::Discrimination(arguments) => discrimination::run(arguments),
@@ -82,17 +89,18 @@ fn take_turns(seconds: f64, work: &mut [&mut dyn FnMut()]) -> Vec<Times> {
     times.into_iter().map(Times::of).collect()
 }
 
-/// Minimum and median.
+/// Minimum, median and nine-tenths quantile.
 #[derive(Clone, Copy, Debug)]
 struct Times {
     min: f64,
     median: f64,
+    p90: f64,
 }
 
 impl Times {
     fn of(mut times: Vec<f64>) -> Self {
         times.sort_by(f64::total_cmp);
-        Self { min: times[0], median: times[times.len() / 2] }
+        Self { min: times[0], median: times[times.len() / 2], p90: times[times.len() * 9 / 10] }
     }
 }
 

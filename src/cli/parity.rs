@@ -1,0 +1,193 @@
+//! `yolo-lat parity`: all engines of this machine side by side with the reference.
+
+use std::fmt::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Args;
+use image::RgbImage;
+use ndarray::{Array4, Axis};
+use serde_json::json;
+use yolo_lat::engine::{EngineError, EngineKind, create};
+use yolo_lat::model::Model;
+use yolo_lat::preprocess::Preprocessor;
+use yolo_lat::source::open_image;
+use yolo_lat::{DetectError, Detection, Detector, DetectorOptions};
+
+use super::SOME_FAILED;
+use super::options::{load_library, parse_size};
+
+/// Largest differences of boxes in pixels and of confidences at which detections are still the same.
+const BOX: f32 = 0.5;
+const CONFIDENCE: f32 = 0.005;
+
+#[derive(Args, Debug)]
+pub(super) struct ParityArguments {
+    /// Model: n, s, or the path of a .toml or .safetensors file
+    #[arg(default_value = "n")]
+    model: String,
+    /// Photographs; default: three generated pictures
+    #[arg(value_name = "IMAGE")]
+    images: Vec<PathBuf>,
+    /// Input size in pixels, multiples of 32: 320 or 416x320 (width x height); default: the model's
+    #[arg(long, value_name = "PIXELS", value_parser = parse_size)]
+    size: Option<(usize, usize)>,
+    /// Largest difference of a logit
+    #[arg(long, default_value_t = 2e-3, value_name = "DIFFERENCE")]
+    tolerance: f32,
+    /// The shared library of ONNX Runtime
+    #[arg(long, value_name = "FILE")]
+    ort_lib: Option<PathBuf>,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// What an engine gives for all pictures.
+struct Outcome {
+    logits: Vec<Array4<f32>>,
+    detections: Vec<Vec<Detection>>,
+}
+
+/// Difference of an engine from the reference.
+struct Compared {
+    max: f32,
+    mean: f64,
+    detections_equal: bool,
+}
+
+pub(super) fn run(arguments: &ParityArguments) -> anyhow::Result<ExitCode> {
+    load_library(arguments.ort_lib.as_deref());
+    let model = Model::load(&arguments.model)?;
+    let pictures = if arguments.images.is_empty() {
+        generated()
+    } else {
+        let open = |path: &PathBuf| open_image(path).with_context(|| path.display().to_string());
+        arguments.images.iter().map(open).collect::<anyhow::Result<_>>()?
+    };
+    let size = arguments.size.unwrap_or((model.config.input, model.config.input));
+    let reference = outcome(EngineKind::Reference, &model, size, &pictures)?;
+    let kinds = [EngineKind::Reference, EngineKind::Cpu, EngineKind::Gpu, EngineKind::Ort];
+    let mut rows = Vec::new();
+    for kind in kinds {
+        rows.push((
+            kind,
+            match kind {
+                EngineKind::Reference => Ok(compare(&reference, &reference)),
+                _ => match outcome(kind, &model, size, &pictures) {
+                    Ok(found) => Ok(compare(&reference, &found)),
+                    Err(DetectError::Engine(EngineError::Unavailable { reason, .. })) => Err(reason),
+                    Err(error) => return Err(error.into()),
+                },
+            },
+        ));
+    }
+    let fits = |found: &Compared| found.max <= arguments.tolerance && found.detections_equal;
+    let ok = rows.iter().all(|(_, row)| row.as_ref().map_or(true, fits));
+    let text = if arguments.json {
+        let row = |(kind, row): &(EngineKind, Result<Compared, String>)| {
+            let found = row.as_ref().ok();
+            json!({
+                "name": kind.to_string(), "available": found.is_some(), "why": row.as_ref().err(),
+                "max_abs_logit": found.map(|found| found.max), "mean_abs_logit": found.map(|found| found.mean),
+                "detections_equal": found.map(|found| found.detections_equal),
+            })
+        };
+        let engines: Vec<_> = rows.iter().map(row).collect();
+        let value = json!({
+            "model": model.config.name, "size": [size.0, size.1], "images": pictures.len(), "engines": engines,
+            "tolerance": arguments.tolerance, "ok": ok,
+        });
+        format!("{value}\n")
+    } else {
+        let mut table = format!("{:<10} {:>15} {:>15}  detections\n", "engine", "max |logit - r|", "mean");
+        for (kind, row) in &rows {
+            // Writing to a String cannot fail.
+            let _ = match row {
+                Ok(Compared { max, mean, detections_equal }) => {
+                    let equal = if *detections_equal { "equal" } else { "DIFFERENT" };
+                    writeln!(table, "{kind:<10} {max:>15.2e} {mean:>15.2e}  {equal}")
+                }
+                Err(why) => writeln!(table, "{kind:<10} not available: {why}"),
+            };
+        }
+        let verdict = if ok { "ok" } else { "NOT within the tolerance" };
+        let _ = writeln!(
+            table,
+            "{}, {} pictures, tolerance {}: {verdict}",
+            model.config.name,
+            pictures.len(),
+            arguments.tolerance
+        );
+        table
+    };
+    super::print(&text)?;
+    Ok(if ok { ExitCode::SUCCESS } else { ExitCode::from(SOME_FAILED) })
+}
+
+/// Pictures with edges, gradients and noise, of three shapes.
+fn generated() -> Vec<RgbImage> {
+    let picture = |width: u32, height: u32, seed: u32| {
+        RgbImage::from_fn(width, height, |x, y| {
+            let noise = x.wrapping_mul(73_856_093) ^ y.wrapping_mul(19_349_663) ^ seed.wrapping_mul(83_492_791);
+            let disc = (x.abs_diff(width / 2).pow(2) + y.abs_diff(height / 2).pow(2)) < (height / 3).pow(2);
+            let value = |base: u32| (base % 256) as u8;
+            image::Rgb([
+                value(x + seed * 40 + noise % 16),
+                if disc { 220 } else { value(y / 2) },
+                value((noise >> 5) % 64 + y),
+            ])
+        })
+    };
+    vec![picture(320, 320, 1), picture(500, 333, 2), picture(211, 407, 3)]
+}
+
+fn outcome(
+    kind: EngineKind,
+    model: &Model,
+    (width, height): (usize, usize),
+    pictures: &[RgbImage],
+) -> Result<Outcome, DetectError> {
+    let mut input = Array4::zeros((pictures.len(), 3, height, width));
+    let mut preprocessor = Preprocessor::default();
+    for (picture, target) in pictures.iter().zip(input.outer_iter_mut()) {
+        preprocessor.apply(picture, target);
+    }
+    let logits = create(kind, model, width, height, 0)?.run(input.view())?.to_vec();
+    let options = DetectorOptions { engine: kind, size: Some((width, height)), ..DetectorOptions::default() };
+    let pictures: Vec<&RgbImage> = pictures.iter().collect();
+    let found = Detector::new(model, &options)?.detect_batch(&pictures)?;
+    Ok(Outcome { logits, detections: found.into_iter().map(|(detections, _)| detections).collect() })
+}
+
+fn compare(reference: &Outcome, found: &Outcome) -> Compared {
+    let (mut max, mut sum, mut count) = (0.0f32, 0.0f64, 0usize);
+    for (a, b) in reference.logits.iter().zip(&found.logits) {
+        debug_assert_eq!(a.len_of(Axis(1)), b.len_of(Axis(1)));
+        for (a, b) in a.iter().zip(b) {
+            let difference = (a - b).abs();
+            // A NaN is as far off as can be.
+            max = if difference <= max { max } else { difference };
+            sum += f64::from(difference);
+            count += 1;
+        }
+    }
+    let same = |a: &Detection, b: &Detection| {
+        let near = |a: f32, b: f32, limit: f32| (a - b).abs() <= limit;
+        a.class == b.class
+            && near(a.confidence, b.confidence, CONFIDENCE)
+            && near(a.bbox.x1, b.bbox.x1, BOX)
+            && near(a.bbox.y1, b.bbox.y1, BOX)
+            && near(a.bbox.x2, b.bbox.x2, BOX)
+            && near(a.bbox.y2, b.bbox.y2, BOX)
+    };
+    // Each detection has a partner: two of nearly equal confidence may stand in another order.
+    let equal = |a: &Vec<Detection>, b: &Vec<Detection>| {
+        a.len() == b.len()
+            && a.iter().all(|a| b.iter().any(|b| same(a, b)))
+            && b.iter().all(|b| a.iter().any(|a| same(a, b)))
+    };
+    let detections_equal = reference.detections.iter().zip(&found.detections).all(|(a, b)| equal(a, b));
+    Compared { max, mean: sum / count as f64, detections_equal }
+}
