@@ -10,7 +10,7 @@ CONFIG ?= train/configs/n-finetune.toml
 ARGUMENTS ?= # more of the trainer: --init FILE, --teacher FILE
 DATA ?= data
 
-.PHONY: demo test check bench bench-attention fuzz train test-train clean setup
+.PHONY: demo test check bench bench-attention bench-peers fuzz train test-train clean setup
 
 demo: setup ## Detect objects on the sample photographs
 	$(CARGO) build --release
@@ -32,6 +32,14 @@ bench: setup ## Speed of the CPU engine on this machine
 bench-attention: setup ## Attention alone: time, decoding, gradients, entropy; raw results in benches/runs, charts in docs
 	$(CARGO) build --release
 	benches/attention
+
+PEERS ?=
+bench-peers: setup ## Our models beside other people's ONNX files, given in PEERS; raw results in benches/runs
+	@scripts/setup --ort
+	$(CARGO) build --release
+	@mkdir -p benches/runs
+	target/release/yolo-lat bench -m n,s $(addprefix -m ,$(PEERS)) --threads 1,2 --seconds 15 --json > benches/runs/.peers
+	mv benches/runs/.peers benches/runs/peers-$$(date -u +%Y-%m-%d).json
 
 fuzz: setup ## Fuzz targets for ten minutes each instead of seconds
 	YOLO_LAT_FUZZ_SECONDS=600 $(CARGO) nextest run --release fuzz

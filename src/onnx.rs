@@ -211,15 +211,15 @@ impl OnnxGraph {
     }
 }
 
-/// Number of weight values in an ONNX file: of all initializers of real numbers with two dimensions or more, and of
-/// the biases, which have one. Single numbers and integers are no weights. `None` if the bytes are no ONNX file.
+/// Number of weight values in an ONNX file: of all initializers of real numbers with at least one dimension. Single
+/// numbers and integers are no weights. `None` if the bytes are no ONNX file.
 pub fn count_parameters(file: &[u8]) -> Option<usize> {
     let graph = Fields(file).find_map(|(field, value)| match value? {
         Value::Bytes(bytes) if field == 7 => Some(bytes),
         _ => None,
     })?;
     let mut count = 0;
-    for (field, value) in Fields(graph).map(|(field, value)| (field, value)) {
+    for (field, value) in Fields(graph) {
         if let (5, Value::Bytes(tensor)) = (field, value?) {
             let (mut kind, mut dimensions, mut values) = (0, 0, 1);
             for (field, value) in Fields(tensor) {

@@ -77,8 +77,10 @@ pub(super) fn run(arguments: &ParityArguments) -> anyhow::Result<ExitCode> {
                 EngineKind::Reference => Ok(compare(&reference, &reference)),
                 _ => match outcome(kind, &model, size, &pictures) {
                     Ok(found) => Ok(compare(&reference, &found)),
-                    Err(DetectError::Engine(EngineError::Unavailable { reason, .. })) => Err(reason),
-                    Err(error) => return Err(error.into()),
+                    Err(error) => match *error {
+                        DetectError::Engine(EngineError::Unavailable { reason, .. }) => Err(reason),
+                        error => return Err(error.into()),
+                    },
                 },
             },
         ));
@@ -148,16 +150,18 @@ fn outcome(
     model: &Model,
     (width, height): (usize, usize),
     pictures: &[RgbImage],
-) -> Result<Outcome, DetectError> {
+) -> Result<Outcome, Box<DetectError>> {
     let mut input = Array4::zeros((pictures.len(), 3, height, width));
     let mut preprocessor = Preprocessor::default();
     for (picture, target) in pictures.iter().zip(input.outer_iter_mut()) {
         preprocessor.apply(picture, target);
     }
-    let logits = create(kind, model, width, height, 0)?.run(input.view())?.to_vec();
+    let fail = |error: EngineError| Box::new(DetectError::from(error));
+    let mut engine = create(kind, model, width, height, 0).map_err(fail)?;
+    let logits = engine.run(input.view()).map_err(fail)?.to_vec();
     let options = DetectorOptions { engine: kind, size: Some((width, height)), ..DetectorOptions::default() };
     let pictures: Vec<&RgbImage> = pictures.iter().collect();
-    let found = Detector::new(model, &options)?.detect_batch(&pictures)?;
+    let found = Detector::new(model, &options).and_then(|mut detector| detector.detect_batch(&pictures))?;
     Ok(Outcome { logits, detections: found.into_iter().map(|(detections, _)| detections).collect() })
 }
 
