@@ -161,7 +161,8 @@ fn outcome(
     let logits = engine.run(input.view()).map_err(fail)?.to_vec();
     let options = DetectorOptions { engine: kind, size: Some((width, height)), ..DetectorOptions::default() };
     let pictures: Vec<&RgbImage> = pictures.iter().collect();
-    let found = Detector::new(model, &options).and_then(|mut detector| detector.detect_batch(&pictures))?;
+    let mut detector = Detector::new(model, &options)?;
+    let found = detector.detect_batch(&pictures)?;
     Ok(Outcome { logits, detections: found.into_iter().map(|(detections, _)| detections).collect() })
 }
 
