@@ -1,10 +1,12 @@
 //! The whole pipeline as one call: picture in, detections out.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use image::RgbImage;
 use ndarray::{Array4, Axis, s};
 
+use crate::engine::ort::{ForeignDetector, OnnxSession};
 use crate::engine::{self, Engine, EngineError, EngineKind};
 use crate::geometry::Letterbox;
 use crate::model::config::{HeadConfig, STRIDES};
@@ -56,6 +58,14 @@ pub struct StageTimes {
     pub postprocess: Duration,
 }
 
+/// What finds boxes.
+enum Network {
+    /// One of our networks on an engine.
+    Own { engine: Box<dyn Engine>, head: HeadConfig },
+    /// Somebody's ONNX file.
+    Foreign(Box<ForeignDetector>),
+}
+
 /// Finds objects in pictures.
 ///
 /// ```
@@ -67,9 +77,8 @@ pub struct StageTimes {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Detector {
-    engine: Box<dyn Engine>,
+    network: Network,
     classes: Vec<String>,
-    head: HeadConfig,
     options: PostprocessOptions,
     preprocessor: Preprocessor,
     /// Input of the last batch, kept for the next.
@@ -93,12 +102,28 @@ impl Detector {
         let (width, height) = options.size.unwrap_or((model.config.input, model.config.input));
         let engine = engine::create(options.engine, model, width, height, options.threads)?;
         Ok(Self {
-            engine,
+            network: Network::Own { engine, head: model.config.head },
             classes: model.config.classes.clone(),
-            head: model.config.head,
             options: options.postprocess.clone(),
             preprocessor: Preprocessor::default(),
             input: Array4::zeros((0, 3, height, width)),
+        })
+    }
+
+    /// Makes a detector from an ONNX file of one of the known layouts, in ONNX Runtime whatever engine the options name.
+    ///
+    /// # Errors
+    /// [`DetectError::Engine`] without ONNX Runtime, or for a file that it or this program cannot read.
+    pub fn open_onnx(path: &Path, options: &DetectorOptions) -> Result<Self, DetectError> {
+        let threads = if options.threads == 0 { engine::cpu::available_threads() } else { options.threads };
+        let session = OnnxSession::open(path, threads)?;
+        let foreign = ForeignDetector::new(session, options.size, path.display().to_string())?;
+        Ok(Self {
+            classes: foreign.classes().to_vec(),
+            network: Network::Foreign(Box::new(foreign)),
+            options: options.postprocess.clone(),
+            preprocessor: Preprocessor::default(),
+            input: Array4::zeros((0, 3, 1, 1)),
         })
     }
 
@@ -121,6 +146,12 @@ impl Detector {
         if pictures.is_empty() {
             return Ok(Vec::new());
         }
+        let (engine, head) = match &mut self.network {
+            Network::Own { engine, head } => (engine, *head),
+            Network::Foreign(foreign) => {
+                return pictures.iter().map(|picture| detect_foreign(foreign, picture, &self.options)).collect();
+            }
+        };
         let (_, channels, height, width) = self.input.dim();
         if self.input.dim().0 < pictures.len() {
             self.input = Array4::zeros((pictures.len(), channels, height, width));
@@ -132,22 +163,23 @@ impl Detector {
             prepared.push((letterbox, start.elapsed()));
         }
         let start = Instant::now();
-        let outputs = self.engine.run(self.input.slice(s![..pictures.len(), .., .., ..]))?;
+        let outputs = engine.run(self.input.slice(s![..pictures.len(), .., .., ..]))?;
         let inference = start.elapsed() / pictures.len() as u32;
         let results = prepared.into_iter().enumerate().map(|(index, (letterbox, preprocess))| {
             let start = Instant::now();
             let scales = STRIDES.iter().zip(outputs.chunks_exact(2)).map(|(&stride, output)| {
                 (stride, output[0].index_axis(Axis(0), index), output[1].index_axis(Axis(0), index))
             });
-            let mut detections = suppress(decode(scales, self.head, &self.options), &self.options);
-            for detection in &mut detections {
-                let (width, height) = letterbox.image;
-                let bbox = letterbox.image_from_letterbox(&detection.bbox);
-                detection.bbox = bbox.clip(width as f32, height as f32);
-            }
+            let mut detections = suppress(decode(scales, head, &self.options), &self.options);
+            into_picture(&mut detections, &letterbox);
             (detections, StageTimes { preprocess, inference, postprocess: start.elapsed() })
         });
         Ok(results.collect())
+    }
+
+    /// Reports only these classes from now on; `None` for all.
+    pub fn restrict_classes(&mut self, classes: Option<Vec<usize>>) {
+        self.options.classes = classes;
     }
 
     /// The name of a class.
@@ -162,6 +194,35 @@ impl Detector {
 
     /// What runs, for people.
     pub fn description(&self) -> String {
-        self.engine.description()
+        match &self.network {
+            Network::Own { engine, .. } => engine.description(),
+            Network::Foreign(foreign) => foreign.description(),
+        }
     }
+}
+
+/// Boxes from network pixels to picture pixels.
+fn into_picture(detections: &mut [Detection], letterbox: &Letterbox) {
+    let (width, height) = letterbox.image;
+    for detection in detections {
+        let bbox = letterbox.image_from_letterbox(&detection.bbox);
+        detection.bbox = bbox.clip(width as f32, height as f32);
+    }
+}
+
+fn detect_foreign(
+    foreign: &mut ForeignDetector,
+    picture: &RgbImage,
+    options: &PostprocessOptions,
+) -> Result<(Vec<Detection>, StageTimes), DetectError> {
+    let start = Instant::now();
+    let letterbox = foreign.prepare(picture);
+    let prepared = Instant::now();
+    let outputs = foreign.run()?;
+    let computed = Instant::now();
+    let mut detections = foreign.decode(&outputs, options)?;
+    into_picture(&mut detections, &letterbox);
+    let times =
+        StageTimes { preprocess: prepared - start, inference: computed - prepared, postprocess: computed.elapsed() };
+    Ok((detections, times))
 }

@@ -21,9 +21,15 @@ impl Default for Preprocessor {
 
 impl Preprocessor {
     /// Writes `picture` into `target` (3, height, width) as RGB in 0..1 with a grey border, and says where it lies.
-    pub fn apply(&mut self, picture: &RgbImage, mut target: ArrayViewMut3<f32>) -> Letterbox {
+    pub fn apply(&mut self, picture: &RgbImage, target: ArrayViewMut3<f32>) -> Letterbox {
         let (_, height, width) = target.dim();
         let letterbox = Letterbox::fit(picture.dimensions(), (width as u32, height as u32));
+        self.apply_in(picture, letterbox, target);
+        letterbox
+    }
+
+    /// The same where `letterbox` says; it must be of this picture and target.
+    pub(crate) fn apply_in(&mut self, picture: &RgbImage, letterbox: Letterbox, mut target: ArrayViewMut3<f32>) {
         let (resized_width, resized_height) = letterbox.resized;
         let bytes: &[u8] = if letterbox.resized == picture.dimensions() {
             picture.as_raw()
@@ -50,7 +56,6 @@ impl Preprocessor {
                 }
             }
         }
-        letterbox
     }
 }
 

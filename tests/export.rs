@@ -166,3 +166,49 @@ fn metadata_are_what_other_tools_look_for() {
     assert_eq!(session.inputs()[0].shape, [1, 3, 320, 320]);
     assert_eq!(session.outputs()[0].shape, [1, 24, 2100]);
 }
+
+#[test]
+fn foreign_layouts_are_recognised_and_others_refused() {
+    if !onnx_runtime() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let model = Model::load("n").unwrap();
+    let picture = open_image("assets/chelsea.jpg").unwrap();
+    let options = DetectorOptions::default();
+    let expected = Detector::new(&model, &options).unwrap().detect(&picture).unwrap();
+    assert!(!expected.is_empty());
+    let write = |name: &str, output: ExportOutput| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, export_onnx(&model, &ExportOptions { output, ..ExportOptions::default() }).unwrap())
+            .unwrap();
+        path
+    };
+    let end_to_end = ExportOutput::Detections { confidence: 0.25, iou: options.postprocess.iou };
+    // YOLOv8's layout and the end-to-end one.
+    for path in [write("predictions.onnx", ExportOutput::Predictions), write("detections.onnx", end_to_end)] {
+        let mut detector = Detector::open_onnx(&path, &options).unwrap();
+        assert_eq!(detector.classes(), model.config.classes, "read from the file");
+        let found = detector.detect(&picture).unwrap();
+        assert_eq!(found.len(), expected.len());
+        for (found, expected) in found.iter().zip(&expected) {
+            assert_eq!(found.class, expected.class);
+            assert!((found.confidence - expected.confidence).abs() < 1e-3);
+            assert!((found.bbox.x2 - expected.bbox.x2).abs() < 0.1, "{found:?} {expected:?}");
+        }
+    }
+    let refused = |path: &std::path::Path| {
+        let error = Detector::open_onnx(path, &options).map(|_| ()).unwrap_err().to_string();
+        assert_eq!(error.lines().count(), 1, "{error}");
+        error
+    };
+    let error = refused(&write("logits.onnx", ExportOutput::Logits));
+    assert!(error.contains("unknown layout: outputs [[1, 20, 40, 40]") && error.contains("known are YOLOX"), "{error}");
+    let whole = std::fs::read(folder.path().join("predictions.onnx")).unwrap();
+    let broken = folder.path().join("broken.onnx");
+    for bytes in [&b"this is no ONNX file"[..], &whole[..whole.len() / 2]] {
+        std::fs::write(&broken, bytes).unwrap();
+        assert!(refused(&broken).contains("broken.onnx"));
+    }
+    assert!(refused(&folder.path().join("absent.onnx")).contains("cannot be read"));
+}

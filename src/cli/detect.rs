@@ -26,7 +26,7 @@ use yolo_lat::{Detection, Detector, DetectorOptions, Frame};
 
 use super::inputs::{Input, InputOptions, Inputs};
 use super::journal::{Journal, JournalReader};
-use super::options::{EngineArguments, find_classes, load_library, parse_share};
+use super::options::{EngineArguments, find_classes, is_onnx, load_library, parse_share};
 use super::sinks::{Format, Outputs};
 use super::{INTERRUPTED, SOME_FAILED, report};
 
@@ -120,8 +120,9 @@ pub(super) fn run(arguments: DetectArguments) -> anyhow::Result<ExitCode> {
     };
     outputs.validate()?;
     load_library(arguments.engine.ort_lib.as_deref());
-    let model = Model::load(&arguments.engine.model)?;
-    let options = DetectorOptions {
+    let name = &arguments.engine.model;
+    let model = if is_onnx(name) { None } else { Some(Model::load(name)?) };
+    let mut options = DetectorOptions {
         engine: arguments.engine.engine.into(),
         size: arguments.engine.size,
         threads: arguments.engine.threads(),
@@ -129,18 +130,23 @@ pub(super) fn run(arguments: DetectArguments) -> anyhow::Result<ExitCode> {
             confidence: arguments.conf,
             iou: arguments.iou,
             max_detections: arguments.max_det,
-            classes: find_classes(&arguments.classes, &model.config.classes)?,
+            classes: None,
             agnostic: arguments.agnostic_nms,
             multi_label: false,
         },
     };
-    let mut detector = Detector::new(&model, &options)?;
+    let mut detector = match &model {
+        Some(model) => Detector::new(model, &options)?,
+        None => Detector::open_onnx(name.as_ref(), &options)?,
+    };
+    options.postprocess.classes = find_classes(&arguments.classes, detector.classes())?;
+    detector.restrict_classes(options.postprocess.classes.clone());
     let except = arguments.output.clone();
     let input_options = InputOptions { recursive: arguments.recursive, null: arguments.null, except };
     let found = Inputs::find(&arguments.sources, &input_options)?;
-    log::info!("{} on {}, {} inputs", model.config.name, detector.description(), found.inputs.len());
+    log::info!("{name} on {}, {} inputs", detector.description(), found.inputs.len());
 
-    let settings = settings(&model, &options, &outputs, arguments.no_timing)?;
+    let settings = settings(name, model.as_ref(), &options, &outputs, arguments.no_timing)?;
     let mut journal = match &arguments.output {
         Some(folder) => Some(Journal::open(folder, &settings, arguments.resume)?),
         None => None,
@@ -206,15 +212,24 @@ pub(super) fn run(arguments: DetectArguments) -> anyhow::Result<ExitCode> {
 }
 
 /// Everything that results depend on, as one line: a journal made with other settings is not continued.
-fn settings(model: &Model, options: &DetectorOptions, outputs: &Outputs, no_timing: bool) -> anyhow::Result<String> {
+fn settings(
+    name: &str,
+    model: Option<&Model>,
+    options: &DetectorOptions,
+    outputs: &Outputs,
+    no_timing: bool,
+) -> anyhow::Result<String> {
     let mut hasher = DefaultHasher::new();
-    for (name, tensor) in model.weights.iter() {
+    if model.is_none() {
+        std::fs::read(name)?.hash(&mut hasher);
+    }
+    for (name, tensor) in model.iter().flat_map(|model| model.weights.iter()) {
         name.hash(&mut hasher);
         tensor.values.iter().for_each(|value| value.to_bits().hash(&mut hasher));
     }
     let PostprocessOptions { confidence, iou, max_detections, classes, agnostic, .. } = &options.postprocess;
     let settings = serde_json::json!({
-        "yolo-lat": env!("CARGO_PKG_VERSION"), "model": model.config.name, "weights": hasher.finish(),
+        "yolo-lat": env!("CARGO_PKG_VERSION"), "model": model.map_or(name, |model| &model.config.name), "weights": hasher.finish(),
         "engine": options.engine.to_string(), "size": options.size, "conf": confidence, "iou": iou,
         "max_det": max_detections, "classes": classes, "agnostic": agnostic, "no_timing": no_timing,
         "labels": outputs.labels,

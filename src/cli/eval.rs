@@ -16,7 +16,7 @@ use yolo_lat::postprocess::PostprocessOptions;
 use yolo_lat::source::{Prefetch, open_image};
 use yolo_lat::{Detection, Detector, DetectorOptions};
 
-use super::options::{EngineArguments, load_library, parse_share};
+use super::options::{EngineArguments, is_onnx, load_library, parse_share};
 use super::{INTERRUPTED, SOME_FAILED, report};
 
 #[derive(Args, Debug)]
@@ -114,13 +114,6 @@ pub(super) fn run(arguments: EvalArguments) -> anyhow::Result<ExitCode> {
 /// Runs the model on all photographs; `None` when interrupted. Classes are matched by name.
 fn detect_all(arguments: &EvalArguments, dataset: &Dataset) -> anyhow::Result<Option<Measured>> {
     load_library(arguments.engine.ort_lib.as_deref());
-    let model = Model::load(&arguments.engine.model)?;
-    let dataset_class = |name: &String| dataset.classes.iter().position(|class| class.eq_ignore_ascii_case(name));
-    let class_of: Vec<Option<usize>> = model.config.classes.iter().map(dataset_class).collect();
-    if class_of.iter().all(Option::is_none) {
-        let (known, found) = (model.config.classes.join(", "), dataset.classes.join(", "));
-        bail!("the model and the data set have no class in common\n  model: {known}\n  data set: {found}");
-    }
     let options = DetectorOptions {
         engine: arguments.engine.engine.into(),
         size: arguments.engine.size,
@@ -133,8 +126,20 @@ fn detect_all(arguments: &EvalArguments, dataset: &Dataset) -> anyhow::Result<Op
             ..PostprocessOptions::default()
         },
     };
-    let mut detector = Detector::new(&model, &options)?;
-    log::info!("{} on {}", model.config.name, detector.description());
+    let name = &arguments.engine.model;
+    let mut detector = if is_onnx(name) {
+        Detector::open_onnx(name.as_ref(), &options)?
+    } else {
+        Detector::new(&Model::load(name)?, &options)?
+    };
+    let dataset_class =
+        |name: &String| dataset.classes.iter().position(|class| common_name(class) == common_name(name));
+    let class_of: Vec<Option<usize>> = detector.classes().iter().map(dataset_class).collect();
+    if class_of.iter().all(Option::is_none) {
+        let (known, found) = (detector.classes().join(", "), dataset.classes.join(", "));
+        bail!("the model and the data set have no class in common\n  model: {known}\n  data set: {found}");
+    }
+    log::info!("{name} on {}", detector.description());
     let stop = super::interrupt_flag()?;
     let paths: Arc<Vec<PathBuf>> = Arc::new(dataset.images.iter().map(|image| image.path.clone()).collect());
     let load = {
@@ -179,6 +184,20 @@ fn detect_all(arguments: &EvalArguments, dataset: &Dataset) -> anyhow::Result<Op
         bail!("none of the photographs could be read");
     }
     Ok(Some(measured))
+}
+
+/// PASCAL VOC and COCO call some things by different names.
+fn common_name(name: &str) -> String {
+    let name = name.to_lowercase();
+    let names = [
+        ("aeroplane", "airplane"),
+        ("motorbike", "motorcycle"),
+        ("pottedplant", "potted plant"),
+        ("sofa", "couch"),
+        ("tvmonitor", "tv"),
+        ("diningtable", "dining table"),
+    ];
+    names.iter().find(|(voc, _)| *voc == name).map_or(name, |(_, coco)| (*coco).to_owned())
 }
 
 /// Percent with two decimals.

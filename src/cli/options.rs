@@ -34,7 +34,7 @@ impl From<EngineName> for EngineKind {
 /// What runs the network.
 #[derive(Args, Clone, Debug)]
 pub(super) struct EngineArguments {
-    /// Model: n, s, or the path of a .toml or .safetensors file
+    /// Model: n, s, or the path of a .toml, .safetensors or (with ONNX Runtime) .onnx file
     #[arg(short, long, default_value = "n")]
     pub(super) model: String,
     /// What computes the network
@@ -52,6 +52,11 @@ pub(super) struct EngineArguments {
     /// Pictures computed together; default: as many as threads
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(super) batch: Option<u16>,
+}
+
+/// Whether a model is somebody's ONNX file.
+pub(super) fn is_onnx(model: &str) -> bool {
+    model.to_ascii_lowercase().ends_with(".onnx")
 }
 
 /// Loads ONNX Runtime from where the user says. What is wrong with it is told when an engine needs it.

@@ -15,7 +15,7 @@ use yolo_lat::model::Model;
 use yolo_lat::onnx::count_parameters;
 
 use super::{Times, machine, take_turns};
-use crate::cli::options::{EngineName, load_library, parse_size};
+use crate::cli::options::{EngineName, is_onnx, load_library, parse_size};
 use crate::cli::report;
 
 #[derive(Args, Debug)]
@@ -127,7 +127,7 @@ pub(super) fn run(arguments: &EnginesArguments) -> anyhow::Result<ExitCode> {
 fn candidates(arguments: &EnginesArguments, threads: usize, batch: usize) -> anyhow::Result<Vec<Candidate>> {
     let mut candidates = Vec::new();
     for name in &arguments.model {
-        if name.to_ascii_lowercase().ends_with(".onnx") {
+        if is_onnx(name) {
             let sizes = if arguments.size.is_empty() { vec![None] } else { arguments.size.iter().map(Some).collect() };
             for size in sizes {
                 candidates.extend(foreign(Path::new(name), size.copied(), threads, batch)?);

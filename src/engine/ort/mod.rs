@@ -1,9 +1,11 @@
 //! ONNX Runtime: the yardstick for speed, the judge of exports, and the host of other people's detectors.
 
 mod engine;
+mod foreign;
 mod library;
 mod session;
 
 pub use engine::OrtEngine;
+pub use foreign::ForeignDetector;
 pub use library::load;
 pub use session::{OnnxSession, TensorInfo, simplify};
