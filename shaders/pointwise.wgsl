@@ -1,0 +1,26 @@
+// 1x1 convolution: a matrix product of weights (out_channels, in_channels) and planes (in_channels, positions).
+// Gated: the input is u * silu(g) of two lists of planes.
+// #import shared/network.wgsl
+// #import shared/product.wgsl
+
+override GATED: bool = false;
+
+fn input_quad(job: u32, k: u32, quad: u32, image: u32) -> vec4<f32> {
+    let value = arena[plane_of(jobs[job].inputs, k, image) / 4u + quad];
+    if !GATED {
+        return value;
+    }
+    let gate = arena[plane_of(jobs[job].second, k, image) / 4u + quad];
+    return value * gate / (1.0 + exp(-gate));
+}
+
+@compute @workgroup_size(128)
+fn pointwise(
+    @builtin(workgroup_id) id: vec3<u32>,
+    @builtin(num_workgroups) count: vec3<u32>,
+    @builtin(local_invocation_index) thread: u32,
+) {
+    let group = group_index(id, count);
+    let job = find_job(group);
+    product(job, group - jobs[job].first_group, id.z, thread, jobs[job].in_channels);
+}
