@@ -5,6 +5,7 @@ use super::elementwise::{Gate, Sum, Upsample};
 use super::product::{Convolution, Packed, Pointwise};
 use super::steps::{PlaneAt, Step, plane_stride};
 use super::windows::{Copy, Depthwise, MaxPool, Window};
+use crate::engine::allocator::Allocator;
 use crate::model::graph::{Node, NodeId, Op};
 use crate::model::{Graph, Weights};
 use crate::simd::InstructionSet;
@@ -190,43 +191,5 @@ impl<'a> Planner<'a> {
         };
         let size = self.graph.weights_of(node).first().map_or(0, |spec| spec.shape.iter().product());
         (values("weight", size), values("bias", node.shape.channels))
-    }
-}
-
-/// Places in the arena: first fit among what has been given back, else at the end.
-#[derive(Default)]
-struct Allocator {
-    /// Free stretches (start, length), by start, never touching.
-    free: Vec<(usize, usize)>,
-    size: usize,
-}
-
-impl Allocator {
-    fn take(&mut self, length: usize) -> usize {
-        if let Some(index) = self.free.iter().position(|&(_, free)| free >= length) {
-            let (start, free) = self.free[index];
-            if free == length {
-                self.free.remove(index);
-            } else {
-                self.free[index] = (start + length, free - length);
-            }
-            return start;
-        }
-        let start = self.size;
-        self.size += length;
-        start
-    }
-
-    fn give(&mut self, start: usize, length: usize) {
-        let index = self.free.partition_point(|&(free, _)| free < start);
-        self.free.insert(index, (start, length));
-        let mut joined: Vec<(usize, usize)> = Vec::with_capacity(self.free.len());
-        for &(start, length) in &self.free {
-            match joined.last_mut() {
-                Some((last, size)) if *last + *size == start => *size += length,
-                _ => joined.push((start, length)),
-            }
-        }
-        self.free = joined;
     }
 }
