@@ -1,11 +1,12 @@
 //! The WGSL kernels of `shaders/`: one a file, named like its entry point and its Rust twin.
 
 /// A line `// #import shared/NAME.wgsl` in a kernel's head asks for one of these.
-const SHARED: [(&str, &str); 5] = [
+const SHARED: [(&str, &str); 6] = [
     ("shared/network.wgsl", include_str!("../../../shaders/shared/network.wgsl")),
     ("shared/product.wgsl", include_str!("../../../shaders/shared/product.wgsl")),
     ("shared/window.wgsl", include_str!("../../../shaders/shared/window.wgsl")),
     ("shared/features.wgsl", include_str!("../../../shaders/shared/features.wgsl")),
+    ("shared/resize.wgsl", include_str!("../../../shaders/shared/resize.wgsl")),
     ("shared/detections.wgsl", include_str!("../../../shaders/shared/detections.wgsl")),
 ];
 
@@ -42,6 +43,8 @@ macro_rules! kernels {
 kernels! {
     /// Picture of any size to the network's input.
     Letterbox = "letterbox",
+    /// The same from a texture.
+    LetterboxTexture = "letterbox_texture",
     /// Dense convolution with a window.
     Convolution = "convolution",
     /// 1x1 convolution.

@@ -1,0 +1,86 @@
+// Antialiased bilinear resize into the letterbox: each output pixel is the mean of the input pixels under a triangle
+// as wide as two output pixels, rows first, then columns, rounded to whole steps after each as the CPU does.
+// The importer gives `pixel`: RGB in 0..255.
+
+struct Geometry {
+    picture: vec2<u32>, // width, height
+    resized: vec2<u32>, // of the picture in the network's input
+    offset: vec2<u32>, // of its left upper corner
+    network: vec2<u32>, // size of the input
+    input: u32, // first float of the input's planes in the arena
+    plane: u32, // floats from one plane to the next
+    image: u32, // which picture of the batch
+    grey: f32, // of the border
+}
+
+@group(1) @binding(0) var<uniform> geometry: Geometry;
+
+/// First pixel and one past the last under the triangle of an output pixel.
+struct Footprint {
+    first: u32,
+    end: u32,
+    center: f32,
+    width: f32,
+}
+
+fn footprint(at: u32, input: u32, output: u32) -> Footprint {
+    let scale = f32(input) / f32(output);
+    let width = max(scale, 1.0);
+    let center = (f32(at) + 0.5) * scale;
+    let first = u32(max(floor(center - width), 0.0));
+    let end = min(u32(ceil(center + width)), input);
+    return Footprint(first, end, center, width);
+}
+
+fn triangle(shape: Footprint, at: u32) -> f32 {
+    return max(1.0 - abs((f32(at) + 0.5 - shape.center) / shape.width), 0.0);
+}
+
+fn total(shape: Footprint) -> f32 {
+    var sum = 0.0;
+    for (var at = shape.first; at < shape.end; at++) {
+        sum += triangle(shape, at);
+    }
+    return sum;
+}
+
+fn round_half_up(value: vec3<f32>) -> vec3<f32> {
+    return clamp(floor(value + 0.5), vec3(0.0), vec3(255.0));
+}
+
+fn resized(at: vec2<u32>) -> vec3<f32> {
+    let columns = footprint(at.x, geometry.picture.x, geometry.resized.x);
+    let rows = footprint(at.y, geometry.picture.y, geometry.resized.y);
+    let column_factor = 1.0 / total(columns);
+    let row_factor = 1.0 / total(rows);
+    var sum = vec3(0.0);
+    for (var y = rows.first; y < rows.end; y++) {
+        let weight = triangle(rows, y) * row_factor;
+        if weight == 0.0 {
+            continue;
+        }
+        var row = vec3(0.0);
+        for (var x = columns.first; x < columns.end; x++) {
+            row += triangle(columns, x) * pixel(x, y);
+        }
+        sum += weight * round_half_up(row * column_factor);
+    }
+    return round_half_up(sum);
+}
+
+/// One pixel of the network's input.
+fn fill(at: vec2<u32>) {
+    if at.x >= geometry.network.x || at.y >= geometry.network.y {
+        return;
+    }
+    var value = vec3(geometry.grey);
+    let inside = at - geometry.offset;
+    if at.x >= geometry.offset.x && at.y >= geometry.offset.y
+        && inside.x < geometry.resized.x && inside.y < geometry.resized.y {
+        value = resized(inside) * (1.0 / 255.0);
+    }
+    let position = geometry.image * dispatch.image_stride + geometry.input + at.y * geometry.network.x + at.x;
+    store(position, value.x);
+    store(position + geometry.plane, value.y);
+    store(position + 2u * geometry.plane, value.z);
+}
