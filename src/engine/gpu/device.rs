@@ -1,0 +1,346 @@
+//! Adapters and devices: the only file, with the session, that talks to wgpu.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use super::plan::Constants;
+use super::shaders::Kernel;
+use crate::engine::{EngineError, EngineKind};
+
+/// The adapter that was asked for by a part of its name.
+static PREFERRED: Mutex<Option<String>> = Mutex::new(None);
+/// The device of this process, as long as somebody uses it.
+static SHARED: Mutex<Weak<Gpu>> = Mutex::new(Weak::new());
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// From now on the adapter whose name, driver or backend contains `name` is used, software ones too; `None` for the
+/// best piece of hardware. Detectors that exist keep theirs.
+pub fn prefer_adapter(name: Option<&str>) {
+    *lock(&PREFERRED) = name.map(str::to_lowercase);
+    *lock(&SHARED) = Weak::new();
+}
+
+/// What a machine offers.
+#[derive(Clone, Debug)]
+pub struct AdapterReport {
+    /// Name, driver, backend and kind.
+    pub info: wgpu::AdapterInfo,
+    /// Whether the engine uses it without being asked: software adapters only on request.
+    pub automatic: bool,
+    /// What it can do at most.
+    pub limits: wgpu::Limits,
+    /// 16-bit floats in shaders.
+    pub f16: bool,
+    /// Subgroup operations.
+    pub subgroups: bool,
+    /// Times of single dispatches.
+    pub timestamps: bool,
+    /// Storage buffers in compute shaders, as the engine needs them.
+    pub suitable: bool,
+}
+
+fn instance() -> wgpu::Instance {
+    wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle_from_env())
+}
+
+fn all_adapters() -> Vec<wgpu::Adapter> {
+    pollster::block_on(instance().enumerate_adapters(wgpu::Backends::all()))
+}
+
+fn is_hardware(info: &wgpu::AdapterInfo) -> bool {
+    matches!(
+        info.device_type,
+        wgpu::DeviceType::DiscreteGpu | wgpu::DeviceType::IntegratedGpu | wgpu::DeviceType::VirtualGpu
+    )
+}
+
+/// Storage buffers that a kernel binds.
+const STORAGE_BUFFERS: u32 = 6;
+
+fn is_suitable(limits: &wgpu::Limits) -> bool {
+    limits.max_storage_buffers_per_shader_stage >= STORAGE_BUFFERS
+        && limits.max_compute_invocations_per_workgroup >= 256
+        && limits.max_compute_workgroup_storage_size >= 16_384
+}
+
+/// All adapters of this machine.
+pub fn adapters() -> Vec<AdapterReport> {
+    let report = |adapter: wgpu::Adapter| {
+        let (info, limits, features) = (adapter.get_info(), adapter.limits(), adapter.features());
+        AdapterReport {
+            automatic: is_hardware(&info) && is_suitable(&limits),
+            f16: features.contains(wgpu::Features::SHADER_F16),
+            subgroups: features.contains(wgpu::Features::SUBGROUP),
+            timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
+            suitable: is_suitable(&limits),
+            info,
+            limits,
+        }
+    };
+    all_adapters().into_iter().map(report).collect()
+}
+
+/// Discrete before integrated before virtual; Vulkan, Metal and DirectX before OpenGL.
+fn rank(info: &wgpu::AdapterInfo) -> (usize, usize) {
+    let kind = match info.device_type {
+        wgpu::DeviceType::DiscreteGpu => 0,
+        wgpu::DeviceType::IntegratedGpu => 1,
+        wgpu::DeviceType::VirtualGpu => 2,
+        _ => 3,
+    };
+    (kind, usize::from(info.backend == wgpu::Backend::Gl))
+}
+
+fn unavailable(reason: String) -> EngineError {
+    EngineError::Unavailable { engine: EngineKind::Gpu, reason }
+}
+
+fn describe(info: &wgpu::AdapterInfo) -> String {
+    format!("{} ({})", info.name, info.backend)
+}
+
+fn choose(name: Option<&str>) -> Result<wgpu::Adapter, EngineError> {
+    let mut all = all_adapters();
+    all.sort_by_key(|adapter| rank(&adapter.get_info()));
+    let names: Vec<String> = all.iter().map(|adapter| describe(&adapter.get_info())).collect();
+    let found = match name {
+        Some(name) => all.into_iter().find(|adapter| {
+            let info = adapter.get_info();
+            format!("{} {} {}", describe(&info), info.driver, info.driver_info).to_lowercase().contains(name)
+        }),
+        None => {
+            all.into_iter().find(|adapter| is_hardware(&adapter.get_info()) && is_suitable(&adapter.limits()))
+        }
+    };
+    let there = if names.is_empty() { "none at all".to_owned() } else { names.join(", ") };
+    match (found, name) {
+        (Some(adapter), _) if is_suitable(&adapter.limits()) => Ok(adapter),
+        (Some(adapter), _) => Err(unavailable(format!(
+            "{} has too small limits for compute shaders (`yolo-lat devices` lists them)",
+            describe(&adapter.get_info())
+        ))),
+        (None, Some(name)) => Err(unavailable(format!("no adapter is called {name:?}; there are: {there}"))),
+        (None, None) => Err(unavailable(format!(
+            "this machine has no GPU; adapters: {there}; a software one is used only when named with --adapter"
+        ))),
+    }
+}
+
+/// A device with the pipelines made for it so far; shared by all detectors of a process.
+pub struct Gpu {
+    info: wgpu::AdapterInfo,
+    pub(super) device: wgpu::Device,
+    pub(super) queue: wgpu::Queue,
+    /// Bind groups: of the network; of pictures in buffers; of pictures in textures; of decoding and suppression.
+    pub(super) layouts: Layouts,
+    pipelines: Mutex<HashMap<(Kernel, Constants), wgpu::ComputePipeline>>,
+    /// Buffers and pipelines made so far.
+    created: AtomicUsize,
+    /// What went wrong outside of any call.
+    trouble: Arc<Mutex<Option<String>>>,
+}
+
+pub(super) struct Layouts {
+    pub(super) network: wgpu::BindGroupLayout,
+    pub(super) picture: wgpu::BindGroupLayout,
+    pub(super) texture: wgpu::BindGroupLayout,
+    pub(super) detections: wgpu::BindGroupLayout,
+}
+
+impl Layouts {
+    fn new(device: &wgpu::Device) -> Self {
+        let buffer = |ty, dynamic| wgpu::BindingType::Buffer { ty, has_dynamic_offset: dynamic, min_binding_size: None };
+        let read = buffer(wgpu::BufferBindingType::Storage { read_only: true }, false);
+        let write = buffer(wgpu::BufferBindingType::Storage { read_only: false }, false);
+        let uniform = |dynamic| buffer(wgpu::BufferBindingType::Uniform, dynamic);
+        let texture = wgpu::BindingType::Texture {
+            sample_type: wgpu::TextureSampleType::Float { filterable: false },
+            view_dimension: wgpu::TextureViewDimension::D2,
+            multisampled: false,
+        };
+        let layout = |label, types: &[wgpu::BindingType]| {
+            let entries: Vec<_> = (0u32..)
+                .zip(types)
+                .map(|(binding, &ty)| wgpu::BindGroupLayoutEntry {
+                    binding,
+                    visibility: wgpu::ShaderStages::COMPUTE,
+                    ty,
+                    count: None,
+                })
+                .collect();
+            device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(label), entries: &entries })
+        };
+        Self {
+            network: layout("network", &[write, read, read, read, uniform(true)]),
+            picture: layout("picture", &[uniform(true), read]),
+            texture: layout("texture", &[uniform(true), texture]),
+            detections: layout("detections", &[uniform(false), write, write, write]),
+        }
+    }
+}
+
+impl Gpu {
+    /// The device of this process: made on first use, kept as long as a detector uses it.
+    ///
+    /// # Errors
+    /// [`EngineError::Unavailable`] says which adapters there are.
+    pub fn shared() -> Result<Arc<Self>, EngineError> {
+        let mut shared = lock(&SHARED);
+        if let Some(gpu) = shared.upgrade()
+            && gpu.trouble().is_none()
+        {
+            return Ok(gpu);
+        }
+        let gpu = Arc::new(Self::open(lock(&PREFERRED).as_deref())?);
+        *shared = Arc::downgrade(&gpu);
+        Ok(gpu)
+    }
+
+    fn open(name: Option<&str>) -> Result<Self, EngineError> {
+        let adapter = choose(name)?;
+        let offered = adapter.limits();
+        let limits = wgpu::Limits {
+            // Beyond WebGPU's defaults only memory, for large batches.
+            max_buffer_size: offered.max_buffer_size,
+            max_storage_buffer_binding_size: offered.max_storage_buffer_binding_size,
+            ..wgpu::Limits::default().or_worse_values_from(&offered)
+        };
+        let (device, queue) = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor {
+            label: Some("yolo-lat"),
+            required_features: adapter.features() & wgpu::Features::TIMESTAMP_QUERY,
+            required_limits: limits,
+            ..wgpu::DeviceDescriptor::default()
+        }))
+        .map_err(|error| unavailable(format!("{}: {error}", describe(&adapter.get_info()))))?;
+        let gpu = Self::from_device(adapter.get_info(), device, queue);
+        if !is_hardware(&gpu.info) {
+            log::warn!("{} is a software adapter: correct, but slower than --engine cpu", describe(&gpu.info));
+        }
+        Ok(gpu)
+    }
+
+    /// Works on a device that somebody else made, as a window's.
+    pub fn from_device(info: wgpu::AdapterInfo, device: wgpu::Device, queue: wgpu::Queue) -> Self {
+        let trouble = Arc::new(Mutex::new(None));
+        let note = |trouble: &Arc<Mutex<Option<String>>>| {
+            let trouble = trouble.clone();
+            move |text: String| {
+                lock(&trouble).get_or_insert(text);
+            }
+        };
+        let lost = note(&trouble);
+        device.set_device_lost_callback(move |_, message| lost(format!("the device was lost: {message}")));
+        let failed = note(&trouble);
+        device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| failed(one_line(&error.to_string()))));
+        let layouts = Layouts::new(&device);
+        Self { info, device, queue, layouts, pipelines: Mutex::default(), created: AtomicUsize::new(0), trouble }
+    }
+
+    /// Name and backend.
+    pub fn name(&self) -> String {
+        describe(&self.info)
+    }
+
+    /// Buffers and pipelines made so far: constant once everything is warm.
+    pub fn created(&self) -> usize {
+        self.created.load(Ordering::Relaxed)
+    }
+
+    /// What went wrong, if anything did; the device is then given up.
+    pub(super) fn trouble(&self) -> Option<String> {
+        lock(&self.trouble).clone()
+    }
+
+    /// Whether single dispatches can be timed.
+    pub(super) fn has_timestamps(&self) -> bool {
+        self.device.features().contains(wgpu::Features::TIMESTAMP_QUERY)
+    }
+
+    /// Gives the device back as a driver that crashed would.
+    pub fn destroy(&self) {
+        self.device.destroy();
+    }
+
+    /// A buffer of at least 16 bytes.
+    ///
+    /// # Errors
+    /// [`EngineError::Device`] names the limit that it would break, or says that memory is short.
+    pub(super) fn buffer(
+        &self,
+        label: &str,
+        bytes: u64,
+        usage: wgpu::BufferUsages,
+    ) -> Result<wgpu::Buffer, EngineError> {
+        let limits = self.device.limits();
+        let storage = usage.contains(wgpu::BufferUsages::STORAGE);
+        let most = if storage { limits.max_storage_buffer_binding_size } else { limits.max_buffer_size };
+        let most = most.min(limits.max_buffer_size);
+        if bytes > most {
+            let limit = if storage { "max_storage_buffer_binding_size" } else { "max_buffer_size" };
+            let reason = format!("{label} need {bytes} bytes, {limit} of {} is {most}; use a smaller size", self.name());
+            return Err(EngineError::Device { reason });
+        }
+        let scope = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some(label),
+            size: bytes.max(16).next_multiple_of(4),
+            usage,
+            mapped_at_creation: false,
+        });
+        if let Some(error) = pollster::block_on(scope.pop()) {
+            let reason = format!("{label}: {bytes} bytes: {}", one_line(&error.to_string()));
+            return Err(EngineError::Device { reason });
+        }
+        self.created.fetch_add(1, Ordering::Relaxed);
+        Ok(buffer)
+    }
+
+    /// The pipeline of a kernel with some constants; compiled once.
+    pub(super) fn pipeline(&self, kernel: Kernel, constants: &Constants) -> wgpu::ComputePipeline {
+        let mut pipelines = lock(&self.pipelines);
+        let key = (kernel, constants.clone());
+        if let Some(pipeline) = pipelines.get(&key) {
+            return pipeline.clone();
+        }
+        let module = self.device.create_shader_module(wgpu::ShaderModuleDescriptor {
+            label: Some(kernel.name()),
+            source: wgpu::ShaderSource::Wgsl(kernel.source().into()),
+        });
+        let second = match kernel {
+            Kernel::Letterbox => Some(&self.layouts.picture),
+            Kernel::LetterboxTexture => Some(&self.layouts.texture),
+            Kernel::Decode | Kernel::Suppress => Some(&self.layouts.detections),
+            _ => None,
+        };
+        let groups: Vec<_> = std::iter::once(Some(&self.layouts.network)).chain(second.map(Some)).collect();
+        let layout = self.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+            label: Some(kernel.name()),
+            bind_group_layouts: &groups,
+            immediate_size: 0,
+        });
+        let constants: Vec<(&str, f64)> = constants.iter().map(|&(name, value)| (name, f64::from(value))).collect();
+        let pipeline = self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label: Some(kernel.name()),
+            layout: Some(&layout),
+            module: &module,
+            entry_point: Some(kernel.name()),
+            compilation_options: wgpu::PipelineCompilationOptions {
+                constants: &constants,
+                ..wgpu::PipelineCompilationOptions::default()
+            },
+            cache: None,
+        });
+        self.created.fetch_add(1, Ordering::Relaxed);
+        pipelines.insert(key, pipeline.clone());
+        pipeline
+    }
+}
+
+/// The first line of a message that may have many.
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
