@@ -41,10 +41,10 @@ fn attention_query(
         let feature = entry / (HEAD + 1u);
         var sum = 0.0;
         for (var chunk = 0u; chunk < jobs[job].chunks; chunk++) {
-            let from = base + state_of(job, head, chunk, image);
-            var value = value_at(from + MOST_HEAD + entry);
+            let place = base + state_of(job, head, chunk, image);
+            var value = value_at(place + MOST_HEAD + entry);
             if SIMILARITY == 0u {
-                value *= exp(value_at(from + feature) - statistic[feature]);
+                value *= exp(value_at(place + feature) - statistic[feature]);
             }
             sum += value;
         }

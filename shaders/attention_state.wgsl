@@ -23,19 +23,19 @@ fn gather_statistic(job: u32, head: u32, first: u32, end: u32, image: u32, threa
     let channel = thread % HEAD;
     let part = thread / HEAD;
     var step = 1u;
-    var from = first;
+    var begin = first;
     var to = end;
     if SIMILARITY != 0u {
         to = jobs[job].out_width * jobs[job].out_height;
-        from = 0u;
+        begin = 0u;
         step = max(to / SAMPLE, 1u);
     }
     if part < parts {
-        var value = channel_at(job, 1u, head, channel, from, image);
+        var value = channel_at(job, 1u, head, channel, begin, image);
         if SIMILARITY != 0u {
             value = 0.0;
         }
-        for (var position = from + part * step; position < to; position += parts * step) {
+        for (var position = begin + part * step; position < to; position += parts * step) {
             let key = channel_at(job, 1u, head, channel, position, image);
             value = select(value + key, max(value, key), SIMILARITY == 0u);
         }
@@ -49,7 +49,7 @@ fn gather_statistic(job: u32, head: u32, first: u32, end: u32, image: u32, threa
             value = select(value + next, max(value, next), SIMILARITY == 0u);
         }
         if SIMILARITY != 0u {
-            value /= f32((to - from + step - 1u) / step);
+            value /= f32((to - begin + step - 1u) / step);
         }
         statistic[thread] = value * jobs[job].scale;
     }

@@ -2,24 +2,44 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
+use std::sync::{Arc, LazyLock};
+
 use arbtest::arbitrary::{Result, Unstructured};
 use arbtest::arbtest;
 use ndarray::Array4;
 use yolo_lat::engine::Engine;
 use yolo_lat::engine::cpu::{CpuEngine, InstructionSet};
+use yolo_lat::engine::gpu::{Gpu, GpuEngine, prefer_adapter};
 use yolo_lat::engine::reference::ReferenceEngine;
 use yolo_lat::model::config::{AttentionKind, HeadConfig, KernelKind};
 use yolo_lat::model::graph::{Activation, Node, NodeId, Op, Scale, Shape};
 use yolo_lat::model::{Graph, Model, ModelConfig, Tensor, Weights, graph_of};
 
-/// Every engine that must agree with the reference, for each instruction set and thread count it has.
+/// Every engine that must agree with the reference: the CPU's for each instruction set and thread count it has, and the
+/// GPU's where there is an adapter, if only a software one.
 fn engines(graph: &Graph, weights: &Weights) -> Vec<Box<dyn Engine>> {
     let sets = InstructionSet::available().into_iter();
-    sets.flat_map(|set| [1, 3].map(|threads| (set, threads)))
+    let mut engines: Vec<Box<dyn Engine>> = sets.flat_map(|set| [1, 3].map(|threads| (set, threads)))
         .map(|(set, threads)| -> Box<dyn Engine> {
             Box::new(CpuEngine::with_instruction_set(graph, weights, threads, set).unwrap())
         })
-        .collect()
+        .collect();
+    if let Some(gpu) = gpu() {
+        engines.push(Box::new(GpuEngine::on(gpu, graph, weights).unwrap()));
+    }
+    engines
+}
+
+/// The best adapter, software ones last; says so if there is none.
+fn gpu() -> Option<Arc<Gpu>> {
+    static GPU: LazyLock<Option<Arc<Gpu>>> = LazyLock::new(|| {
+        let found = Gpu::shared().or_else(|_| {
+            prefer_adapter(Some("llvmpipe"));
+            Gpu::shared()
+        });
+        found.inspect_err(|error| eprintln!("skipped: {error}; `make test` installs Mesa's software adapter")).ok()
+    });
+    GPU.clone()
 }
 
 /// A value in -1..1, from a small generator: inputs are plentiful and need no shrinking.

@@ -1,6 +1,8 @@
 //! Engines: interpreters of a [`Graph`](crate::model::Graph) that all compute the same function.
 
+mod allocator;
 pub mod cpu;
+pub mod gpu;
 pub mod ort;
 pub mod reference;
 
@@ -31,6 +33,12 @@ pub enum EngineError {
         expected: Shape,
         /// What was given: batch, channels, height, width.
         found: [usize; 4],
+    },
+    /// The GPU refuses, has too little memory, or was lost.
+    #[error("gpu: {reason}")]
+    Device {
+        /// What it said, with the limit that was reached.
+        reason: String,
     },
     /// ONNX Runtime does not take a file, or fails to run it.
     #[error("{origin}: {reason}")]
@@ -107,11 +115,10 @@ pub fn create(
     threads: usize,
 ) -> Result<Box<dyn Engine>, EngineError> {
     let graph = model.graph(width, height)?;
-    let unavailable = |reason: &str| Err(EngineError::Unavailable { engine: kind, reason: reason.to_owned() });
     match kind {
         EngineKind::Auto | EngineKind::Cpu => Ok(Box::new(cpu::CpuEngine::new(&graph, &model.weights, threads)?)),
         EngineKind::Reference => Ok(Box::new(reference::ReferenceEngine::new(graph, model.weights.clone()))),
-        EngineKind::Gpu => unavailable("the wgpu engine is not built yet; use --engine cpu"),
+        EngineKind::Gpu => Ok(Box::new(gpu::GpuEngine::new(&graph, &model.weights)?)),
         EngineKind::Ort => Ok(Box::new(ort::OrtEngine::new(model, width, height, threads)?)),
     }
 }

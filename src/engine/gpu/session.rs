@@ -1,0 +1,653 @@
+//! Buffers, bind groups and pipelines for one plan, made once; frames only replay them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use wgpu::BufferUsages as Usage;
+
+use super::device::Gpu;
+use super::plan::{Plan, Step};
+use crate::engine::EngineError;
+use crate::geometry::Letterbox;
+use crate::postprocess::{Detection, PostprocessOptions};
+
+/// Longest wait for a frame.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Distance of uniform blocks: WebGPU's default alignment.
+const BLOCK: usize = 256;
+/// Classes of the bit mask in shared/detections.wgsl.
+pub(crate) const MOST_CLASSES: usize = 4096;
+
+/// Bytes of a picture and how they are to be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PixelFormat {
+    /// Red, green, blue.
+    Rgb,
+    /// Red, green, blue, anything.
+    Rgba,
+    /// A plane of luma, then pairs of colour for 2 x 2 pixels.
+    Nv12,
+    /// Y0 U Y1 V for two pixels.
+    Yuyv,
+}
+
+impl PixelFormat {
+    /// Bytes of a picture.
+    pub fn bytes(self, width: u32, height: u32) -> usize {
+        let (width, height) = (width as usize, height as usize);
+        match self {
+            Self::Rgb => 3 * width * height,
+            Self::Rgba => 4 * width * height,
+            Self::Nv12 => width * height + 2 * width.div_ceil(2) * height.div_ceil(2),
+            Self::Yuyv => 4 * width.div_ceil(2) * height,
+        }
+    }
+}
+
+/// A picture for the GPU: as the camera or the decoder gave it.
+#[derive(Clone, Copy, Debug)]
+pub struct Picture<'a> {
+    /// Width and height in pixels.
+    pub size: (u32, u32),
+    /// How to read the bytes.
+    pub format: PixelFormat,
+    /// Rows without padding.
+    pub bytes: &'a [u8],
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+struct Dispatch {
+    first_job: u32,
+    jobs: u32,
+    image_stride: u32,
+    images: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+struct Geometry {
+    picture: [u32; 2],
+    resized: [u32; 2],
+    offset: [u32; 2],
+    network: [u32; 2],
+    input: u32,
+    plane: u32,
+    image: u32,
+    grey: f32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
+struct Options {
+    confidence: f32,
+    iou: f32,
+    max_detections: u32,
+    agnostic: u32,
+    multi_label: u32,
+    capacity: u32,
+    reserved: [u32; 2],
+    allowed: [u32; MOST_CLASSES / 32],
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
+struct Candidate {
+    corners: [f32; 4],
+    confidence: f32,
+    class: u32,
+    order: u32,
+    reserved: u32,
+}
+
+/// How a picture reaches the GPU; one for each picture of a batch.
+struct Slot {
+    buffer: wgpu::Buffer,
+    group: wgpu::BindGroup,
+}
+
+/// Where decoding and suppression put things.
+struct Found {
+    options: Options,
+    options_buffer: wgpu::Buffer,
+    counts: wgpu::Buffer,
+    detections: wgpu::Buffer,
+    readback: wgpu::Buffer,
+    group: wgpu::BindGroup,
+}
+
+/// How long a dispatch took.
+#[derive(Clone, Debug)]
+pub struct DispatchTime {
+    /// Kernel and nodes.
+    pub name: String,
+    /// Start after the frame's first dispatch.
+    pub start: Duration,
+    /// Its duration.
+    pub duration: Duration,
+}
+
+/// A plan on a device.
+pub(super) struct Session {
+    pub(super) gpu: Arc<Gpu>,
+    pub(super) plan: Plan,
+    /// Pictures that the arena has room for.
+    images: usize,
+    /// Pictures that are computed together at most.
+    most_images: usize,
+    weights: wgpu::Buffer,
+    planes: wgpu::Buffer,
+    jobs: wgpu::Buffer,
+    arena: wgpu::Buffer,
+    uniforms: wgpu::Buffer,
+    network: wgpu::BindGroup,
+    pipelines: Vec<wgpu::ComputePipeline>,
+    slots: Vec<Slot>,
+    geometry: wgpu::Buffer,
+    found: Option<Found>,
+    readback: Option<wgpu::Buffer>,
+    /// Nanoseconds of every dispatch of the last frame, when they are wanted.
+    timer: Option<Timer>,
+}
+
+struct Timer {
+    queries: wgpu::QuerySet,
+    resolved: wgpu::Buffer,
+    readback: wgpu::Buffer,
+    count: u32,
+}
+
+fn bytes_of<T: bytemuck::NoUninit>(values: &[T]) -> u64 {
+    size_of_val(values) as u64
+}
+
+fn entries<'a>(buffers: &[wgpu::BindingResource<'a>]) -> Vec<wgpu::BindGroupEntry<'a>> {
+    (0u32..).zip(buffers).map(|(binding, resource)| wgpu::BindGroupEntry { binding, resource: resource.clone() }).collect()
+}
+
+/// One block of a buffer that holds several.
+fn block(buffer: &wgpu::Buffer, bytes: usize) -> wgpu::BindingResource<'_> {
+    let size = std::num::NonZeroU64::new(bytes as u64);
+    wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset: 0, size })
+}
+
+impl Session {
+    pub(super) fn new(gpu: Arc<Gpu>, plan: Plan, weights: &[f32]) -> Result<Self, EngineError> {
+        let upload = |label: &str, bytes: &[u8]| {
+            let buffer = gpu.buffer(label, bytes.len() as u64, Usage::STORAGE | Usage::COPY_DST)?;
+            gpu.queue.write_buffer(&buffer, 0, bytes);
+            Ok::<_, EngineError>(buffer)
+        };
+        let weights = upload("the weights", bytemuck::cast_slice(weights))?;
+        let planes = upload("the lists of planes", bytemuck::cast_slice(&plan.planes))?;
+        let jobs = upload("the jobs", bytemuck::cast_slice(&plan.jobs))?;
+        let limits = gpu.device.limits();
+        let image_bytes = 4 * plan.image_stride as u64;
+        let most = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size) / image_bytes;
+        let most_images = (most as usize).clamp(1, limits.max_compute_workgroups_per_dimension as usize);
+        let uniforms = gpu.buffer("uniforms", (BLOCK * plan.steps.len()) as u64, Usage::UNIFORM | Usage::COPY_DST)?;
+        let geometry = gpu.buffer("geometry", BLOCK as u64, Usage::UNIFORM | Usage::COPY_DST)?;
+        let pipelines = plan.steps.iter().map(|step| gpu.pipeline(step.kernel, &step.constants)).collect();
+        let (arena, network) = Self::arena(&gpu, &plan, 1, &weights, &planes, &jobs, &uniforms)?;
+        let mut session = Self {
+            images: 1,
+            most_images,
+            weights,
+            planes,
+            jobs,
+            arena,
+            uniforms,
+            network,
+            pipelines,
+            slots: Vec::new(),
+            geometry,
+            found: None,
+            readback: None,
+            timer: None,
+            gpu,
+            plan,
+        };
+        session.write_uniforms();
+        session.check()?;
+        Ok(session)
+    }
+
+    fn arena(
+        gpu: &Gpu,
+        plan: &Plan,
+        images: usize,
+        weights: &wgpu::Buffer,
+        planes: &wgpu::Buffer,
+        jobs: &wgpu::Buffer,
+        uniforms: &wgpu::Buffer,
+    ) -> Result<(wgpu::Buffer, wgpu::BindGroup), EngineError> {
+        let bytes = 4 * (plan.image_stride * images) as u64;
+        let arena = gpu.buffer("the feature maps", bytes, Usage::STORAGE | Usage::COPY_DST | Usage::COPY_SRC)?;
+        let group = gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
+            label: Some("network"),
+            layout: &gpu.layouts.network,
+            entries: &entries(&[
+                arena.as_entire_binding(),
+                weights.as_entire_binding(),
+                planes.as_entire_binding(),
+                jobs.as_entire_binding(),
+                block(uniforms, size_of::<Dispatch>()),
+            ]),
+        });
+        Ok((arena, group))
+    }
+
+    fn write_uniforms(&mut self) {
+        let mut blocks = vec![0u8; BLOCK * self.plan.steps.len()];
+        for (step, target) in self.plan.steps.iter().zip(blocks.chunks_exact_mut(BLOCK)) {
+            let dispatch = Dispatch {
+                first_job: step.jobs.start as u32,
+                jobs: step.jobs.len() as u32,
+                image_stride: self.plan.image_stride as u32,
+                images: self.images as u32,
+            };
+            target[..size_of::<Dispatch>()].copy_from_slice(bytemuck::bytes_of(&dispatch));
+        }
+        self.gpu.queue.write_buffer(&self.uniforms, 0, &blocks);
+    }
+
+    /// How many of `wanted` pictures are computed together.
+    pub(super) fn batch(&self, wanted: usize) -> usize {
+        wanted.min(self.most_images)
+    }
+
+    /// Makes room for a batch; frames of the same size need nothing new.
+    fn reserve(&mut self, images: usize) -> Result<(), EngineError> {
+        if images > self.images {
+            (self.arena, self.network) =
+                Self::arena(&self.gpu, &self.plan, images, &self.weights, &self.planes, &self.jobs, &self.uniforms)?;
+            self.images = images;
+            self.found = None;
+            self.readback = None;
+            self.write_uniforms();
+        }
+        Ok(())
+    }
+
+    /// An error if the device has failed since the last call.
+    fn check(&self) -> Result<(), EngineError> {
+        self.gpu.trouble().map_or(Ok(()), |reason| Err(EngineError::Device { reason }))
+    }
+
+    /// The size of a dispatch: a row of workgroups, folded where one dimension does not suffice.
+    fn grid(&self, step: &Step, images: usize) -> [u32; 3] {
+        let most = self.gpu.device.limits().max_compute_workgroups_per_dimension as usize;
+        let groups = step.groups.max(1);
+        [groups.min(most) as u32, groups.div_ceil(most) as u32, images as u32]
+    }
+
+    /// Records steps; with a timer each in a pass of its own.
+    fn record(&self, encoder: &mut wgpu::CommandEncoder, steps: std::ops::Range<usize>, images: usize) {
+        let mut run = |steps: std::ops::Range<usize>| {
+            let writes = self.timer.as_ref().map(|timer| wgpu::ComputePassTimestampWrites {
+                query_set: &timer.queries,
+                beginning_of_pass_write_index: Some(2 * steps.start as u32),
+                end_of_pass_write_index: Some(2 * steps.start as u32 + 1),
+            });
+            let descriptor = wgpu::ComputePassDescriptor { label: None, timestamp_writes: writes };
+            let mut pass = encoder.begin_compute_pass(&descriptor);
+            for index in steps {
+                let [x, y, z] = self.grid(&self.plan.steps[index], images);
+                pass.set_pipeline(&self.pipelines[index]);
+                pass.set_bind_group(0, &self.network, &[(BLOCK * index) as u32]);
+                if index >= self.plan.network
+                    && let Some(found) = &self.found
+                {
+                    pass.set_bind_group(1, &found.group, &[]);
+                }
+                pass.dispatch_workgroups(x, y, z);
+            }
+        };
+        if self.timer.is_some() {
+            steps.for_each(|step| run(step..step + 1));
+        } else {
+            run(steps);
+        }
+    }
+
+    /// Waits for everything submitted, and maps a buffer.
+    fn wait_for(&self, buffer: &wgpu::Buffer, bytes: u64) -> Result<wgpu::BufferView, EngineError> {
+        let (sender, receiver) = std::sync::mpsc::channel();
+        buffer.map_async(wgpu::MapMode::Read, ..bytes, move |result| drop(sender.send(result)));
+        let fail = |what: String| EngineError::Device { reason: self.gpu.trouble().unwrap_or(what) };
+        self.gpu
+            .device
+            .poll(wgpu::PollType::Wait { submission_index: None, timeout: Some(PATIENCE) })
+            .map_err(|error| fail(format!("waiting for {}: {error}", self.gpu.name())))?;
+        match receiver.try_recv() {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return Err(fail(error.to_string())),
+            Err(_) => return Err(fail("the device never finished".into())),
+        }
+        self.check()?;
+        buffer.get_mapped_range(..bytes).map_err(|error| fail(error.to_string()))
+    }
+
+    /// Runs the network on planes (n, 3, rows, columns) and gives the outputs of each picture, values without padding.
+    pub(super) fn logits(&mut self, pictures: &[&[f32]]) -> Result<Vec<Vec<Vec<f32>>>, EngineError> {
+        self.reserve(pictures.len())?;
+        let (shape, at) = self.plan.input;
+        let positions = shape.positions();
+        for (image, picture) in pictures.iter().enumerate() {
+            for (channel, plane) in picture.chunks_exact(positions).enumerate() {
+                let plane_at = image * self.plan.image_stride + at + channel * positions.next_multiple_of(4);
+                self.gpu.queue.write_buffer(&self.arena, 4 * plane_at as u64, bytemuck::cast_slice(plane));
+            }
+        }
+        let outputs: Vec<_> = self.plan.outputs.iter().flat_map(|(shape, planes)| {
+            let size = shape.positions().next_multiple_of(4);
+            planes.iter().map(move |&plane| (plane as usize, size))
+        }).collect();
+        let floats: usize = outputs.iter().map(|(_, size)| size).sum();
+        let bytes = 4 * (floats * pictures.len()) as u64;
+        let readback = match self.readback.take() {
+            Some(buffer) if buffer.size() >= bytes => buffer,
+            _ => self.gpu.buffer("the logits", bytes, Usage::MAP_READ | Usage::COPY_DST)?,
+        };
+        let mut encoder = self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        self.record(&mut encoder, 0..self.plan.network, pictures.len());
+        let mut target = 0;
+        for image in 0..pictures.len() {
+            for &(plane, size) in &outputs {
+                let from = 4 * (image * self.plan.image_stride + plane) as u64;
+                encoder.copy_buffer_to_buffer(&self.arena, from, &readback, target, 4 * size as u64);
+                target += 4 * size as u64;
+            }
+        }
+        self.gpu.queue.submit([encoder.finish()]);
+        let view = self.wait_for(&readback, bytes)?;
+        let values: &[f32] = bytemuck::cast_slice(&view);
+        let result = values.chunks_exact(floats).map(|values| {
+            let mut rest = values;
+            let outputs = self.plan.outputs.iter().map(|(shape, planes)| {
+                let size = shape.positions().next_multiple_of(4);
+                let (these, after) = rest.split_at(size * planes.len());
+                rest = after;
+                these.chunks_exact(size).flat_map(|plane| &plane[..shape.positions()]).copied().collect()
+            });
+            outputs.collect()
+        });
+        let result = result.collect();
+        drop(view);
+        readback.unmap();
+        self.readback = Some(readback);
+        Ok(result)
+    }
+
+    /// The whole pipeline in one submission: pictures in, detections in network pixels out.
+    pub(super) fn detect(
+        &mut self,
+        pictures: &[Picture],
+        options: &PostprocessOptions,
+    ) -> Result<Vec<(Letterbox, Vec<Detection>)>, EngineError> {
+        self.reserve(pictures.len())?;
+        self.prepare_results(options)?;
+        let letterboxes = self.upload(pictures)?;
+        let mut encoder = self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        self.record_letterbox(&mut encoder, pictures);
+        self.finish(encoder, &letterboxes)
+    }
+
+    /// The same with a texture of the same device, which is never copied to the CPU.
+    pub(super) fn detect_texture(
+        &mut self,
+        texture: &wgpu::TextureView,
+        size: (u32, u32),
+        options: &PostprocessOptions,
+    ) -> Result<(Letterbox, Vec<Detection>), EngineError> {
+        self.prepare_results(options)?;
+        let letterbox = self.write_geometry(0, size);
+        let group = self.gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
+            label: Some("texture"),
+            layout: &self.gpu.layouts.texture,
+            entries: &entries(&[
+                block(&self.geometry, size_of::<Geometry>()),
+                wgpu::BindingResource::TextureView(texture),
+            ]),
+        });
+        let mut encoder = self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        let pipeline = self.gpu.pipeline(super::shaders::Kernel::LetterboxTexture, &Vec::new());
+        self.letterbox_pass(&mut encoder, &pipeline, &group, 0);
+        let mut found = self.finish(encoder, &[letterbox])?;
+        Ok((letterbox, found.pop().map(|(_, detections)| detections).unwrap_or_default()))
+    }
+
+    fn network_size(&self) -> (u32, u32) {
+        (self.plan.input.0.width as u32, self.plan.input.0.height as u32)
+    }
+
+    fn write_geometry(&self, image: usize, size: (u32, u32)) -> Letterbox {
+        let letterbox = Letterbox::fit(size, self.network_size());
+        let geometry = Geometry {
+            picture: size.into(),
+            resized: letterbox.resized.into(),
+            offset: letterbox.offset.into(),
+            network: self.network_size().into(),
+            input: self.plan.input.1 as u32,
+            plane: self.plan.input.0.positions().next_multiple_of(4) as u32,
+            image: image as u32,
+            grey: Letterbox::GREY,
+        };
+        self.gpu.queue.write_buffer(&self.geometry, (BLOCK * image) as u64, bytemuck::bytes_of(&geometry));
+        letterbox
+    }
+
+    /// Brings pictures into their slots, which grow with them.
+    fn upload(&mut self, pictures: &[Picture]) -> Result<Vec<Letterbox>, EngineError> {
+        if (self.geometry.size() as usize) < BLOCK * pictures.len() {
+            let bytes = (BLOCK * pictures.len()) as u64;
+            self.geometry = self.gpu.buffer("geometry", bytes, Usage::UNIFORM | Usage::COPY_DST)?;
+            self.slots.clear();
+        }
+        let mut letterboxes = Vec::with_capacity(pictures.len());
+        for (image, picture) in pictures.iter().enumerate() {
+            let bytes = (picture.bytes.len() as u64).next_multiple_of(4);
+            if self.slots.get(image).is_none_or(|slot| slot.buffer.size() < bytes) {
+                let buffer = self.gpu.buffer("the picture", bytes, Usage::STORAGE | Usage::COPY_DST)?;
+                let group = self.gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
+                    label: Some("picture"),
+                    layout: &self.gpu.layouts.picture,
+                    entries: &entries(&[block(&self.geometry, size_of::<Geometry>()), buffer.as_entire_binding()]),
+                });
+                self.slots.truncate(image.max(self.slots.len().min(image + 1)));
+                let slot = Slot { buffer, group };
+                if image < self.slots.len() {
+                    self.slots[image] = slot;
+                } else {
+                    self.slots.push(slot);
+                }
+            }
+            // Copies are of whole words.
+            let whole = picture.bytes.len() / 4 * 4;
+            let buffer = &self.slots[image].buffer;
+            self.gpu.queue.write_buffer(buffer, 0, &picture.bytes[..whole]);
+            let mut last = [0; 4];
+            let rest = &picture.bytes[whole..];
+            if !rest.is_empty() {
+                last[..rest.len()].copy_from_slice(rest);
+                self.gpu.queue.write_buffer(buffer, whole as u64, &last);
+            }
+            letterboxes.push(self.write_geometry(image, picture.size));
+        }
+        Ok(letterboxes)
+    }
+
+    fn record_letterbox(&self, encoder: &mut wgpu::CommandEncoder, pictures: &[Picture]) {
+        for (image, (picture, slot)) in pictures.iter().zip(&self.slots).enumerate() {
+            let format = match picture.format {
+                PixelFormat::Rgb => 0,
+                PixelFormat::Rgba => 1,
+                PixelFormat::Nv12 => 2,
+                PixelFormat::Yuyv => 3,
+            };
+            let pipeline = self.gpu.pipeline(super::shaders::Kernel::Letterbox, &vec![("FORMAT", format)]);
+            self.letterbox_pass(encoder, &pipeline, &slot.group, image);
+        }
+    }
+
+    fn letterbox_pass(
+        &self,
+        encoder: &mut wgpu::CommandEncoder,
+        pipeline: &wgpu::ComputePipeline,
+        group: &wgpu::BindGroup,
+        image: usize,
+    ) {
+        let last = 2 * self.plan.steps.len() as u32;
+        let writes = self.timer.as_ref().filter(|_| image == 0).map(|timer| wgpu::ComputePassTimestampWrites {
+            query_set: &timer.queries,
+            beginning_of_pass_write_index: Some(last),
+            end_of_pass_write_index: Some(last + 1),
+        });
+        let descriptor = wgpu::ComputePassDescriptor { label: Some("letterbox"), timestamp_writes: writes };
+        let mut pass = encoder.begin_compute_pass(&descriptor);
+        let (width, height) = self.network_size();
+        pass.set_pipeline(pipeline);
+        pass.set_bind_group(0, &self.network, &[0]);
+        pass.set_bind_group(1, group, &[(BLOCK * image) as u32]);
+        pass.dispatch_workgroups(width.div_ceil(8), height.div_ceil(8), 1);
+    }
+
+    /// Options and room for the results.
+    fn prepare_results(&mut self, wanted: &PostprocessOptions) -> Result<(), EngineError> {
+        let per_cell = if wanted.multi_label { self.plan.classes } else { 1 };
+        let capacity = self.plan.cells * per_cell;
+        let mut allowed = [0u32; MOST_CLASSES / 32];
+        for class in 0..self.plan.classes {
+            if wanted.classes.as_ref().is_none_or(|only| only.contains(&class)) {
+                allowed[class / 32] |= 1 << (class % 32);
+            }
+        }
+        let options = Options {
+            confidence: wanted.confidence,
+            iou: wanted.iou,
+            max_detections: wanted.max_detections.min(capacity) as u32,
+            agnostic: u32::from(wanted.agnostic),
+            multi_label: u32::from(wanted.multi_label),
+            capacity: capacity as u32,
+            reserved: [0; 2],
+            allowed,
+        };
+        let fits = |found: &Found| {
+            (found.options.max_detections, found.options.capacity) == (options.max_detections, options.capacity)
+        };
+        match &mut self.found {
+            Some(found) if found.options == options => {}
+            Some(found) if fits(found) => {
+                found.options = options;
+                self.gpu.queue.write_buffer(&found.options_buffer, 0, bytemuck::bytes_of(&options));
+            }
+            _ => self.found = Some(Found::new(&self.gpu, self.images, options)?),
+        }
+        Ok(())
+    }
+
+    fn finish(
+        &mut self,
+        mut encoder: wgpu::CommandEncoder,
+        letterboxes: &[Letterbox],
+    ) -> Result<Vec<(Letterbox, Vec<Detection>)>, EngineError> {
+        let Some(found) = &self.found else { return Ok(Vec::new()) };
+        let images = letterboxes.len();
+        encoder.clear_buffer(&found.counts, 0, None);
+        self.record(&mut encoder, 0..self.plan.steps.len(), images);
+        let rows = found.options.max_detections as usize + 1;
+        let bytes = (images * rows * size_of::<Candidate>()) as u64;
+        encoder.copy_buffer_to_buffer(&found.detections, 0, &found.readback, 0, bytes);
+        if let Some(timer) = &self.timer {
+            encoder.resolve_query_set(&timer.queries, 0..timer.count, &timer.resolved, 0);
+            encoder.copy_buffer_to_buffer(&timer.resolved, 0, &timer.readback, 0, 8 * u64::from(timer.count));
+        }
+        self.gpu.queue.submit([encoder.finish()]);
+        let view = self.wait_for(&found.readback, bytes)?;
+        let candidates: &[Candidate] = bytemuck::cast_slice(&view);
+        let read = |(letterbox, rows): (&Letterbox, &[Candidate])| {
+            let count = (rows[0].class as usize).min(rows.len() - 1);
+            let detection = |row: &Candidate| {
+                let [x1, y1, x2, y2] = row.corners;
+                let bbox = crate::geometry::BBox { x1, y1, x2, y2 };
+                Detection { class: row.class as usize, confidence: row.confidence, bbox }
+            };
+            (*letterbox, rows[1..=count].iter().map(detection).collect())
+        };
+        let result = letterboxes.iter().zip(candidates.chunks_exact(rows)).map(read).collect();
+        drop(view);
+        found.readback.unmap();
+        Ok(result)
+    }
+
+    /// Times every dispatch from now on.
+    ///
+    /// # Errors
+    /// [`EngineError::Unavailable`] where the adapter has no timestamps.
+    pub(super) fn start_profile(&mut self) -> Result<(), EngineError> {
+        if !self.gpu.has_timestamps() {
+            return Err(EngineError::Device { reason: format!("{} has no timestamps", self.gpu.name()) });
+        }
+        let count = 2 * (self.plan.steps.len() as u32 + 1);
+        let bytes = 8 * u64::from(count);
+        self.timer = Some(Timer {
+            queries: self.gpu.device.create_query_set(&wgpu::QuerySetDescriptor {
+                label: None,
+                ty: wgpu::QueryType::Timestamp,
+                count,
+            }),
+            resolved: self.gpu.buffer("times", bytes, Usage::QUERY_RESOLVE | Usage::COPY_SRC)?,
+            readback: self.gpu.buffer("times", bytes, Usage::MAP_READ | Usage::COPY_DST)?,
+            count,
+        });
+        Ok(())
+    }
+
+    /// Times of the last frame's dispatches, in order.
+    pub(super) fn profile(&self) -> Result<Vec<DispatchTime>, EngineError> {
+        let Some(timer) = &self.timer else { return Ok(Vec::new()) };
+        let view = self.wait_for(&timer.readback, 8 * u64::from(timer.count))?;
+        let ticks: Vec<u64> = bytemuck::cast_slice(&view).to_vec();
+        drop(view);
+        timer.readback.unmap();
+        let period = f64::from(self.gpu.queue.get_timestamp_period());
+        let steps = self.plan.steps.len();
+        let first = ticks[2 * steps];
+        let since = |from: u64, to: u64| Duration::from_nanos((to.saturating_sub(from) as f64 * period) as u64);
+        let name = |index: usize| match self.plan.steps.get(index) {
+            Some(step) => format!("{}: {}", step.kernel.name(), step.names.join(" + ")),
+            None => "letterbox".to_owned(),
+        };
+        let time = |index: usize| DispatchTime {
+            name: name(index),
+            start: since(first, ticks[2 * index]),
+            duration: since(ticks[2 * index], ticks[2 * index + 1]),
+        };
+        Ok(std::iter::once(steps).chain(0..steps).map(time).collect())
+    }
+}
+
+impl Found {
+    fn new(gpu: &Gpu, images: usize, options: Options) -> Result<Self, EngineError> {
+        let candidate = size_of::<Candidate>() as u64;
+        let results = images as u64 * u64::from(options.max_detections + 1) * candidate;
+        let candidates = images as u64 * u64::from(options.capacity) * candidate;
+        let options_buffer = gpu.buffer("options", bytes_of(&[options]), Usage::UNIFORM | Usage::COPY_DST)?;
+        let counts = gpu.buffer("counts", 4 * images as u64, Usage::STORAGE | Usage::COPY_DST)?;
+        let candidates = gpu.buffer("the candidates", candidates, Usage::STORAGE)?;
+        let detections = gpu.buffer("the detections", results, Usage::STORAGE | Usage::COPY_SRC)?;
+        let readback = gpu.buffer("the detections", results, Usage::MAP_READ | Usage::COPY_DST)?;
+        let group = gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
+            label: Some("detections"),
+            layout: &gpu.layouts.detections,
+            entries: &entries(&[
+                options_buffer.as_entire_binding(),
+                counts.as_entire_binding(),
+                candidates.as_entire_binding(),
+                detections.as_entire_binding(),
+            ]),
+        });
+        gpu.queue.write_buffer(&options_buffer, 0, bytemuck::bytes_of(&options));
+        Ok(Self { options, options_buffer, counts, detections, readback, group })
+    }
+}

@@ -1,0 +1,105 @@
+use naga::back;
+use naga::valid::{Capabilities, ValidationFlags, Validator};
+
+use super::plan::{Job, Plan};
+use super::shaders::Kernel;
+use crate::model::Model;
+
+/// Values of the `override` constants that some pipeline uses, all combinations that matter.
+fn variants(kernel: Kernel) -> Vec<Vec<(&'static str, f64)>> {
+    let windows = [(3.0, 1.0), (3.0, 2.0), (5.0, 1.0), (5.0, 2.0)];
+    match kernel {
+        Kernel::Convolution | Kernel::Depthwise | Kernel::Separable => {
+            windows.map(|(kernel, stride)| vec![("KERNEL", kernel), ("STRIDE", stride)]).to_vec()
+        }
+        Kernel::Pointwise => vec![vec![("GATED", 0.0)], vec![("GATED", 1.0)]],
+        Kernel::AttentionState | Kernel::AttentionQuery => {
+            [0.0, 1.0, 2.0].map(|similarity| vec![("SIMILARITY", similarity), ("HEAD", 16.0)]).to_vec()
+        }
+        Kernel::Softmax => vec![vec![("HEAD", 32.0)]],
+        Kernel::Letterbox => [0.0, 1.0, 2.0, 3.0].map(|format| vec![("FORMAT", format)]).to_vec(),
+        _ => vec![Vec::new()],
+    }
+}
+
+/// No GPU takes part: the same checks and translations that drivers would ask for.
+#[test]
+fn shaders_are_valid_and_translate_to_every_language() {
+    for &kernel in Kernel::ALL {
+        let source = kernel.source();
+        let name = kernel.name();
+        let module = naga::front::wgsl::parse_str(&source)
+            .unwrap_or_else(|error| panic!("{name}: {}", error.emit_to_string(&source)));
+        // No capability beyond WebGPU's core.
+        let info = Validator::new(ValidationFlags::all(), Capabilities::empty())
+            .validate(&module)
+            .unwrap_or_else(|error| panic!("{name}: {}", error.emit_to_string(&source)));
+        assert!(module.entry_points.iter().any(|entry| entry.name == name), "{name} has no entry point of its name");
+        for constants in variants(kernel) {
+            let constants = constants.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+            let entry = Some((naga::ShaderStage::Compute, name));
+            let (module, info) = back::pipeline_constants::process_overrides(&module, &info, entry, &constants)
+                .unwrap_or_else(|error| panic!("{name}: {error:?}"));
+            translate(name, &module, &info);
+        }
+    }
+}
+
+fn translate(name: &str, module: &naga::Module, info: &naga::valid::ModuleInfo) {
+    let stage = naga::ShaderStage::Compute;
+    let options = back::spv::PipelineOptions { entry_point: name.into(), shader_stage: stage };
+    back::spv::write_vec(module, info, &back::spv::Options::default(), Some(&options))
+        .unwrap_or_else(|error| panic!("{name} as SPIR-V: {error:?}"));
+
+    let pipeline = back::msl::PipelineOptions { entry_point: Some((stage, name.into())), ..Default::default() };
+    let options = back::msl::Options { fake_missing_bindings: true, ..Default::default() };
+    back::msl::write_string(module, info, &options, &pipeline)
+        .unwrap_or_else(|error| panic!("{name} as Metal: {error:?}"));
+
+    let options = back::hlsl::Options { fake_missing_bindings: true, ..Default::default() };
+    let pipeline = back::hlsl::PipelineOptions { entry_point: Some((stage, name.into())), ..Default::default() };
+    let mut text = String::new();
+    back::hlsl::Writer::new(&mut text, &options, &pipeline)
+        .write(module, info, None)
+        .unwrap_or_else(|error| panic!("{name} as HLSL: {error:?}"));
+
+    let options = back::glsl::Options {
+        version: back::glsl::Version::Embedded { version: 310, is_webgl: false },
+        ..Default::default()
+    };
+    let pipeline = back::glsl::PipelineOptions { shader_stage: stage, entry_point: name.into(), multiview: None };
+    let mut text = String::new();
+    let policies = naga::proc::BoundsCheckPolicies::default();
+    back::glsl::Writer::new(&mut text, module, info, &options, &pipeline, policies)
+        .and_then(|mut writer| writer.write())
+        .unwrap_or_else(|error| panic!("{name} as GLSL ES: {error:?}"));
+}
+
+#[test]
+fn jobs_have_the_layout_of_the_shaders() {
+    let source = Kernel::Pointwise.source();
+    let module = naga::front::wgsl::parse_str(&source).unwrap();
+    let (_, job) = module.types.iter().find(|(_, ty)| ty.name.as_deref() == Some("Job")).unwrap();
+    let naga::TypeInner::Struct { members, span } = &job.inner else { panic!("Job is no struct") };
+    assert_eq!(*span as usize, size_of::<Job>());
+    let offset = |name: &str| members.iter().find(|m| m.name.as_deref() == Some(name)).map(|m| m.offset as usize);
+    assert_eq!(offset("out_channels"), Some(std::mem::offset_of!(Job, out_channels)));
+    assert_eq!(offset("window_residual"), Some(std::mem::offset_of!(Job, window_residual)));
+    assert_eq!(offset("stride"), Some(std::mem::offset_of!(Job, stride)));
+}
+
+#[test]
+fn a_frame_of_n_takes_few_dispatches() {
+    for (name, most) in [("n", 60), ("s", 60)] {
+        let model = Model::load(name).unwrap();
+        let plan = Plan::new(&model.graph(320, 320).unwrap());
+        // And the letterbox.
+        let dispatches = plan.steps.len() + 1;
+        assert!(dispatches <= most, "{name}: {dispatches} dispatches");
+        let graph = model.graph(320, 320).unwrap();
+        let all: usize = graph.nodes.iter().filter(|node| !node.op.is_view()).map(|node| node.shape.values()).sum();
+        assert!(plan.image_stride < all / 3, "{name}: feature maps do not share memory");
+        let arithmetic: u64 = plan.steps.iter().map(|step| step.multiply_adds).sum();
+        assert_eq!(arithmetic, graph.multiply_adds(), "{name}: something is computed twice or not at all");
+    }
+}
