@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 use image::RgbImage;
 use ndarray::{Array4, Axis, s};
 
+use crate::engine::gpu::{GpuEngine, Picture, PixelFormat};
 use crate::engine::ort::{ForeignDetector, OnnxSession};
 use crate::engine::{self, Engine, EngineError, EngineKind};
 use crate::geometry::Letterbox;
 use crate::model::config::{HeadConfig, STRIDES};
-use crate::model::{Model, ModelError};
+use crate::model::{Graph, Model, ModelError};
 use crate::postprocess::{Detection, PostprocessOptions, decode, suppress};
 use crate::preprocess::Preprocessor;
 
@@ -62,8 +63,19 @@ pub struct StageTimes {
 enum Network {
     /// One of our networks on an engine.
     Own { engine: Box<dyn Engine>, head: HeadConfig },
+    /// One of our networks on a GPU, letterbox and suppression included.
+    Gpu(Box<OnGpu>),
     /// Somebody's ONNX file.
     Foreign(Box<ForeignDetector>),
+}
+
+/// A GPU can be lost: what is needed to begin again.
+struct OnGpu {
+    engine: GpuEngine,
+    model: Model,
+    options: DetectorOptions,
+    /// Whether the device was already made anew after a failure.
+    rebuilt: bool,
 }
 
 /// Finds objects in pictures.
@@ -100,9 +112,28 @@ impl Detector {
     /// [`DetectError::Engine`] where the engine is not available or the size does not suit the model.
     pub fn new(model: &Model, options: &DetectorOptions) -> Result<Self, DetectError> {
         let (width, height) = options.size.unwrap_or((model.config.input, model.config.input));
-        let engine = engine::create(options.engine, model, width, height, options.threads)?;
+        let gpu = match options.engine {
+            EngineKind::Gpu => Some(GpuEngine::new(&graph_for(model, options)?, &model.weights)?),
+            // A machine without one is no reason to say anything.
+            EngineKind::Auto => GpuEngine::new(&graph_for(model, options)?, &model.weights)
+                .inspect_err(|error| log::debug!("{error}"))
+                .ok(),
+            _ => None,
+        };
+        let network = match gpu {
+            Some(engine) => Network::Gpu(Box::new(OnGpu {
+                engine,
+                model: model.clone(),
+                options: options.clone(),
+                rebuilt: false,
+            })),
+            None => {
+                let engine = engine::create(options.engine, model, width, height, options.threads)?;
+                Network::Own { engine, head: model.config.head }
+            }
+        };
         Ok(Self {
-            network: Network::Own { engine, head: model.config.head },
+            network,
             classes: model.config.classes.clone(),
             options: options.postprocess.clone(),
             preprocessor: Preprocessor::default(),
@@ -146,7 +177,16 @@ impl Detector {
         if pictures.is_empty() {
             return Ok(Vec::new());
         }
+        if let Network::Gpu(gpu) = &mut self.network {
+            match gpu.detect(pictures, &self.options) {
+                Ok(found) => return Ok(found),
+                Err(error) if gpu.engine.gpu().is_lost() => self.replace_gpu(&error)?,
+                Err(error) => return Err(error.into()),
+            }
+            return self.detect_batch(pictures);
+        }
         let (engine, head) = match &mut self.network {
+            Network::Gpu(_) => return Ok(Vec::new()),
             Network::Own { engine, head } => (engine, *head),
             Network::Foreign(foreign) => {
                 return pictures.iter().map(|picture| detect_foreign(foreign, picture, &self.options)).collect();
@@ -177,6 +217,37 @@ impl Detector {
         Ok(results.collect())
     }
 
+    /// After a failure of the device: a new one, once; then the CPU.
+    fn replace_gpu(&mut self, error: &EngineError) -> Result<(), DetectError> {
+        let Network::Gpu(lost) = &mut self.network else { return Ok(()) };
+        if !std::mem::replace(&mut lost.rebuilt, true) {
+            let again = graph_for(&lost.model, &lost.options)
+                .map_err(EngineError::from)
+                .and_then(|graph| GpuEngine::new(&graph, &lost.model.weights));
+            match again {
+                Ok(engine) => {
+                    log::warn!("{error}; going on with a new device");
+                    lost.engine = engine;
+                    return Ok(());
+                }
+                Err(again) => log::debug!("{again}"),
+            }
+        }
+        log::warn!("{error}; going on with the CPU engine");
+        let options = DetectorOptions { engine: EngineKind::Cpu, ..lost.options.clone() };
+        let cpu = Self::new(&lost.model.clone(), &DetectorOptions { postprocess: self.options.clone(), ..options })?;
+        *self = cpu;
+        Ok(())
+    }
+
+    /// The GPU engine, where it is the one that runs.
+    pub fn gpu_engine(&mut self) -> Option<&mut GpuEngine> {
+        match &mut self.network {
+            Network::Gpu(gpu) => Some(&mut gpu.engine),
+            _ => None,
+        }
+    }
+
     /// Reports only these classes from now on; `None` for all.
     pub fn restrict_classes(&mut self, classes: Option<Vec<usize>>) {
         self.options.classes = classes;
@@ -196,8 +267,36 @@ impl Detector {
     pub fn description(&self) -> String {
         match &self.network {
             Network::Own { engine, .. } => engine.description(),
+            Network::Gpu(gpu) => gpu.engine.description(),
             Network::Foreign(foreign) => foreign.description(),
         }
+    }
+}
+
+fn graph_for(model: &Model, options: &DetectorOptions) -> Result<Graph, ModelError> {
+    let (width, height) = options.size.unwrap_or((model.config.input, model.config.input));
+    model.graph(width, height)
+}
+
+impl OnGpu {
+    fn detect(
+        &mut self,
+        pictures: &[&RgbImage],
+        options: &PostprocessOptions,
+    ) -> Result<Vec<(Vec<Detection>, StageTimes)>, EngineError> {
+        let start = Instant::now();
+        let views: Vec<Picture> = pictures
+            .iter()
+            .map(|picture| Picture { size: picture.dimensions(), format: PixelFormat::Rgb, bytes: picture.as_raw() })
+            .collect();
+        let found = self.engine.detect(&views, options)?;
+        // One submission does it all: its time is not divided.
+        let times = StageTimes { inference: start.elapsed() / pictures.len() as u32, ..StageTimes::default() };
+        let finish = |(letterbox, mut detections): (Letterbox, Vec<Detection>)| {
+            into_picture(&mut detections, &letterbox);
+            (detections, times)
+        };
+        Ok(found.into_iter().map(finish).collect())
     }
 }
 

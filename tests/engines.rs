@@ -188,7 +188,7 @@ fn every_operation_agrees_with_the_reference() {
         assert_engines_agree(&graph, &weights, &pictures, 2e-5);
         Ok(())
     })
-    .budget_ms(8_000);
+    .budget_ms(15_000);
     for operation in
         ["conv", "depthwise", "max", "exact", "softmax", "gate", "add", "upsample", "slice", "concat", "shuffle"]
     {

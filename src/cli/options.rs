@@ -59,6 +59,13 @@ pub(super) fn is_onnx(model: &str) -> bool {
     model.to_ascii_lowercase().ends_with(".onnx")
 }
 
+/// Chooses the GPU by a part of its name.
+pub(super) fn choose_adapter(name: Option<&str>) {
+    if name.is_some() {
+        yolo_lat::engine::gpu::prefer_adapter(name);
+    }
+}
+
 /// Loads ONNX Runtime from where the user says. What is wrong with it is told when an engine needs it.
 pub(super) fn load_library(path: Option<&std::path::Path>) {
     if let Some(path) = path

@@ -47,8 +47,8 @@ fn instance() -> wgpu::Instance {
     wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle_from_env())
 }
 
-fn all_adapters() -> Vec<wgpu::Adapter> {
-    pollster::block_on(instance().enumerate_adapters(wgpu::Backends::all()))
+fn all_adapters(backends: wgpu::Backends) -> Vec<wgpu::Adapter> {
+    pollster::block_on(instance().enumerate_adapters(backends))
 }
 
 fn is_hardware(info: &wgpu::AdapterInfo) -> bool {
@@ -81,7 +81,7 @@ pub fn adapters() -> Vec<AdapterReport> {
             limits,
         }
     };
-    all_adapters().into_iter().map(report).collect()
+    all_adapters(wgpu::Backends::all()).into_iter().map(report).collect()
 }
 
 /// Discrete before integrated before virtual; Vulkan, Metal and DirectX before OpenGL.
@@ -104,7 +104,9 @@ fn describe(info: &wgpu::AdapterInfo) -> String {
 }
 
 fn choose(name: Option<&str>) -> Result<wgpu::Adapter, EngineError> {
-    let mut all = all_adapters();
+    // OpenGL is asked only for what is named: looking for it is slow, and its libraries talk on standard error.
+    let backends = if name.is_some() { wgpu::Backends::all() } else { wgpu::Backends::PRIMARY };
+    let mut all = all_adapters(backends);
     all.sort_by_key(|adapter| rank(&adapter.get_info()));
     let names: Vec<String> = all.iter().map(|adapter| describe(&adapter.get_info())).collect();
     let found = match name {
@@ -248,6 +250,11 @@ impl Gpu {
     /// Buffers and pipelines made so far: constant once everything is warm.
     pub fn created(&self) -> usize {
         self.created.load(Ordering::Relaxed)
+    }
+
+    /// Whether the device failed: it then gives nothing but errors.
+    pub fn is_lost(&self) -> bool {
+        self.trouble().is_some()
     }
 
     /// What went wrong, if anything did; the device is then given up.
