@@ -121,12 +121,9 @@ impl Detector {
             _ => None,
         };
         let network = match gpu {
-            Some(engine) => Network::Gpu(Box::new(OnGpu {
-                engine,
-                model: model.clone(),
-                options: options.clone(),
-                rebuilt: false,
-            })),
+            Some(engine) => {
+                Network::Gpu(Box::new(OnGpu { engine, model: model.clone(), options: options.clone(), rebuilt: false }))
+            }
             None => {
                 let engine = engine::create(options.engine, model, width, height, options.threads)?;
                 Network::Own { engine, head: model.config.head }

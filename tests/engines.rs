@@ -19,7 +19,8 @@ use yolo_lat::model::{Graph, Model, ModelConfig, Tensor, Weights, graph_of};
 /// GPU's where there is an adapter, if only a software one.
 fn engines(graph: &Graph, weights: &Weights) -> Vec<Box<dyn Engine>> {
     let sets = InstructionSet::available().into_iter();
-    let mut engines: Vec<Box<dyn Engine>> = sets.flat_map(|set| [1, 3].map(|threads| (set, threads)))
+    let mut engines: Vec<Box<dyn Engine>> = sets
+        .flat_map(|set| [1, 3].map(|threads| (set, threads)))
         .map(|(set, threads)| -> Box<dyn Engine> {
             Box::new(CpuEngine::with_instruction_set(graph, weights, threads, set).unwrap())
         })

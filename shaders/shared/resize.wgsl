@@ -1,5 +1,5 @@
 // Antialiased bilinear resize into the letterbox: each output pixel is the mean of the input pixels under a triangle
-// as wide as two output pixels, rows first, then columns, rounded to whole steps after each as the CPU does.
+// as wide as two output pixels, columns first, then rows, rounded to whole steps after each as the CPU does.
 // The importer gives `pixel`: RGB in 0..255.
 
 struct Geometry {
@@ -54,16 +54,16 @@ fn resized(at: vec2<u32>) -> vec3<f32> {
     let column_factor = 1.0 / total(columns);
     let row_factor = 1.0 / total(rows);
     var sum = vec3(0.0);
-    for (var y = rows.first; y < rows.end; y++) {
-        let weight = triangle(rows, y) * row_factor;
+    for (var x = columns.first; x < columns.end; x++) {
+        let weight = triangle(columns, x) * column_factor;
         if weight == 0.0 {
             continue;
         }
-        var row = vec3(0.0);
-        for (var x = columns.first; x < columns.end; x++) {
-            row += triangle(columns, x) * pixel(x, y);
+        var column = vec3(0.0);
+        for (var y = rows.first; y < rows.end; y++) {
+            column += triangle(rows, y) * pixel(x, y);
         }
-        sum += weight * round_half_up(row * column_factor);
+        sum += weight * round_half_up(column * row_factor);
     }
     return round_half_up(sum);
 }

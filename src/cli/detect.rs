@@ -26,7 +26,7 @@ use yolo_lat::{Detection, Detector, DetectorOptions, Frame};
 
 use super::inputs::{Input, InputOptions, Inputs};
 use super::journal::{Journal, JournalReader};
-use super::options::{EngineArguments, find_classes, is_onnx, load_library, parse_share};
+use super::options::{EngineArguments, find_classes, is_onnx, parse_share};
 use super::sinks::{Format, Outputs};
 use super::{INTERRUPTED, SOME_FAILED, report};
 
@@ -119,7 +119,7 @@ pub(super) fn run(arguments: DetectArguments) -> anyhow::Result<ExitCode> {
         quiet: arguments.quiet,
     };
     outputs.validate()?;
-    load_library(arguments.engine.ort_lib.as_deref());
+    arguments.engine.devices.apply();
     let name = &arguments.engine.model;
     let model = if is_onnx(name) { None } else { Some(Model::load(name)?) };
     let mut options = DetectorOptions {

@@ -16,7 +16,7 @@ use yolo_lat::postprocess::PostprocessOptions;
 use yolo_lat::source::{Prefetch, open_image};
 use yolo_lat::{Detection, Detector, DetectorOptions};
 
-use super::options::{EngineArguments, is_onnx, load_library, parse_share};
+use super::options::{EngineArguments, is_onnx, parse_share};
 use super::{INTERRUPTED, SOME_FAILED, report};
 
 #[derive(Args, Debug)]
@@ -113,7 +113,7 @@ pub(super) fn run(arguments: EvalArguments) -> anyhow::Result<ExitCode> {
 
 /// Runs the model on all photographs; `None` when interrupted. Classes are matched by name.
 fn detect_all(arguments: &EvalArguments, dataset: &Dataset) -> anyhow::Result<Option<Measured>> {
-    load_library(arguments.engine.ort_lib.as_deref());
+    arguments.engine.devices.apply();
     let options = DetectorOptions {
         engine: arguments.engine.engine.into(),
         size: arguments.engine.size,

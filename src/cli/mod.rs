@@ -2,6 +2,7 @@
 
 mod bench;
 mod detect;
+mod devices;
 mod documents;
 mod eval;
 mod export;
@@ -50,6 +51,8 @@ enum Command {
     Eval(Box<eval::EvalArguments>),
     /// Describe a model: layers, shapes, parameters, multiply-adds
     Info(info::InfoArguments),
+    /// List the GPUs of this machine, their limits and features
+    Devices(devices::DevicesArguments),
     /// Compare all engines of this machine with the reference
     Parity(parity::ParityArguments),
     /// Write a model as ONNX
@@ -78,6 +81,7 @@ impl Arguments {
             Command::Detect(arguments) => detect::run(*arguments),
             Command::Eval(arguments) => eval::run(*arguments),
             Command::Info(arguments) => info::run(&arguments),
+            Command::Devices(arguments) => devices::run(&arguments),
             Command::Parity(arguments) => parity::run(&arguments),
             Command::Export(arguments) => export::run(&arguments),
             Command::Bench(arguments) => bench::run(&arguments),

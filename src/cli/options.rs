@@ -11,7 +11,7 @@ pub(super) enum EngineName {
     Auto,
     /// Our own CPU engine
     Cpu,
-    /// Compute shaders (not built yet)
+    /// Compute shaders on a GPU
     Gpu,
     /// ONNX Runtime, if it is installed
     Ort,
@@ -40,9 +40,8 @@ pub(super) struct EngineArguments {
     /// What computes the network
     #[arg(long, value_enum, default_value = "auto")]
     pub(super) engine: EngineName,
-    /// The shared library of ONNX Runtime; default: ORT_DYLIB_PATH, Python's onnxruntime, the system's folders
-    #[arg(long, value_name = "FILE")]
-    pub(super) ort_lib: Option<std::path::PathBuf>,
+    #[command(flatten)]
+    pub(super) devices: DeviceArguments,
     /// Input size in pixels, multiples of 32: 320 or 416x320 (width x height); default: the model's
     #[arg(long, value_name = "PIXELS", value_parser = parse_size)]
     pub(super) size: Option<(usize, usize)>,
@@ -59,19 +58,28 @@ pub(super) fn is_onnx(model: &str) -> bool {
     model.to_ascii_lowercase().ends_with(".onnx")
 }
 
-/// Chooses the GPU by a part of its name.
-pub(super) fn choose_adapter(name: Option<&str>) {
-    if name.is_some() {
-        yolo_lat::engine::gpu::prefer_adapter(name);
-    }
+/// Which devices and libraries engines use.
+#[derive(Args, Clone, Debug)]
+pub(super) struct DeviceArguments {
+    /// The shared library of ONNX Runtime; default: ORT_DYLIB_PATH, Python's onnxruntime, the system's folders
+    #[arg(long, value_name = "FILE")]
+    ort_lib: Option<std::path::PathBuf>,
+    /// The GPU by a part of its name, software ones too (`yolo-lat devices` lists them); default: the best hardware
+    #[arg(long, value_name = "NAME")]
+    adapter: Option<String>,
 }
 
-/// Loads ONNX Runtime from where the user says. What is wrong with it is told when an engine needs it.
-pub(super) fn load_library(path: Option<&std::path::Path>) {
-    if let Some(path) = path
-        && let Err(error) = yolo_lat::engine::ort::load(Some(path))
-    {
-        super::report(&format!("yolo-lat: --ort-lib: {error}"));
+impl DeviceArguments {
+    /// To be called before the first engine is made. What is wrong with a library is told when an engine needs it.
+    pub(super) fn apply(&self) {
+        if self.adapter.is_some() {
+            yolo_lat::engine::gpu::prefer_adapter(self.adapter.as_deref());
+        }
+        if let Some(path) = &self.ort_lib
+            && let Err(error) = yolo_lat::engine::ort::load(Some(path))
+        {
+            super::report(&format!("yolo-lat: --ort-lib: {error}"));
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use yolo_lat::source::open_image;
 use yolo_lat::{DetectError, Detection, Detector, DetectorOptions};
 
 use super::SOME_FAILED;
-use super::options::{load_library, parse_size};
+use super::options::{DeviceArguments, parse_size};
 
 /// Largest differences of boxes in pixels and of confidences at which detections are still the same.
 const BOX: f32 = 0.5;
@@ -36,9 +36,8 @@ pub(super) struct ParityArguments {
     /// Largest difference of a logit
     #[arg(long, default_value_t = 2e-3, value_name = "DIFFERENCE")]
     tolerance: f32,
-    /// The shared library of ONNX Runtime
-    #[arg(long, value_name = "FILE")]
-    ort_lib: Option<PathBuf>,
+    #[command(flatten)]
+    devices: DeviceArguments,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -58,7 +57,7 @@ struct Compared {
 }
 
 pub(super) fn run(arguments: &ParityArguments) -> anyhow::Result<ExitCode> {
-    load_library(arguments.ort_lib.as_deref());
+    arguments.devices.apply();
     let model = Model::load(&arguments.model)?;
     let pictures = if arguments.images.is_empty() {
         generated()

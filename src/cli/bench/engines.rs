@@ -1,7 +1,7 @@
 //! `yolo-lat bench` without a subcommand: engines x models x sizes x threads x batches.
 
 use std::fmt::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
@@ -15,7 +15,7 @@ use yolo_lat::model::Model;
 use yolo_lat::onnx::count_parameters;
 
 use super::{Times, machine, take_turns};
-use crate::cli::options::{EngineName, is_onnx, load_library, parse_size};
+use crate::cli::options::{DeviceArguments, EngineName, is_onnx, parse_size};
 use crate::cli::report;
 
 #[derive(Args, Debug)]
@@ -38,9 +38,8 @@ pub(super) struct EnginesArguments {
     /// Seconds for all that is compared in one size, thread count and batch
     #[arg(long, default_value_t = 5.0, value_name = "SECONDS")]
     seconds: f64,
-    /// The shared library of ONNX Runtime
-    #[arg(long, value_name = "FILE")]
-    ort_lib: Option<PathBuf>,
+    #[command(flatten)]
+    devices: DeviceArguments,
     /// Print one JSON object
     #[arg(long, conflicts_with = "markdown")]
     json: bool,
@@ -68,7 +67,7 @@ struct Row {
 }
 
 pub(super) fn run(arguments: &EnginesArguments) -> anyhow::Result<ExitCode> {
-    load_library(arguments.ort_lib.as_deref());
+    arguments.devices.apply();
     let mut rows: Vec<Row> = Vec::new();
     for &threads in &arguments.threads {
         for &batch in &arguments.batch {

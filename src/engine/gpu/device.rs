@@ -114,9 +114,7 @@ fn choose(name: Option<&str>) -> Result<wgpu::Adapter, EngineError> {
             let info = adapter.get_info();
             format!("{} {} {}", describe(&info), info.driver, info.driver_info).to_lowercase().contains(name)
         }),
-        None => {
-            all.into_iter().find(|adapter| is_hardware(&adapter.get_info()) && is_suitable(&adapter.limits()))
-        }
+        None => all.into_iter().find(|adapter| is_hardware(&adapter.get_info()) && is_suitable(&adapter.limits())),
     };
     let there = if names.is_empty() { "none at all".to_owned() } else { names.join(", ") };
     match (found, name) {
@@ -155,7 +153,8 @@ pub(super) struct Layouts {
 
 impl Layouts {
     fn new(device: &wgpu::Device) -> Self {
-        let buffer = |ty, dynamic| wgpu::BindingType::Buffer { ty, has_dynamic_offset: dynamic, min_binding_size: None };
+        let buffer =
+            |ty, dynamic| wgpu::BindingType::Buffer { ty, has_dynamic_offset: dynamic, min_binding_size: None };
         let read = buffer(wgpu::BufferBindingType::Storage { read_only: true }, false);
         let write = buffer(wgpu::BufferBindingType::Storage { read_only: false }, false);
         let uniform = |dynamic| buffer(wgpu::BufferBindingType::Uniform, dynamic);
@@ -288,7 +287,8 @@ impl Gpu {
         let most = most.min(limits.max_buffer_size);
         if bytes > most {
             let limit = if storage { "max_storage_buffer_binding_size" } else { "max_buffer_size" };
-            let reason = format!("{label} need {bytes} bytes, {limit} of {} is {most}; use a smaller size", self.name());
+            let reason =
+                format!("{label} need {bytes} bytes, {limit} of {} is {most}; use a smaller size", self.name());
             return Err(EngineError::Device { reason });
         }
         let scope = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);

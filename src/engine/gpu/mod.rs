@@ -16,8 +16,8 @@ use ndarray::{Array4, ArrayView4, s};
 
 pub use self::device::{AdapterReport, Gpu, adapters, prefer_adapter};
 use self::plan::{Plan, WIDEST_HEAD};
-use self::session::{MOST_CLASSES, Session};
 pub use self::session::{DispatchTime, Picture, PixelFormat};
+use self::session::{MOST_CLASSES, Session};
 use super::{Engine, EngineError, check_input};
 use crate::geometry::Letterbox;
 use crate::model::graph::{Op, Shape};

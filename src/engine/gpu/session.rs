@@ -162,7 +162,10 @@ fn bytes_of<T: bytemuck::NoUninit>(values: &[T]) -> u64 {
 }
 
 fn entries<'a>(buffers: &[wgpu::BindingResource<'a>]) -> Vec<wgpu::BindGroupEntry<'a>> {
-    (0u32..).zip(buffers).map(|(binding, resource)| wgpu::BindGroupEntry { binding, resource: resource.clone() }).collect()
+    (0u32..)
+        .zip(buffers)
+        .map(|(binding, resource)| wgpu::BindGroupEntry { binding, resource: resource.clone() })
+        .collect()
 }
 
 /// One block of a buffer that holds several.
@@ -339,20 +342,34 @@ impl Session {
                 self.gpu.queue.write_buffer(&self.arena, 4 * plane_at as u64, bytemuck::cast_slice(plane));
             }
         }
-        let outputs: Vec<_> = self.plan.outputs.iter().flat_map(|(shape, planes)| {
-            let size = shape.positions().next_multiple_of(4);
-            planes.iter().map(move |&plane| (plane as usize, size))
-        }).collect();
+        let mut encoder = self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        self.record(&mut encoder, 0..self.plan.network, pictures.len());
+        self.read_outputs(encoder, pictures.len())
+    }
+
+    /// Submits, and reads the outputs of each picture, values without padding.
+    fn read_outputs(
+        &mut self,
+        mut encoder: wgpu::CommandEncoder,
+        images: usize,
+    ) -> Result<Vec<Vec<Vec<f32>>>, EngineError> {
+        let outputs: Vec<_> = self
+            .plan
+            .outputs
+            .iter()
+            .flat_map(|(shape, planes)| {
+                let size = shape.positions().next_multiple_of(4);
+                planes.iter().map(move |&plane| (plane as usize, size))
+            })
+            .collect();
         let floats: usize = outputs.iter().map(|(_, size)| size).sum();
-        let bytes = 4 * (floats * pictures.len()) as u64;
+        let bytes = 4 * (floats * images) as u64;
         let readback = match self.readback.take() {
             Some(buffer) if buffer.size() >= bytes => buffer,
             _ => self.gpu.buffer("the logits", bytes, Usage::MAP_READ | Usage::COPY_DST)?,
         };
-        let mut encoder = self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        self.record(&mut encoder, 0..self.plan.network, pictures.len());
         let mut target = 0;
-        for image in 0..pictures.len() {
+        for image in 0..images {
             for &(plane, size) in &outputs {
                 let from = 4 * (image * self.plan.image_stride + plane) as u64;
                 encoder.copy_buffer_to_buffer(&self.arena, from, &readback, target, 4 * size as u64);
@@ -391,6 +408,16 @@ impl Session {
         let mut encoder = self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         self.record_letterbox(&mut encoder, pictures);
         self.finish(encoder, &letterboxes)
+    }
+
+    /// Only the letterbox: the planes of each picture, where the graph's outputs are its input.
+    #[cfg(test)]
+    pub(super) fn letterboxed(&mut self, pictures: &[Picture]) -> Result<Vec<Vec<Vec<f32>>>, EngineError> {
+        self.reserve(pictures.len())?;
+        self.upload(pictures)?;
+        let mut encoder = self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        self.record_letterbox(&mut encoder, pictures);
+        self.read_outputs(encoder, pictures.len())
     }
 
     /// The same with a texture of the same device, which is never copied to the CPU.

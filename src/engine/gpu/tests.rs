@@ -1,9 +1,67 @@
 use naga::back;
 use naga::valid::{Capabilities, ValidationFlags, Validator};
 
+use std::sync::Arc;
+
+use image::RgbImage;
+use ndarray::Array3;
+
 use super::plan::{Job, Plan};
+use super::session::Session;
 use super::shaders::Kernel;
-use crate::model::Model;
+use super::{Gpu, Picture, PixelFormat, prefer_adapter};
+use crate::model::config::HeadConfig;
+use crate::model::graph::{Node, Op, Scale, Shape};
+use crate::model::{Graph, Model};
+use crate::preprocess::Preprocessor;
+
+/// The best adapter, software ones last; says so if there is none.
+fn gpu() -> Option<Arc<Gpu>> {
+    let found = Gpu::shared().or_else(|_| {
+        prefer_adapter(Some("llvmpipe"));
+        Gpu::shared()
+    });
+    found.inspect_err(|error| eprintln!("skipped: {error}; `make test` installs Mesa's software adapter")).ok()
+}
+
+/// A session that has nothing but an input, which is its output.
+fn letterbox_session(gpu: Arc<Gpu>, width: usize, height: usize) -> Session {
+    let shape = Shape { channels: 3, height, width };
+    let input = Node { name: "input".into(), op: Op::Input, inputs: Vec::new(), shape };
+    // Decoding asks for the shape of an input; a view has one and moves nothing.
+    let all = Node { name: "all".into(), op: Op::Slice { start: 0, step: 1 }, inputs: vec![0], shape };
+    let nodes = vec![input, all];
+    let scales = vec![Scale { stride: 8, class: 1, boxes: 1 }];
+    let graph = Graph { name: "letterbox".into(), nodes, scales, head: HeadConfig { bins: 2, max_distance: 1.0 } };
+    Session::new(gpu, Plan::new(&graph), &[]).unwrap()
+}
+
+fn random_picture(width: u32, height: u32) -> RgbImage {
+    let mut seed = width * 31 + height;
+    RgbImage::from_fn(width, height, |x, y| {
+        seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        let noise = (seed >> 24) as u8 / 4;
+        image::Rgb([noise + (x % 190) as u8, noise + (y % 190) as u8, noise + ((x / 8 + y / 8) % 2 * 190) as u8])
+    })
+}
+
+#[test]
+fn letterbox_agrees_with_the_cpu_in_all_sizes() {
+    let Some(gpu) = gpu() else { return };
+    let mut session = letterbox_session(gpu, 96, 64);
+    for (width, height) in [(96, 64), (1, 1), (200, 150), (451, 300), (37, 500), (1, 300), (640, 2), (50, 20)] {
+        let picture = random_picture(width, height);
+        let mut expected = Array3::zeros((3, 64, 96));
+        Preprocessor::default().apply(&picture, expected.view_mut());
+        let view = Picture { size: (width, height), format: PixelFormat::Rgb, bytes: picture.as_raw() };
+        let found = session.letterboxed(&[view]).unwrap().remove(0).remove(0);
+        let steps = expected.iter().zip(&found).map(|(a, b)| ((a - b) * 255.0).abs());
+        let (worst, off) = steps.fold((0.0f32, 0), |(worst, off), x| (worst.max(x), off + usize::from(x > 0.1)));
+        println!("{width}x{height}: at most {worst} steps, {off} of {}", found.len());
+        // The CPU's weights have 16 bits: a value near one half may be rounded to the other side, in each of two passes.
+        assert!(worst < 2.1 && off < found.len() / 50, "{width}x{height}: {worst} steps, {off} values");
+    }
+}
 
 /// Values of the `override` constants that some pipeline uses, all combinations that matter.
 fn variants(kernel: Kernel) -> Vec<Vec<(&'static str, f64)>> {
@@ -57,7 +115,7 @@ fn translate(name: &str, module: &naga::Module, info: &naga::valid::ModuleInfo) 
         .unwrap_or_else(|error| panic!("{name} as Metal: {error:?}"));
 
     let options = back::hlsl::Options { fake_missing_bindings: true, ..Default::default() };
-    let pipeline = back::hlsl::PipelineOptions { entry_point: Some((stage, name.into())), ..Default::default() };
+    let pipeline = back::hlsl::PipelineOptions { entry_point: Some((stage, name.into())) };
     let mut text = String::new();
     back::hlsl::Writer::new(&mut text, &options, &pipeline)
         .write(module, info, None)
