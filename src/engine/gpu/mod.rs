@@ -1,7 +1,7 @@
 //! GPU engine: the graph as compute shaders on wgpu, from the picture's bytes to the detections.
 //!
-//! All feature maps lie in one buffer, the arena; a view is a list of plane offsets and moves nothing. A [`Plan`] says
-//! which kernel runs on which planes; a [`Session`] owns buffers and pipelines and replays the plan for every frame.
+//! All feature maps lie in one buffer, the arena; a view is a list of plane offsets and moves nothing. A plan says
+//! which kernel runs on which planes; a session owns buffers and pipelines and replays the plan for every frame.
 
 mod device;
 mod plan;
