@@ -1,6 +1,7 @@
 // Antialiased bilinear resize into the letterbox: each output pixel is the mean of the input pixels under a triangle
 // as wide as two output pixels, columns first, then rows, rounded to whole steps after each as the CPU does.
-// The importer gives `pixel`: RGB in 0..255.
+// Weights are whole multiples of a power of two, sums are integers: the results are those of the CPU, but for weights that
+// 32-bit floats round to the other side. The importer gives `pixel`: RGB in 0..255.
 
 struct Geometry {
     picture: vec2<u32>, // width, height
@@ -11,6 +12,7 @@ struct Geometry {
     plane: u32, // floats from one plane to the next
     image: u32, // which picture of the batch
     grey: f32, // of the border
+    bits: vec2<u32>, // behind the point of a weight, for columns and rows
 }
 
 @group(1) @binding(0) var<uniform> geometry: Geometry;
@@ -44,8 +46,13 @@ fn total(shape: Footprint) -> f32 {
     return sum;
 }
 
-fn round_half_up(value: vec3<f32>) -> vec3<f32> {
-    return clamp(floor(value + 0.5), vec3(0.0), vec3(255.0));
+/// A weight as an integer with `bits` behind the point.
+fn fixed(weight: f32, bits: u32) -> i32 {
+    return i32(floor(weight * f32(1u << bits) + 0.5));
+}
+
+fn narrow(sum: vec3<i32>, bits: u32) -> vec3<i32> {
+    return clamp((sum + (1i << (bits - 1u))) >> vec3(bits), vec3(0i), vec3(255i));
 }
 
 fn resized(at: vec2<u32>) -> vec3<f32> {
@@ -53,19 +60,19 @@ fn resized(at: vec2<u32>) -> vec3<f32> {
     let rows = footprint(at.y, geometry.picture.y, geometry.resized.y);
     let column_factor = 1.0 / total(columns);
     let row_factor = 1.0 / total(rows);
-    var sum = vec3(0.0);
+    var sum = vec3(0i);
     for (var x = columns.first; x < columns.end; x++) {
-        let weight = triangle(columns, x) * column_factor;
-        if weight == 0.0 {
+        let weight = fixed(triangle(columns, x) * column_factor, geometry.bits.x);
+        if weight == 0 {
             continue;
         }
-        var column = vec3(0.0);
+        var column = vec3(0i);
         for (var y = rows.first; y < rows.end; y++) {
-            column += triangle(rows, y) * pixel(x, y);
+            column += fixed(triangle(rows, y) * row_factor, geometry.bits.y) * vec3<i32>(round(pixel(x, y)));
         }
-        sum += weight * round_half_up(column * row_factor);
+        sum += weight * narrow(column, geometry.bits.y);
     }
-    return round_half_up(sum);
+    return vec3<f32>(narrow(sum, geometry.bits.x));
 }
 
 /// One pixel of the network's input.

@@ -75,6 +75,7 @@ struct Geometry {
     plane: u32,
     image: u32,
     grey: f32,
+    bits: [u32; 2],
 }
 
 #[repr(C)]
@@ -166,6 +167,21 @@ fn entries<'a>(buffers: &[wgpu::BindingResource<'a>]) -> Vec<wgpu::BindGroupEntr
         .zip(buffers)
         .map(|(binding, resource)| wgpu::BindGroupEntry { binding, resource: resource.clone() })
         .collect()
+}
+
+/// Bits behind the point of a resize's weights: as many as keep the largest below 2^15, as the CPU's resizer chooses.
+fn weight_bits(input: u32, output: u32) -> u32 {
+    let scale = f64::from(input) / f64::from(output);
+    let reach = scale.max(1.0);
+    let largest = (0..output).map(|at| {
+        let center = (f64::from(at) + 0.5) * scale;
+        let first = (center - reach).floor().max(0.0) as u32;
+        let end = ((center + reach).ceil() as u32).min(input);
+        let weights = || (first..end).map(|at| (1.0 - ((f64::from(at) + 0.5 - center) / reach).abs()).max(0.0));
+        weights().fold(0.0, f64::max) / weights().sum::<f64>()
+    });
+    let largest = largest.fold(0.0, f64::max);
+    (1..22).find(|&bits| (largest * f64::from(1u32 << (bits + 1))).round() >= 32768.0).unwrap_or(21)
 }
 
 /// One block of a buffer that holds several.
@@ -459,6 +475,7 @@ impl Session {
             plane: self.plan.input.0.positions().next_multiple_of(4) as u32,
             image: image as u32,
             grey: Letterbox::GREY,
+            bits: [weight_bits(size.0, letterbox.resized.0), weight_bits(size.1, letterbox.resized.1)],
         };
         self.gpu.queue.write_buffer(&self.geometry, (BLOCK * image) as u64, bytemuck::bytes_of(&geometry));
         letterbox

@@ -58,8 +58,8 @@ fn letterbox_agrees_with_the_cpu_in_all_sizes() {
         let steps = expected.iter().zip(&found).map(|(a, b)| ((a - b) * 255.0).abs());
         let (worst, off) = steps.fold((0.0f32, 0), |(worst, off), x| (worst.max(x), off + usize::from(x > 0.1)));
         println!("{width}x{height}: at most {worst} steps, {off} of {}", found.len());
-        // The CPU's weights have 16 bits: a value near one half may be rounded to the other side, in each of two passes.
-        assert!(worst < 2.1 && off < found.len() / 50, "{width}x{height}: {worst} steps, {off} values");
+        // A weight that f32 rounds to the other side moves few values by one step.
+        assert!(worst < 1.1 && off < found.len() / 1000, "{width}x{height}: {worst} steps, {off} values");
     }
 }
 
