@@ -43,12 +43,10 @@ pub struct AdapterReport {
     pub suitable: bool,
 }
 
-fn instance() -> wgpu::Instance {
-    wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle_from_env())
-}
-
 fn all_adapters(backends: wgpu::Backends) -> Vec<wgpu::Adapter> {
-    pollster::block_on(instance().enumerate_adapters(backends))
+    // An instance loads the libraries of all its backends, asked or not.
+    let descriptor = wgpu::InstanceDescriptor { backends, ..wgpu::InstanceDescriptor::new_without_display_handle() };
+    pollster::block_on(wgpu::Instance::new(descriptor).enumerate_adapters(backends))
 }
 
 fn is_hardware(info: &wgpu::AdapterInfo) -> bool {
@@ -103,7 +101,18 @@ fn describe(info: &wgpu::AdapterInfo) -> String {
     format!("{} ({})", info.name, info.backend)
 }
 
+/// Whether there can be hardware at all. Loading Vulkan takes a while, and some drivers talk on standard error.
+fn may_have_hardware() -> bool {
+    let nodes = ["/dev/dri", "/dev/nvidiactl", "/dev/dxg", "/dev/kgsl-3d0", "/dev/mali0"];
+    !cfg!(target_os = "linux") || nodes.iter().any(|node| std::path::Path::new(node).exists())
+}
+
 fn choose(name: Option<&str>) -> Result<wgpu::Adapter, EngineError> {
+    if name.is_none() && !may_have_hardware() {
+        let why = "this machine has no GPU (no /dev/dri or the like); a software adapter is used only when named with \
+                   --adapter (`yolo-lat devices` lists them)";
+        return Err(unavailable(why.into()));
+    }
     // OpenGL is asked only for what is named: looking for it is slow, and its libraries talk on standard error.
     let backends = if name.is_some() { wgpu::Backends::all() } else { wgpu::Backends::PRIMARY };
     let mut all = all_adapters(backends);
