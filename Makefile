@@ -21,9 +21,10 @@ test: setup ## Every test that needs nothing but this folder
 	$(CARGO) test --doc --quiet
 	$(CARGO) nextest run
 
-check: setup ## Format, lints, documentation
+check: setup ## Format, lints, shaders, documentation
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --all-targets -- -D warnings
+	$(CARGO) nextest run --lib shaders_are_valid
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --quiet
 
 bench: setup ## Speed of the CPU engine on this machine

@@ -1,6 +1,11 @@
 // Depthwise convolution whose result more than one operation needs.
 // #import shared/network.wgsl
+// #import shared/elementwise.wgsl
 // #import shared/window.wgsl
+
+fn output_quad(job: u32, channel: u32, quad: u32, image: u32) -> vec4<f32> {
+    return window_quad(job, channel, quad, image);
+}
 
 @compute @workgroup_size(64)
 fn depthwise(
@@ -8,15 +13,5 @@ fn depthwise(
     @builtin(num_workgroups) count: vec3<u32>,
     @builtin(local_invocation_index) thread: u32,
 ) {
-    let group = group_index(id, count);
-    let job = find_job(group);
-    let quads = quads_of(jobs[job].out_width, jobs[job].out_height);
-    let item = (group - jobs[job].first_group) * 64u + thread;
-    if item >= quads * jobs[job].out_channels {
-        return;
-    }
-    let channel = item / quads;
-    let quad = item % quads;
-    let value = window_quad(job, channel, quad, id.z);
-    arena[plane_of(jobs[job].outputs, channel, id.z) / 4u + quad] = value;
+    each_quad(id, count, thread);
 }

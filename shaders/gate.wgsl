@@ -1,5 +1,12 @@
 // u * silu(g).
 // #import shared/network.wgsl
+// #import shared/elementwise.wgsl
+
+fn output_quad(job: u32, channel: u32, quad: u32, image: u32) -> vec4<f32> {
+    let u = arena[plane_of(jobs[job].inputs, channel, image) / 4u + quad];
+    let g = arena[plane_of(jobs[job].second, channel, image) / 4u + quad];
+    return u * g / (1.0 + exp(-g));
+}
 
 @compute @workgroup_size(64)
 fn gate(
@@ -7,17 +14,5 @@ fn gate(
     @builtin(num_workgroups) count: vec3<u32>,
     @builtin(local_invocation_index) thread: u32,
 ) {
-    let group = group_index(id, count);
-    let job = find_job(group);
-    let quads = quads_of(jobs[job].out_width, jobs[job].out_height);
-    let item = (group - jobs[job].first_group) * 64u + thread;
-    if item >= quads * jobs[job].out_channels {
-        return;
-    }
-    let channel = item / quads;
-    let quad = item % quads;
-    let u = arena[plane_of(jobs[job].inputs, channel, id.z) / 4u + quad];
-    let g = arena[plane_of(jobs[job].second, channel, id.z) / 4u + quad];
-    let value = u * g / (1.0 + exp(-g));
-    arena[plane_of(jobs[job].outputs, channel, id.z) / 4u + quad] = value;
+    each_quad(id, count, thread);
 }

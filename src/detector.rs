@@ -174,16 +174,16 @@ impl Detector {
         if pictures.is_empty() {
             return Ok(Vec::new());
         }
-        if let Network::Gpu(gpu) = &mut self.network {
-            match gpu.detect(pictures, &self.options) {
-                Ok(found) => return Ok(found),
-                Err(error) if gpu.engine.gpu().is_lost() => self.replace_gpu(&error)?,
-                Err(error) => return Err(error.into()),
-            }
-            return self.detect_batch(pictures);
-        }
         let (engine, head) = match &mut self.network {
-            Network::Gpu(_) => return Ok(Vec::new()),
+            Network::Gpu(gpu) => {
+                return match gpu.detect(pictures, &self.options) {
+                    Err(error) if gpu.engine.gpu().is_lost() => {
+                        self.replace_gpu(&error)?;
+                        self.detect_batch(pictures)
+                    }
+                    found => Ok(found?),
+                };
+            }
             Network::Own { engine, head } => (engine, *head),
             Network::Foreign(foreign) => {
                 return pictures.iter().map(|picture| detect_foreign(foreign, picture, &self.options)).collect();

@@ -123,7 +123,7 @@ pub(super) fn run(arguments: DetectArguments) -> anyhow::Result<ExitCode> {
     let name = &arguments.engine.model;
     let model = if is_onnx(name) { None } else { Some(Model::load(name)?) };
     let mut options = DetectorOptions {
-        engine: arguments.engine.engine.into(),
+        engine: arguments.engine.kind(),
         size: arguments.engine.size,
         threads: arguments.engine.threads(),
         postprocess: PostprocessOptions {

@@ -115,7 +115,7 @@ pub(super) fn run(arguments: EvalArguments) -> anyhow::Result<ExitCode> {
 fn detect_all(arguments: &EvalArguments, dataset: &Dataset) -> anyhow::Result<Option<Measured>> {
     arguments.engine.devices.apply();
     let options = DetectorOptions {
-        engine: arguments.engine.engine.into(),
+        engine: arguments.engine.kind(),
         size: arguments.engine.size,
         threads: arguments.engine.threads(),
         postprocess: PostprocessOptions {

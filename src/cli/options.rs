@@ -84,6 +84,14 @@ impl DeviceArguments {
 }
 
 impl EngineArguments {
+    /// What computes the network: naming an adapter asks for the GPU, found or not.
+    pub(super) fn kind(&self) -> EngineKind {
+        match self.engine {
+            EngineName::Auto if self.devices.adapter.is_some() => EngineKind::Gpu,
+            engine => engine.into(),
+        }
+    }
+
     pub(super) fn threads(&self) -> usize {
         match self.threads {
             0 => yolo_lat::engine::cpu::available_threads(),

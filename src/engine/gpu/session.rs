@@ -145,6 +145,10 @@ pub(super) struct Session {
     pipelines: Vec<wgpu::ComputePipeline>,
     slots: Vec<Slot>,
     geometry: wgpu::Buffer,
+    /// Picture sizes that the geometry was written for.
+    sizes: Vec<(u32, u32)>,
+    /// Workgroups in one dimension at most.
+    most_groups: usize,
     found: Option<Found>,
     readback: Option<wgpu::Buffer>,
     /// Nanoseconds of every dispatch of the last frame, when they are wanted.
@@ -203,7 +207,8 @@ impl Session {
         let limits = gpu.device.limits();
         let image_bytes = 4 * plan.image_stride as u64;
         let most = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size) / image_bytes;
-        let most_images = (most as usize).clamp(1, limits.max_compute_workgroups_per_dimension as usize);
+        let most_groups = limits.max_compute_workgroups_per_dimension as usize;
+        let most_images = (most as usize).clamp(1, most_groups);
         let uniforms = gpu.buffer("uniforms", (BLOCK * plan.steps.len()) as u64, Usage::UNIFORM | Usage::COPY_DST)?;
         let geometry = gpu.buffer("geometry", BLOCK as u64, Usage::UNIFORM | Usage::COPY_DST)?;
         let pipelines = plan.steps.iter().map(|step| gpu.pipeline(step.kernel, &step.constants)).collect();
@@ -220,6 +225,8 @@ impl Session {
             pipelines,
             slots: Vec::new(),
             geometry,
+            sizes: Vec::new(),
+            most_groups,
             found: None,
             readback: None,
             timer: None,
@@ -295,9 +302,8 @@ impl Session {
 
     /// The size of a dispatch: a row of workgroups, folded where one dimension does not suffice.
     fn grid(&self, step: &Step, images: usize) -> [u32; 3] {
-        let most = self.gpu.device.limits().max_compute_workgroups_per_dimension as usize;
         let groups = step.groups.max(1);
-        [groups.min(most) as u32, groups.div_ceil(most) as u32, images as u32]
+        [groups.min(self.most_groups) as u32, groups.div_ceil(self.most_groups) as u32, images as u32]
     }
 
     /// Records steps; with a timer each in a pass of its own.
@@ -464,8 +470,14 @@ impl Session {
         (self.plan.input.0.width as u32, self.plan.input.0.height as u32)
     }
 
-    fn write_geometry(&self, image: usize, size: (u32, u32)) -> Letterbox {
+    /// Says where a picture goes; nothing new where the last one had the same size.
+    fn write_geometry(&mut self, image: usize, size: (u32, u32)) -> Letterbox {
         let letterbox = Letterbox::fit(size, self.network_size());
+        if self.sizes.get(image) == Some(&size) {
+            return letterbox;
+        }
+        self.sizes.resize(self.sizes.len().max(image + 1), (0, 0));
+        self.sizes[image] = size;
         let geometry = Geometry {
             picture: size.into(),
             resized: letterbox.resized.into(),
@@ -487,6 +499,7 @@ impl Session {
             let bytes = (BLOCK * pictures.len()) as u64;
             self.geometry = self.gpu.buffer("geometry", bytes, Usage::UNIFORM | Usage::COPY_DST)?;
             self.slots.clear();
+            self.sizes.clear();
         }
         let mut letterboxes = Vec::with_capacity(pictures.len());
         for (image, picture) in pictures.iter().enumerate() {
@@ -498,12 +511,10 @@ impl Session {
                     layout: &self.gpu.layouts.picture,
                     entries: &entries(&[block(&self.geometry, size_of::<Geometry>()), buffer.as_entire_binding()]),
                 });
-                self.slots.truncate(image.max(self.slots.len().min(image + 1)));
                 let slot = Slot { buffer, group };
-                if image < self.slots.len() {
-                    self.slots[image] = slot;
-                } else {
-                    self.slots.push(slot);
+                match self.slots.get_mut(image) {
+                    Some(old) => *old = slot,
+                    None => self.slots.push(slot),
                 }
             }
             // Copies are of whole words.

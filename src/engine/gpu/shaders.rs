@@ -1,9 +1,10 @@
 //! The WGSL kernels of `shaders/`: one a file, named like its entry point and its Rust twin.
 
 /// A line `// #import shared/NAME.wgsl` in a kernel's head asks for one of these.
-const SHARED: [(&str, &str); 6] = [
+const SHARED: [(&str, &str); 7] = [
     ("shared/network.wgsl", include_str!("../../../shaders/shared/network.wgsl")),
     ("shared/product.wgsl", include_str!("../../../shaders/shared/product.wgsl")),
+    ("shared/elementwise.wgsl", include_str!("../../../shaders/shared/elementwise.wgsl")),
     ("shared/window.wgsl", include_str!("../../../shaders/shared/window.wgsl")),
     ("shared/features.wgsl", include_str!("../../../shaders/shared/features.wgsl")),
     ("shared/resize.wgsl", include_str!("../../../shaders/shared/resize.wgsl")),

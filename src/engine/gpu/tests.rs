@@ -161,3 +161,63 @@ fn a_frame_of_n_takes_few_dispatches() {
         assert_eq!(arithmetic, graph.multiply_adds(), "{name}: something is computed twice or not at all");
     }
 }
+
+#[test]
+fn pictures_of_cameras_become_the_same_input() {
+    let Some(gpu) = gpu() else { return };
+    let mut session = letterbox_session(gpu, 96, 64);
+    let (width, height) = (90u32, 61u32);
+    let grey = RgbImage::from_fn(width, height, |x, y| image::Rgb([(40 + x + y) as u8; 3]));
+    let luma: Vec<u8> = grey.pixels().map(|pixel| (16.0 + f32::from(pixel[0]) / 1.164_384).round() as u8).collect();
+    let mut input = |format: PixelFormat, bytes: &[u8]| {
+        assert_eq!(bytes.len(), format.bytes(width, height));
+        session.letterboxed(&[Picture { size: (width, height), format, bytes }]).unwrap().remove(0).remove(0)
+    };
+    let rgb = input(PixelFormat::Rgb, grey.as_raw());
+    let rgba: Vec<u8> = grey.pixels().flat_map(|pixel| [pixel[0], pixel[1], pixel[2], 7]).collect();
+    assert_eq!(input(PixelFormat::Rgba, &rgba), rgb);
+    let mut nv12 = luma.clone();
+    nv12.resize(PixelFormat::Nv12.bytes(width, height), 128);
+    let yuyv: Vec<u8> = luma.iter().flat_map(|&luma| [luma, 128]).collect();
+    for (format, bytes) in [(PixelFormat::Nv12, nv12), (PixelFormat::Yuyv, yuyv)] {
+        let found = input(format, &bytes);
+        // Luma has fewer steps than grey: half of one, 1.16 / 2, and a rounding.
+        let worst = found.iter().zip(&rgb).map(|(a, b)| (a - b).abs() * 255.0).fold(0.0, f32::max);
+        assert!(worst < 2.1, "{format:?}: {worst} steps");
+    }
+}
+
+#[test]
+fn warm_frames_make_nothing_and_a_lost_device_is_replaced_once() {
+    let Some(_) = gpu() else { return };
+    let model = Model::load("n").unwrap();
+    let picture = crate::source::open_image("assets/chelsea.jpg").unwrap();
+    let options = crate::DetectorOptions { engine: crate::engine::EngineKind::Gpu, ..Default::default() };
+    let mut detector = crate::Detector::new(&model, &options).unwrap();
+    let found = detector.detect(&picture).unwrap();
+    assert!(!found.is_empty());
+    let device = detector.gpu_engine().unwrap().gpu().clone();
+    let made = device.created();
+    for _ in 0..3 {
+        assert_eq!(detector.detect(&picture).unwrap(), found);
+    }
+    assert_eq!(device.created(), made, "a warm frame made buffers or pipelines");
+
+    let engine = detector.gpu_engine().unwrap();
+    if engine.start_profile().is_ok() {
+        detector.detect(&picture).unwrap();
+        let times = detector.gpu_engine().unwrap().profile().unwrap();
+        let plan = Plan::new(&model.graph(320, 320).unwrap());
+        assert_eq!(times.len(), plan.steps.len() + 1);
+        assert!(times.iter().any(|time| !time.duration.is_zero()));
+    }
+
+    device.destroy();
+    assert_eq!(detector.detect(&picture).unwrap(), found);
+    let second = detector.gpu_engine().expect("a new device").gpu().clone();
+    assert!(!Arc::ptr_eq(&device, &second));
+    second.destroy();
+    let on_cpu = detector.detect(&picture).unwrap();
+    assert!(detector.gpu_engine().is_none(), "{}", detector.description());
+    assert_eq!(on_cpu.len(), found.len());
+}
