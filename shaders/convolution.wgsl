@@ -1,5 +1,6 @@
 // Dense convolution as a matrix product: weights (out_channels, in_channels * KERNEL * KERNEL), inputs gathered.
 // #import shared/network.wgsl
+// #import shared/scalar.wgsl
 // #import shared/product.wgsl
 
 /// Odd side of the window.

@@ -1,6 +1,7 @@
 // 1x1 convolution: a matrix product of weights (out_channels, in_channels) and planes (in_channels, positions).
 // Gated: the input is u * silu(g) of two lists of planes.
 // #import shared/network.wgsl
+// #import shared/scalar.wgsl
 // #import shared/product.wgsl
 
 override GATED: bool = false;

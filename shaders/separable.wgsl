@@ -1,5 +1,6 @@
 // Depthwise convolution and the pointwise one that follows it, which never meet in memory.
 // #import shared/network.wgsl
+// #import shared/scalar.wgsl
 // #import shared/product.wgsl
 // #import shared/window.wgsl
 

@@ -2,12 +2,9 @@
 // it go, and again.
 // #import shared/network.wgsl
 // #import shared/detections.wgsl
+// #import shared/best.wgsl
 
 const WORKERS = 256u;
-
-var<workgroup> best_confidence: array<f32, 256>;
-var<workgroup> best_order: array<u32, 256>;
-var<workgroup> best_index: array<u32, 256>;
 
 fn overlap(a: Candidate, b: Candidate) -> f32 {
     let width = max(min(a.x2, b.x2) - max(a.x1, b.x1), 0.0);
@@ -20,7 +17,8 @@ fn overlap(a: Candidate, b: Candidate) -> f32 {
 }
 
 @compute @workgroup_size(256)
-fn suppress(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
+fn suppress(@builtin(workgroup_id) id: vec3<u32>, team: Team) {
+    let thread = team.thread;
     let image = id.z;
     let first = image * options.capacity;
     let end = first + min(atomicLoad(&counts[image]), options.capacity);
@@ -38,22 +36,7 @@ fn suppress(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_inde
                 index = at;
             }
         }
-        best_confidence[thread] = confidence;
-        best_order[thread] = order;
-        best_index[thread] = index;
-        workgroupBarrier();
-        for (var half = WORKERS / 2u; half > 0u; half /= 2u) {
-            if thread < half {
-                let other = thread + half;
-                if best_confidence[other] > best_confidence[thread]
-                    || (best_confidence[other] == best_confidence[thread] && best_order[other] < best_order[thread]) {
-                    best_confidence[thread] = best_confidence[other];
-                    best_order[thread] = best_order[other];
-                    best_index[thread] = best_index[other];
-                }
-            }
-            workgroupBarrier();
-        }
+        find_best(team, confidence, order, index);
         let winner = workgroupUniformLoad(&best_index[0]);
         if winner == NONE || found == options.max_detections {
             break;

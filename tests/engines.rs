@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
+mod common;
+
 use std::sync::{Arc, LazyLock};
 
 use arbtest::arbitrary::{Result, Unstructured};
@@ -9,7 +11,7 @@ use arbtest::arbtest;
 use ndarray::Array4;
 use yolo_lat::engine::Engine;
 use yolo_lat::engine::cpu::{CpuEngine, InstructionSet};
-use yolo_lat::engine::gpu::{Gpu, GpuEngine, prefer_adapter};
+use yolo_lat::engine::gpu::{Gpu, GpuEngine, Variant};
 use yolo_lat::engine::reference::ReferenceEngine;
 use yolo_lat::model::config::{AttentionKind, HeadConfig, KernelKind};
 use yolo_lat::model::graph::{Activation, Node, NodeId, Op, Scale, Shape};
@@ -25,22 +27,22 @@ fn engines(graph: &Graph, weights: &Weights) -> Vec<Box<dyn Engine>> {
             Box::new(CpuEngine::with_instruction_set(graph, weights, threads, set).unwrap())
         })
         .collect();
-    if let Some(gpu) = gpu() {
-        engines.push(Box::new(GpuEngine::on(gpu, graph, weights).unwrap()));
+    for gpu in gpus() {
+        engines.push(Box::new(GpuEngine::on(gpu.clone(), graph, weights).unwrap()));
     }
     engines
 }
 
-/// The best adapter, software ones last; says so if there is none.
-fn gpu() -> Option<Arc<Gpu>> {
-    static GPU: LazyLock<Option<Arc<Gpu>>> = LazyLock::new(|| {
-        let found = Gpu::shared().or_else(|_| {
-            prefer_adapter(Some("llvmpipe"));
-            Gpu::shared()
-        });
-        found.inspect_err(|error| eprintln!("skipped: {error}; `make test` installs Mesa's software adapter")).ok()
+/// Devices in 32 bits, without and with subgroups where the adapter has them.
+fn gpus() -> &'static [Arc<Gpu>] {
+    static GPUS: LazyLock<Vec<Arc<Gpu>>> = LazyLock::new(|| {
+        let plain = Variant { half: false, subgroups: false };
+        let devices = [plain, Variant { subgroups: true, ..plain }].into_iter().filter_map(common::open_gpu);
+        let mut devices: Vec<_> = devices.collect();
+        devices.dedup_by_key(|gpu| gpu.variant());
+        devices
     });
-    GPU.clone()
+    &GPUS
 }
 
 /// A value in -1..1, from a small generator: inputs are plentiful and need no shrinking.
@@ -194,6 +196,53 @@ fn every_operation_agrees_with_the_reference() {
         ["conv", "depthwise", "max", "exact", "softmax", "gate", "add", "upsample", "slice", "concat", "shuffle"]
     {
         assert!(seen.contains(operation), "{operation} was never tried: {seen:?}");
+    }
+}
+
+/// 16-bit tiles: each factor of a product is off by 2^-11 of itself at most.
+#[test]
+fn half_precision_is_within_its_rounding() {
+    let Some(gpu) = common::open_gpu(Variant { half: true, subgroups: true }).filter(|gpu| gpu.variant().half) else {
+        eprintln!("skipped: no adapter with 16-bit floats");
+        return;
+    };
+    let mut largest = 0.0f32;
+    arbtest(|u| {
+        let graph = random_operation(u)?;
+        let mut seed = u.arbitrary()?;
+        let weights = random_weights(&graph, &mut seed);
+        let pictures = random_pictures(2, graph.input(), 1.0, &mut seed);
+        let mut reference = ReferenceEngine::new(graph.clone(), weights.clone());
+        let expected = reference.run(pictures.view()).unwrap().to_vec();
+        let mut engine = GpuEngine::on(gpu.clone(), &graph, &weights).unwrap();
+        for (a, b) in expected.iter().zip(engine.run(pictures.view()).unwrap()) {
+            let scale = a.iter().fold(1.0f32, |scale, x| scale.max(x.abs()));
+            for (a, b) in a.iter().zip(b) {
+                largest = largest.max((a - b).abs() / scale);
+                assert!((a - b).abs() <= 2e-3 * scale, "expected {a}, found {b}\n{:?}", graph.nodes);
+            }
+        }
+        Ok(())
+    })
+    .budget_ms(5_000);
+    println!("largest relative difference: {largest}");
+    assert!(largest > 1e-6, "16-bit floats were not used");
+
+    // Exponents of 80, and values that 16 bits cannot hold.
+    let shape = Shape { channels: 3 * 8, height: 5, width: 7 };
+    for (kernel, scale) in
+        [(KernelKind::HadamardExp, 80.0), (KernelKind::HadamardExp, 1e6), (KernelKind::SumDistance, 1e6)]
+    {
+        let op = Op::Attention { kind: AttentionKind::Ela, kernel, heads: 2 };
+        let attended = node("attention", op, &[0], Shape { channels: 8, ..shape });
+        let mut engine = GpuEngine::on(
+            gpu.clone(),
+            &graph_of_nodes(vec![node("input", Op::Input, &[], shape), attended]),
+            &Weights::default(),
+        )
+        .unwrap();
+        let pictures = random_pictures(1, shape, scale, &mut 11);
+        assert!(engine.run(pictures.view()).unwrap()[0].iter().all(|x| x.is_finite()), "{kernel:?} at {scale}");
     }
 }
 

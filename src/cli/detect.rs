@@ -27,6 +27,7 @@ use yolo_lat::{Detection, Detector, DetectorOptions, Frame};
 use super::inputs::{Input, InputOptions, Inputs};
 use super::journal::{Journal, JournalReader};
 use super::options::{EngineArguments, find_classes, is_onnx, parse_share};
+use super::profile::Profile;
 use super::sinks::{Format, Outputs};
 use super::{INTERRUPTED, SOME_FAILED, report};
 
@@ -82,6 +83,10 @@ pub(super) struct DetectArguments {
     /// Go on where an earlier run into the same folder stopped
     #[arg(long, requires = "output")]
     resume: bool,
+
+    /// Time every dispatch of the GPU: a table on standard error, and FILE for Perfetto or chrome://tracing
+    #[arg(long, value_name = "FILE")]
+    profile: Option<PathBuf>,
 
     /// Stop at the first input that fails
     #[arg(long)]
@@ -181,6 +186,7 @@ pub(super) fn run(arguments: DetectArguments) -> anyhow::Result<ExitCode> {
     for (path, reason) in &found.errors {
         writer.errors.failed(&path.to_string_lossy(), reason);
     }
+    let mut profile = arguments.profile.as_ref().map(|file| Profile::start(file, &mut detector)).transpose()?;
     let start = Instant::now();
     let writer = std::thread::Builder::new().name("write".into()).spawn(move || writer.run(&receiver));
     let writer = writer.context("cannot start threads")?;
@@ -189,7 +195,12 @@ pub(super) fn run(arguments: DetectArguments) -> anyhow::Result<ExitCode> {
         if batch.is_empty() || stop.load(Ordering::Relaxed) {
             break;
         }
-        for outcome in detect_batch(&mut detector, batch, arguments.no_timing)? {
+        let begun = Instant::now();
+        let outcomes = detect_batch(&mut detector, batch, arguments.no_timing)?;
+        if let (Some(profile), Some(gpu)) = (&mut profile, detector.gpu_engine()) {
+            profile.add(begun, gpu)?;
+        }
+        for outcome in outcomes {
             if sender.send(outcome).is_err() {
                 break;
             }
@@ -199,6 +210,9 @@ pub(super) fn run(arguments: DetectArguments) -> anyhow::Result<ExitCode> {
     let writer = writer.join().map_err(|_| anyhow::anyhow!("the writer failed; please report this"))?;
     if !arguments.quiet && !writer.pipe_closed {
         report(&writer.summary(start.elapsed(), arguments.output.as_deref()));
+    }
+    if let Some(profile) = &profile {
+        report(profile.finish()?.trim_end());
     }
     Ok(if writer.pipe_closed {
         ExitCode::SUCCESS

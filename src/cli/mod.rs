@@ -11,6 +11,7 @@ mod inputs;
 mod journal;
 mod options;
 mod parity;
+mod profile;
 mod sinks;
 
 use std::io::Write;

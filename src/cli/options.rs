@@ -3,6 +3,7 @@
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use yolo_lat::engine::EngineKind;
+use yolo_lat::engine::gpu::Variant;
 use yolo_lat::model::config::check_side;
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -67,14 +68,38 @@ pub(super) struct DeviceArguments {
     /// The GPU by a part of its name, software ones too (`yolo-lat devices` lists them); default: the best hardware
     #[arg(long, value_name = "NAME")]
     adapter: Option<String>,
+    /// Which features of the GPU beyond WebGPU's core are used, where it has them
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "FEATURES", default_value = "all")]
+    gpu_features: Vec<GpuFeature>,
+}
+
+/// What kernels may use of an adapter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum GpuFeature {
+    /// Everything it offers
+    All,
+    /// Nothing: 32-bit floats, no subgroups
+    None,
+    /// 16-bit floats within workgroups
+    F16,
+    /// Operations of neighbouring threads
+    Subgroups,
 }
 
 impl DeviceArguments {
+    /// Whether the GPU was asked for by its name.
+    fn names_gpu(&self) -> bool {
+        self.adapter.is_some()
+    }
+
     /// To be called before the first engine is made. What is wrong with a library is told when an engine needs it.
     pub(super) fn apply(&self) {
         if self.adapter.is_some() {
             yolo_lat::engine::gpu::prefer_adapter(self.adapter.as_deref());
         }
+        let asked = |feature| self.gpu_features.iter().any(|&given| given == feature || given == GpuFeature::All);
+        let variant = Variant { half: asked(GpuFeature::F16), subgroups: asked(GpuFeature::Subgroups) };
+        yolo_lat::engine::gpu::allow_features(variant);
         if let Some(path) = &self.ort_lib
             && let Err(error) = yolo_lat::engine::ort::load(Some(path))
         {
@@ -87,7 +112,7 @@ impl EngineArguments {
     /// What computes the network: naming an adapter asks for the GPU, found or not.
     pub(super) fn kind(&self) -> EngineKind {
         match self.engine {
-            EngineName::Auto if self.devices.adapter.is_some() => EngineKind::Gpu,
+            EngineName::Auto if self.devices.names_gpu() => EngineKind::Gpu,
             engine => engine.into(),
         }
     }

@@ -4,12 +4,15 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use super::cache::PipelineCache;
 use super::plan::Constants;
-use super::shaders::Kernel;
+use super::shaders::{Kernel, Variant};
 use crate::engine::{EngineError, EngineKind};
 
 /// The adapter that was asked for by a part of its name.
 static PREFERRED: Mutex<Option<String>> = Mutex::new(None);
+/// What of an adapter's features may be used.
+static ALLOWED: Mutex<Variant> = Mutex::new(Variant { half: true, subgroups: true });
 /// The device of this process, as long as somebody uses it.
 static SHARED: Mutex<Weak<Gpu>> = Mutex::new(Weak::new());
 
@@ -21,6 +24,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// best piece of hardware. Detectors that exist keep theirs.
 pub fn prefer_adapter(name: Option<&str>) {
     *lock(&PREFERRED) = name.map(str::to_lowercase);
+    *lock(&SHARED) = Weak::new();
+}
+
+/// From now on devices use no more than `variant` of what their adapter offers; all of it by default. Detectors that
+/// exist keep theirs.
+pub fn allow_features(variant: Variant) {
+    *lock(&ALLOWED) = variant;
     *lock(&SHARED) = Weak::new();
 }
 
@@ -139,6 +149,9 @@ fn choose(name: Option<&str>) -> Result<wgpu::Adapter, EngineError> {
     }
 }
 
+/// A kernel, the values of its constants, and the features it uses.
+type PipelineKey = (Kernel, Constants, Variant);
+
 /// A device with the pipelines made for it so far; shared by all detectors of a process.
 pub struct Gpu {
     info: wgpu::AdapterInfo,
@@ -146,7 +159,11 @@ pub struct Gpu {
     pub(super) queue: wgpu::Queue,
     /// Bind groups: of the network; of pictures in buffers; of pictures in textures; of decoding and suppression.
     pub(super) layouts: Layouts,
-    pipelines: Mutex<HashMap<(Kernel, Constants), wgpu::ComputePipeline>>,
+    /// The features that its kernels use.
+    variant: Variant,
+    pipelines: Mutex<HashMap<PipelineKey, wgpu::ComputePipeline>>,
+    /// What the driver compiled, kept on disk where it can be.
+    cache: Option<PipelineCache>,
     /// Buffers and pipelines made so far.
     created: AtomicUsize,
     /// What went wrong outside of any call.
@@ -205,13 +222,21 @@ impl Gpu {
         {
             return Ok(gpu);
         }
-        let gpu = Arc::new(Self::open(lock(&PREFERRED).as_deref())?);
+        let gpu = Arc::new(Self::open(lock(&PREFERRED).as_deref(), *lock(&ALLOWED))?);
         *shared = Arc::downgrade(&gpu);
         Ok(gpu)
     }
 
-    fn open(name: Option<&str>) -> Result<Self, EngineError> {
-        let adapter = choose(name)?;
+    /// A device of its own: on the adapter whose name contains `name`, or the best piece of hardware, with what is
+    /// offered of `allowed`.
+    ///
+    /// # Errors
+    /// [`EngineError::Unavailable`] says which adapters there are.
+    pub fn open(name: Option<&str>, allowed: Variant) -> Result<Self, EngineError> {
+        use wgpu::Features;
+
+        let name = name.map(str::to_lowercase);
+        let adapter = choose(name.as_deref())?;
         let offered = adapter.limits();
         let limits = wgpu::Limits {
             // Beyond WebGPU's defaults only memory, for large batches.
@@ -219,9 +244,12 @@ impl Gpu {
             max_storage_buffer_binding_size: offered.max_storage_buffer_binding_size,
             ..wgpu::Limits::default().or_worse_values_from(&offered)
         };
+        let mut wanted = Features::TIMESTAMP_QUERY | Features::PIPELINE_CACHE;
+        wanted.set(Features::SHADER_F16, allowed.half);
+        wanted.set(Features::SUBGROUP, allowed.subgroups);
         let (device, queue) = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor {
             label: Some("yolo-lat"),
-            required_features: adapter.features() & wgpu::Features::TIMESTAMP_QUERY,
+            required_features: adapter.features() & wanted,
             required_limits: limits,
             ..wgpu::DeviceDescriptor::default()
         }))
@@ -247,7 +275,26 @@ impl Gpu {
         let failed = note(&trouble);
         device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| failed(one_line(&error.to_string()))));
         let layouts = Layouts::new(&device);
-        Self { info, device, queue, layouts, pipelines: Mutex::default(), created: AtomicUsize::new(0), trouble }
+        let features = device.features();
+        let variant = Variant {
+            half: features.contains(wgpu::Features::SHADER_F16),
+            subgroups: features.contains(wgpu::Features::SUBGROUP),
+        };
+        let cache = PipelineCache::open(&info, &device);
+        let (pipelines, created) = (Mutex::default(), AtomicUsize::new(0));
+        Self { info, device, queue, layouts, variant, pipelines, cache, created, trouble }
+    }
+
+    /// The features that its kernels use.
+    pub fn variant(&self) -> Variant {
+        self.variant
+    }
+
+    /// Keeps what was compiled for the next run of the program.
+    pub(super) fn keep_pipelines(&self) {
+        if let Some(cache) = &self.cache {
+            cache.keep();
+        }
     }
 
     /// Name and backend.
@@ -265,6 +312,11 @@ impl Gpu {
         self.trouble().is_some()
     }
 
+    /// Gives the device up: it hangs, or has no memory left.
+    pub(super) fn give_up(&self, reason: &str) {
+        lock(&self.trouble).get_or_insert(reason.to_owned());
+    }
+
     /// What went wrong, if anything did; the device is then given up.
     pub(super) fn trouble(&self) -> Option<String> {
         lock(&self.trouble).clone()
@@ -280,6 +332,47 @@ impl Gpu {
         self.device.destroy();
     }
 
+    /// Whether a storage buffer of so many bytes can be.
+    ///
+    /// # Errors
+    /// [`EngineError::Device`] names the limit that it would break.
+    pub(super) fn check_size(&self, label: &str, bytes: u64) -> Result<(), EngineError> {
+        let limits = self.device.limits();
+        let most = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size);
+        self.check_limit(label, bytes, "max_storage_buffer_binding_size", most)
+    }
+
+    fn check_limit(&self, label: &str, bytes: u64, limit: &str, most: u64) -> Result<(), EngineError> {
+        if bytes <= most {
+            return Ok(());
+        }
+        let name = self.name();
+        let reason = format!("{bytes} bytes are too many for {label}: {limit} of {name} is {most}; use a smaller size");
+        Err(EngineError::Device { reason })
+    }
+
+    /// A texture of this device for pictures that are both shown and looked at.
+    pub fn picture_texture(&self, (width, height): (u32, u32)) -> wgpu::Texture {
+        self.created.fetch_add(1, Ordering::Relaxed);
+        self.device.create_texture(&wgpu::TextureDescriptor {
+            label: Some("picture"),
+            size: wgpu::Extent3d { width, height, depth_or_array_layers: 1 },
+            mip_level_count: 1,
+            sample_count: 1,
+            dimension: wgpu::TextureDimension::D2,
+            format: wgpu::TextureFormat::Rgba8Unorm,
+            usage: wgpu::TextureUsages::TEXTURE_BINDING | wgpu::TextureUsages::COPY_DST,
+            view_formats: &[],
+        })
+    }
+
+    /// Brings pixels (rows of red, green, blue, alpha) into a texture of [`Gpu::picture_texture`].
+    pub fn write_texture(&self, texture: &wgpu::Texture, (width, height): (u32, u32), rgba: &[u8]) {
+        let layout = wgpu::TexelCopyBufferLayout { offset: 0, bytes_per_row: Some(4 * width), rows_per_image: None };
+        let size = wgpu::Extent3d { width, height, depth_or_array_layers: 1 };
+        self.queue.write_texture(texture.as_image_copy(), rgba, layout, size);
+    }
+
     /// A buffer of at least 16 bytes.
     ///
     /// # Errors
@@ -290,15 +383,10 @@ impl Gpu {
         bytes: u64,
         usage: wgpu::BufferUsages,
     ) -> Result<wgpu::Buffer, EngineError> {
-        let limits = self.device.limits();
-        let storage = usage.contains(wgpu::BufferUsages::STORAGE);
-        let most = if storage { limits.max_storage_buffer_binding_size } else { limits.max_buffer_size };
-        let most = most.min(limits.max_buffer_size);
-        if bytes > most {
-            let limit = if storage { "max_storage_buffer_binding_size" } else { "max_buffer_size" };
-            let reason =
-                format!("{label} need {bytes} bytes, {limit} of {} is {most}; use a smaller size", self.name());
-            return Err(EngineError::Device { reason });
+        if usage.contains(wgpu::BufferUsages::STORAGE) {
+            self.check_size(label, bytes)?;
+        } else {
+            self.check_limit(label, bytes, "max_buffer_size", self.device.limits().max_buffer_size)?;
         }
         let scope = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
         let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
@@ -308,7 +396,8 @@ impl Gpu {
             mapped_at_creation: false,
         });
         if let Some(error) = pollster::block_on(scope.pop()) {
-            let reason = format!("{label}: {bytes} bytes: {}", one_line(&error.to_string()));
+            let reason = format!("no memory for {label}, {bytes} bytes: {}", one_line(&error.to_string()));
+            self.give_up(&reason);
             return Err(EngineError::Device { reason });
         }
         self.created.fetch_add(1, Ordering::Relaxed);
@@ -318,13 +407,16 @@ impl Gpu {
     /// The pipeline of a kernel with some constants; compiled once.
     pub(super) fn pipeline(&self, kernel: Kernel, constants: &Constants) -> wgpu::ComputePipeline {
         let mut pipelines = lock(&self.pipelines);
-        let key = (kernel, constants.clone());
+        let mut variant = kernel.relevant(self.variant);
+        // Squares of norms leave the range of 16 bits.
+        variant.half &= !constants.iter().any(|&(name, value)| name == "SIMILARITY" && value != 0);
+        let key = (kernel, constants.clone(), variant);
         if let Some(pipeline) = pipelines.get(&key) {
             return pipeline.clone();
         }
         let module = self.device.create_shader_module(wgpu::ShaderModuleDescriptor {
             label: Some(kernel.name()),
-            source: wgpu::ShaderSource::Wgsl(kernel.source().into()),
+            source: wgpu::ShaderSource::Wgsl(kernel.source(variant).into()),
         });
         let second = match kernel {
             Kernel::Letterbox => Some(&self.layouts.picture),
@@ -348,7 +440,7 @@ impl Gpu {
                 constants: &constants,
                 ..wgpu::PipelineCompilationOptions::default()
             },
-            cache: None,
+            cache: self.cache.as_ref().map(PipelineCache::handle),
         });
         self.created.fetch_add(1, Ordering::Relaxed);
         pipelines.insert(key, pipeline.clone());

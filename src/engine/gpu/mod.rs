@@ -3,8 +3,10 @@
 //! All feature maps lie in one buffer, the arena; a view is a list of plane offsets and moves nothing. A plan says
 //! which kernel runs on which planes; a session owns buffers and pipelines and replays the plan for every frame.
 
+mod cache;
 mod device;
 mod plan;
+mod report;
 mod session;
 pub(crate) mod shaders;
 #[cfg(test)]
@@ -14,10 +16,12 @@ use std::sync::Arc;
 
 use ndarray::{Array4, ArrayView4, s};
 
-pub use self::device::{AdapterReport, Gpu, adapters, prefer_adapter};
+pub use self::device::{AdapterReport, Gpu, adapters, allow_features, prefer_adapter};
 use self::plan::{Plan, WIDEST_HEAD};
-pub use self::session::{DispatchTime, Picture, PixelFormat};
+pub use self::report::{DispatchReport, PlanReport, Roofline};
+pub use self::session::{Clock, DispatchTime, Picture, PixelFormat};
 use self::session::{MOST_CLASSES, Session};
+pub use self::shaders::Variant;
 use super::{Engine, EngineError, check_input};
 use crate::geometry::Letterbox;
 use crate::model::graph::{Op, Shape};
@@ -66,7 +70,9 @@ impl GpuEngine {
                 None => values.resize(values.len() + size, 0.0),
             }
         }
-        Ok(Self { session: Session::new(gpu, plan, &values)?, outputs: Vec::new() })
+        let session = Session::new(gpu, plan, &values)?;
+        session.gpu.keep_pipelines();
+        Ok(Self { session, outputs: Vec::new() })
     }
 
     /// The device.
@@ -103,12 +109,13 @@ impl GpuEngine {
         self.session.detect_texture(texture, size, options)
     }
 
-    /// Times every dispatch from now on.
+    /// Times every dispatch from now on, by the GPU's time stamps where it has them and no other clock is wanted; says
+    /// which clock it is.
     ///
     /// # Errors
-    /// [`EngineError::Device`] where the adapter has no timestamps.
-    pub fn start_profile(&mut self) -> Result<(), EngineError> {
-        self.session.start_profile()
+    /// [`EngineError::Device`] if there is no memory for the times.
+    pub fn start_profile(&mut self, wanted: Option<Clock>) -> Result<Clock, EngineError> {
+        self.session.start_profile(wanted)
     }
 
     /// Times of the dispatches of the last call of [`GpuEngine::detect`].
@@ -122,7 +129,10 @@ impl GpuEngine {
 
 impl Engine for GpuEngine {
     fn description(&self) -> String {
-        format!("gpu ({})", self.session.gpu.name())
+        let Variant { half, subgroups } = self.session.gpu.variant();
+        let f16 = if half { ", f16" } else { "" };
+        let subgroups = if subgroups { ", subgroups" } else { "" };
+        format!("gpu ({}{f16}{subgroups})", self.session.gpu.name())
     }
 
     fn input(&self) -> Shape {

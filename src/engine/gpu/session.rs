@@ -117,6 +117,15 @@ struct Found {
     group: wgpu::BindGroup,
 }
 
+/// What times dispatches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Clock {
+    /// The GPU's own time stamps.
+    Gpu,
+    /// This process's clock, each dispatch submitted and waited for alone: the way there and back counts.
+    Wall,
+}
+
 /// How long a dispatch took.
 #[derive(Clone, Debug)]
 pub struct DispatchTime {
@@ -155,11 +164,29 @@ pub(super) struct Session {
     timer: Option<Timer>,
 }
 
-struct Timer {
+/// Times of every dispatch, the letterbox last.
+enum Timer {
+    Gpu(Stamps),
+    Wall(Vec<(Duration, Duration)>),
+}
+
+/// Two ticks for every dispatch.
+struct Stamps {
     queries: wgpu::QuerySet,
     resolved: wgpu::Buffer,
     readback: wgpu::Buffer,
     count: u32,
+}
+
+impl Stamps {
+    /// For a pass that holds one dispatch.
+    fn writes(&self, dispatch: usize) -> wgpu::ComputePassTimestampWrites<'_> {
+        wgpu::ComputePassTimestampWrites {
+            query_set: &self.queries,
+            beginning_of_pass_write_index: Some(2 * dispatch as u32),
+            end_of_pass_write_index: Some(2 * dispatch as u32 + 1),
+        }
+    }
 }
 
 fn bytes_of<T: bytemuck::NoUninit>(values: &[T]) -> u64 {
@@ -309,11 +336,7 @@ impl Session {
     /// Records steps; with a timer each in a pass of its own.
     fn record(&self, encoder: &mut wgpu::CommandEncoder, steps: std::ops::Range<usize>, images: usize) {
         let mut run = |steps: std::ops::Range<usize>| {
-            let writes = self.timer.as_ref().map(|timer| wgpu::ComputePassTimestampWrites {
-                query_set: &timer.queries,
-                beginning_of_pass_write_index: Some(2 * steps.start as u32),
-                end_of_pass_write_index: Some(2 * steps.start as u32 + 1),
-            });
+            let writes = self.stamps().map(|stamps| stamps.writes(steps.start));
             let descriptor = wgpu::ComputePassDescriptor { label: None, timestamp_writes: writes };
             let mut pass = encoder.begin_compute_pass(&descriptor);
             for index in steps {
@@ -328,11 +351,28 @@ impl Session {
                 pass.dispatch_workgroups(x, y, z);
             }
         };
-        if self.timer.is_some() {
+        if self.stamps().is_some() {
             steps.for_each(|step| run(step..step + 1));
         } else {
             run(steps);
         }
+    }
+
+    fn stamps(&self) -> Option<&Stamps> {
+        match &self.timer {
+            Some(Timer::Gpu(stamps)) => Some(stamps),
+            _ => None,
+        }
+    }
+
+    /// Waits for everything submitted. A device that does not come back is given up.
+    fn wait(&self) -> Result<(), EngineError> {
+        let wait = wgpu::PollType::Wait { submission_index: None, timeout: Some(PATIENCE) };
+        self.gpu.device.poll(wait).map(drop).map_err(|error| {
+            self.gpu.give_up(&format!("waiting for {}: {error}", self.gpu.name()));
+            let reason = self.gpu.trouble().unwrap_or_default();
+            EngineError::Device { reason }
+        })
     }
 
     /// Waits for everything submitted, and maps a buffer.
@@ -340,14 +380,15 @@ impl Session {
         let (sender, receiver) = std::sync::mpsc::channel();
         buffer.map_async(wgpu::MapMode::Read, ..bytes, move |result| drop(sender.send(result)));
         let fail = |what: String| EngineError::Device { reason: self.gpu.trouble().unwrap_or(what) };
-        self.gpu
-            .device
-            .poll(wgpu::PollType::Wait { submission_index: None, timeout: Some(PATIENCE) })
-            .map_err(|error| fail(format!("waiting for {}: {error}", self.gpu.name())))?;
-        match receiver.try_recv() {
+        self.wait()?;
+        // Another thread that shares the device may be the one that delivers the answer.
+        match receiver.recv_timeout(PATIENCE) {
             Ok(Ok(())) => {}
             Ok(Err(error)) => return Err(fail(error.to_string())),
-            Err(_) => return Err(fail("the device never finished".into())),
+            Err(_) => {
+                self.gpu.give_up("the device never finished");
+                return Err(fail("the device never finished".into()));
+            }
         }
         self.check()?;
         buffer.get_mapped_range(..bytes).map_err(|error| fail(error.to_string()))
@@ -356,6 +397,13 @@ impl Session {
     /// Runs the network on planes (n, 3, rows, columns) and gives the outputs of each picture, values without padding.
     pub(super) fn logits(&mut self, pictures: &[&[f32]]) -> Result<Vec<Vec<Vec<f32>>>, EngineError> {
         self.reserve(pictures.len())?;
+        self.write_input(pictures);
+        let mut encoder = self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        self.record(&mut encoder, 0..self.plan.network, pictures.len());
+        self.read_outputs(encoder, pictures.len())
+    }
+
+    fn write_input(&self, pictures: &[&[f32]]) {
         let (shape, at) = self.plan.input;
         let positions = shape.positions();
         for (image, picture) in pictures.iter().enumerate() {
@@ -364,9 +412,6 @@ impl Session {
                 self.gpu.queue.write_buffer(&self.arena, 4 * plane_at as u64, bytemuck::cast_slice(plane));
             }
         }
-        let mut encoder = self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        self.record(&mut encoder, 0..self.plan.network, pictures.len());
-        self.read_outputs(encoder, pictures.len())
     }
 
     /// Submits, and reads the outputs of each picture, values without padding.
@@ -442,6 +487,22 @@ impl Session {
         self.read_outputs(encoder, pictures.len())
     }
 
+    /// Only decoding and suppression: detections of each picture from its planes, where the graph's outputs are its input.
+    #[cfg(test)]
+    pub(super) fn decoded(
+        &mut self,
+        pictures: &[&[f32]],
+        options: &PostprocessOptions,
+    ) -> Result<Vec<Vec<Detection>>, EngineError> {
+        self.reserve(pictures.len())?;
+        self.prepare_results(options)?;
+        self.write_input(pictures);
+        let encoder = self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        let letterbox = Letterbox::fit(self.network_size(), self.network_size());
+        let found = self.finish(encoder, &vec![letterbox; pictures.len()])?;
+        Ok(found.into_iter().map(|(_, detections)| detections).collect())
+    }
+
     /// The same with a texture of the same device, which is never copied to the CPU.
     pub(super) fn detect_texture(
         &mut self,
@@ -503,7 +564,15 @@ impl Session {
         }
         let mut letterboxes = Vec::with_capacity(pictures.len());
         for (image, picture) in pictures.iter().enumerate() {
-            let bytes = (picture.bytes.len() as u64).next_multiple_of(4);
+            let (width, height) = picture.size;
+            let bytes = (picture.format.bytes(width, height) as u64).next_multiple_of(4);
+            self.gpu.check_size("the picture", bytes)?;
+            if picture.bytes.len() != picture.format.bytes(width, height) {
+                let found = picture.bytes.len();
+                let reason =
+                    format!("a picture of {width}x{height} pixels in {:?} has not {found} bytes", picture.format);
+                return Err(EngineError::Device { reason });
+            }
             if self.slots.get(image).is_none_or(|slot| slot.buffer.size() < bytes) {
                 let buffer = self.gpu.buffer("the picture", bytes, Usage::STORAGE | Usage::COPY_DST)?;
                 let group = self.gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
@@ -552,12 +621,7 @@ impl Session {
         group: &wgpu::BindGroup,
         image: usize,
     ) {
-        let last = 2 * self.plan.steps.len() as u32;
-        let writes = self.timer.as_ref().filter(|_| image == 0).map(|timer| wgpu::ComputePassTimestampWrites {
-            query_set: &timer.queries,
-            beginning_of_pass_write_index: Some(last),
-            end_of_pass_write_index: Some(last + 1),
-        });
+        let writes = self.stamps().filter(|_| image == 0).map(|stamps| stamps.writes(self.plan.steps.len()));
         let descriptor = wgpu::ComputePassDescriptor { label: Some("letterbox"), timestamp_writes: writes };
         let mut pass = encoder.begin_compute_pass(&descriptor);
         let (width, height) = self.network_size();
@@ -606,16 +670,22 @@ impl Session {
         mut encoder: wgpu::CommandEncoder,
         letterboxes: &[Letterbox],
     ) -> Result<Vec<(Letterbox, Vec<Detection>)>, EngineError> {
-        let Some(found) = &self.found else { return Ok(Vec::new()) };
         let images = letterboxes.len();
-        encoder.clear_buffer(&found.counts, 0, None);
-        self.record(&mut encoder, 0..self.plan.steps.len(), images);
+        if let Some(found) = &self.found {
+            encoder.clear_buffer(&found.counts, 0, None);
+        }
+        if matches!(self.timer, Some(Timer::Wall(_))) {
+            encoder = self.run_one_by_one(encoder, images)?;
+        } else {
+            self.record(&mut encoder, 0..self.plan.steps.len(), images);
+        }
+        let Some(found) = &self.found else { return Ok(Vec::new()) };
         let rows = found.options.max_detections as usize + 1;
         let bytes = (images * rows * size_of::<Candidate>()) as u64;
         encoder.copy_buffer_to_buffer(&found.detections, 0, &found.readback, 0, bytes);
-        if let Some(timer) = &self.timer {
-            encoder.resolve_query_set(&timer.queries, 0..timer.count, &timer.resolved, 0);
-            encoder.copy_buffer_to_buffer(&timer.resolved, 0, &timer.readback, 0, 8 * u64::from(timer.count));
+        if let Some(stamps) = self.stamps() {
+            encoder.resolve_query_set(&stamps.queries, 0..stamps.count, &stamps.resolved, 0);
+            encoder.copy_buffer_to_buffer(&stamps.resolved, 0, &stamps.readback, 0, 8 * u64::from(stamps.count));
         }
         self.gpu.queue.submit([encoder.finish()]);
         let view = self.wait_for(&found.readback, bytes)?;
@@ -635,17 +705,42 @@ impl Session {
         Ok(result)
     }
 
-    /// Times every dispatch from now on.
-    ///
-    /// # Errors
-    /// [`EngineError::Unavailable`] where the adapter has no timestamps.
-    pub(super) fn start_profile(&mut self) -> Result<(), EngineError> {
-        if !self.gpu.has_timestamps() {
-            return Err(EngineError::Device { reason: format!("{} has no timestamps", self.gpu.name()) });
+    /// Submits what was recorded and then every step alone, each waited for; gives an encoder for the rest.
+    fn run_one_by_one(
+        &mut self,
+        letterbox: wgpu::CommandEncoder,
+        images: usize,
+    ) -> Result<wgpu::CommandEncoder, EngineError> {
+        let encoder = || self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        let begin = std::time::Instant::now();
+        let run = |encoder: wgpu::CommandEncoder| {
+            let start = begin.elapsed();
+            self.gpu.queue.submit([encoder.finish()]);
+            self.wait()?;
+            Ok::<_, EngineError>((start, begin.elapsed() - start))
+        };
+        let first = run(letterbox)?;
+        let mut times = Vec::with_capacity(self.plan.steps.len() + 1);
+        for step in 0..self.plan.steps.len() {
+            let mut encoder = encoder();
+            self.record(&mut encoder, step..step + 1, images);
+            times.push(run(encoder)?);
+        }
+        times.push(first);
+        let rest = encoder();
+        self.timer = Some(Timer::Wall(times));
+        Ok(rest)
+    }
+
+    /// Times every dispatch from now on: by the GPU's time stamps where there are any and `wanted` names no other clock.
+    pub(super) fn start_profile(&mut self, wanted: Option<Clock>) -> Result<Clock, EngineError> {
+        if wanted == Some(Clock::Wall) || !self.gpu.has_timestamps() {
+            self.timer = Some(Timer::Wall(Vec::new()));
+            return Ok(Clock::Wall);
         }
         let count = 2 * (self.plan.steps.len() as u32 + 1);
         let bytes = 8 * u64::from(count);
-        self.timer = Some(Timer {
+        self.timer = Some(Timer::Gpu(Stamps {
             queries: self.gpu.device.create_query_set(&wgpu::QuerySetDescriptor {
                 label: None,
                 ty: wgpu::QueryType::Timestamp,
@@ -654,31 +749,39 @@ impl Session {
             resolved: self.gpu.buffer("times", bytes, Usage::QUERY_RESOLVE | Usage::COPY_SRC)?,
             readback: self.gpu.buffer("times", bytes, Usage::MAP_READ | Usage::COPY_DST)?,
             count,
-        });
-        Ok(())
+        }));
+        Ok(Clock::Gpu)
+    }
+
+    /// Start and duration of the last frame's dispatches, the letterbox last.
+    fn times(&self) -> Result<Vec<(Duration, Duration)>, EngineError> {
+        let stamps = match &self.timer {
+            None => return Ok(Vec::new()),
+            Some(Timer::Wall(times)) => return Ok(times.clone()),
+            Some(Timer::Gpu(stamps)) => stamps,
+        };
+        let view = self.wait_for(&stamps.readback, 8 * u64::from(stamps.count))?;
+        let ticks: Vec<u64> = bytemuck::cast_slice(&view).to_vec();
+        drop(view);
+        stamps.readback.unmap();
+        let period = f64::from(self.gpu.queue.get_timestamp_period());
+        let first = ticks[2 * self.plan.steps.len()];
+        let since = |from: u64, to: u64| Duration::from_nanos((to.saturating_sub(from) as f64 * period) as u64);
+        Ok(ticks.chunks_exact(2).map(|pair| (since(first, pair[0]), since(pair[0], pair[1]))).collect())
     }
 
     /// Times of the last frame's dispatches, in order.
     pub(super) fn profile(&self) -> Result<Vec<DispatchTime>, EngineError> {
-        let Some(timer) = &self.timer else { return Ok(Vec::new()) };
-        let view = self.wait_for(&timer.readback, 8 * u64::from(timer.count))?;
-        let ticks: Vec<u64> = bytemuck::cast_slice(&view).to_vec();
-        drop(view);
-        timer.readback.unmap();
-        let period = f64::from(self.gpu.queue.get_timestamp_period());
+        let times = self.times()?;
         let steps = self.plan.steps.len();
-        let first = ticks[2 * steps];
-        let since = |from: u64, to: u64| Duration::from_nanos((to.saturating_sub(from) as f64 * period) as u64);
         let name = |index: usize| match self.plan.steps.get(index) {
             Some(step) => format!("{}: {}", step.kernel.name(), step.names.join(" + ")),
             None => "letterbox".to_owned(),
         };
-        let time = |index: usize| DispatchTime {
-            name: name(index),
-            start: since(first, ticks[2 * index]),
-            duration: since(ticks[2 * index], ticks[2 * index + 1]),
+        let time = |index: usize| {
+            times.get(index).map(|&(start, duration)| DispatchTime { name: name(index), start, duration })
         };
-        Ok(std::iter::once(steps).chain(0..steps).map(time).collect())
+        Ok(std::iter::once(steps).chain(0..steps).filter_map(time).collect())
     }
 }
 

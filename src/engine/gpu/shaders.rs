@@ -1,15 +1,59 @@
 //! The WGSL kernels of `shaders/`: one a file, named like its entry point and its Rust twin.
 
+/// A shared file: its name, the plain text, and what takes its place where the adapter has more.
+struct Shared {
+    name: &'static str,
+    plain: &'static str,
+    half: Option<&'static str>,
+    subgroups: Option<&'static str>,
+}
+
+macro_rules! shared {
+    ($name:literal $(, $variant:ident = $file:literal)?) => {
+        Shared {
+            $($variant: Some(include_str!(concat!("../../../shaders/shared/", $file, ".wgsl"))),)?
+            ..Shared {
+                name: concat!("shared/", $name, ".wgsl"),
+                plain: include_str!(concat!("../../../shaders/shared/", $name, ".wgsl")),
+                half: None,
+                subgroups: None,
+            }
+        }
+    };
+}
+
 /// A line `// #import shared/NAME.wgsl` in a kernel's head asks for one of these.
-const SHARED: [(&str, &str); 7] = [
-    ("shared/network.wgsl", include_str!("../../../shaders/shared/network.wgsl")),
-    ("shared/product.wgsl", include_str!("../../../shaders/shared/product.wgsl")),
-    ("shared/elementwise.wgsl", include_str!("../../../shaders/shared/elementwise.wgsl")),
-    ("shared/window.wgsl", include_str!("../../../shaders/shared/window.wgsl")),
-    ("shared/features.wgsl", include_str!("../../../shaders/shared/features.wgsl")),
-    ("shared/resize.wgsl", include_str!("../../../shaders/shared/resize.wgsl")),
-    ("shared/detections.wgsl", include_str!("../../../shaders/shared/detections.wgsl")),
+const SHARED: [Shared; 10] = [
+    shared!("network"),
+    shared!("product"),
+    shared!("elementwise"),
+    shared!("window"),
+    shared!("features"),
+    shared!("resize"),
+    shared!("detections"),
+    shared!("scalar", half = "scalar_f16"),
+    shared!("statistic", subgroups = "statistic_subgroup"),
+    shared!("best", subgroups = "best_subgroup"),
 ];
+
+/// Which features beyond WebGPU's core kernels may use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Variant {
+    /// 16-bit floats for what workgroups share; sums and feature maps stay in 32 bits.
+    pub half: bool,
+    /// Operations of neighbouring threads.
+    pub subgroups: bool,
+}
+
+impl Variant {
+    /// Every combination, the plain one first.
+    pub const ALL: [Self; 4] = [
+        Self { half: false, subgroups: false },
+        Self { half: true, subgroups: false },
+        Self { half: false, subgroups: true },
+        Self { half: true, subgroups: true },
+    ];
+}
 
 macro_rules! kernels {
     ($($(#[$documentation:meta])* $kernel:ident = $name:literal,)*) => {
@@ -75,17 +119,36 @@ kernels! {
 }
 
 impl Kernel {
-    /// The file with all it imports, each once.
-    pub(crate) fn source(self) -> String {
-        let mut source = String::new();
-        for line in self.file().lines() {
-            let Some(wanted) = line.strip_prefix("// #import ") else { continue };
-            if let Some((_, text)) = SHARED.iter().find(|(name, _)| *name == wanted.trim()) {
-                source += text;
-            } else {
-                debug_assert!(false, "{}.wgsl imports {wanted}, which does not exist", self.name());
-            }
+    fn imports(self) -> impl Iterator<Item = &'static Shared> {
+        self.file().lines().filter_map(|line| line.strip_prefix("// #import ")).filter_map(move |wanted| {
+            let found = SHARED.iter().find(|shared| shared.name == wanted.trim());
+            debug_assert!(found.is_some(), "{}.wgsl imports {wanted}, which does not exist", self.name());
+            found
+        })
+    }
+
+    /// What of a variant makes a difference to this kernel.
+    pub(crate) fn relevant(self, variant: Variant) -> Variant {
+        Variant {
+            half: variant.half && self.imports().any(|shared| shared.half.is_some()),
+            subgroups: variant.subgroups && self.imports().any(|shared| shared.subgroups.is_some()),
         }
-        source + self.file()
+    }
+
+    /// The file with all it imports, each once; what enables extensions comes first, as the language wants it.
+    pub(crate) fn source(self, variant: Variant) -> String {
+        let texts = self.imports().map(|shared| match *shared {
+            Shared { half: Some(text), .. } if variant.half => text,
+            Shared { subgroups: Some(text), .. } if variant.subgroups => text,
+            Shared { plain, .. } => plain,
+        });
+        let (enable, rest): (Vec<&str>, Vec<&str>) =
+            texts.chain([self.file()]).flat_map(str::lines).partition(|line| line.starts_with("enable "));
+        let mut source = String::new();
+        for line in enable.into_iter().chain(rest) {
+            source += line;
+            source.push('\n');
+        }
+        source
     }
 }

@@ -9,7 +9,7 @@ use ndarray::Array3;
 use super::plan::{Job, Plan};
 use super::session::Session;
 use super::shaders::Kernel;
-use super::{Gpu, Picture, PixelFormat, prefer_adapter};
+use super::{Clock, Gpu, Picture, PixelFormat, Variant, prefer_adapter};
 use crate::model::config::HeadConfig;
 use crate::model::graph::{Node, Op, Scale, Shape};
 use crate::model::{Graph, Model};
@@ -84,43 +84,77 @@ fn variants(kernel: Kernel) -> Vec<Vec<(&'static str, f64)>> {
 #[test]
 fn shaders_are_valid_and_translate_to_every_language() {
     for &kernel in Kernel::ALL {
-        let source = kernel.source();
-        let name = kernel.name();
-        let module = naga::front::wgsl::parse_str(&source)
-            .unwrap_or_else(|error| panic!("{name}: {}", error.emit_to_string(&source)));
-        // No capability beyond WebGPU's core.
-        let info = Validator::new(ValidationFlags::all(), Capabilities::empty())
-            .validate(&module)
-            .unwrap_or_else(|error| panic!("{name}: {}", error.emit_to_string(&source)));
-        assert!(module.entry_points.iter().any(|entry| entry.name == name), "{name} has no entry point of its name");
-        for constants in variants(kernel) {
-            let constants = constants.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-            let entry = Some((naga::ShaderStage::Compute, name));
-            let (module, info) = back::pipeline_constants::process_overrides(&module, &info, entry, &constants)
-                .unwrap_or_else(|error| panic!("{name}: {error:?}"));
-            translate(name, &module, &info);
+        for variant in Variant::ALL.into_iter().filter(|&variant| kernel.relevant(variant) == variant) {
+            let source = kernel.source(variant);
+            let name = kernel.name();
+            let module = naga::front::wgsl::parse_str(&source)
+                .unwrap_or_else(|error| panic!("{name}: {}", error.emit_to_string(&source)));
+            // No capability beyond WebGPU's core, but for what the variant is made for.
+            let mut capabilities = Capabilities::empty();
+            capabilities.set(Capabilities::SHADER_FLOAT16, variant.half);
+            capabilities.set(Capabilities::SUBGROUP, variant.subgroups);
+            let info = Validator::new(ValidationFlags::all(), capabilities)
+                .subgroup_stages(naga::valid::ShaderStages::COMPUTE)
+                .subgroup_operations(naga::valid::SubgroupOperationSet::all())
+                .validate(&module)
+                .unwrap_or_else(|error| panic!("{name}: {}", error.emit_to_string(&source)));
+            assert!(
+                module.entry_points.iter().any(|entry| entry.name == name),
+                "{name} has no entry point of its name"
+            );
+            for constants in variants(kernel) {
+                let constants = constants.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+                let entry = Some((naga::ShaderStage::Compute, name));
+                let (module, info) = back::pipeline_constants::process_overrides(&module, &info, entry, &constants)
+                    .unwrap_or_else(|error| panic!("{name}: {error:?}"));
+                translate(name, &module, &info, variant);
+            }
         }
     }
 }
 
-fn translate(name: &str, module: &naga::Module, info: &naga::valid::ModuleInfo) {
+#[test]
+fn every_shader_is_a_kernel_and_every_import_is_used() {
+    let names = |folder: &str| -> Vec<String> {
+        let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        let wgsl = entries.filter(|path| path.extension().is_some_and(|extension| extension == "wgsl"));
+        wgsl.map(|path| path.file_stem().unwrap().to_string_lossy().into_owned()).collect()
+    };
+    for name in names("shaders") {
+        assert!(Kernel::ALL.iter().any(|kernel| kernel.name() == name), "shaders/{name}.wgsl is no kernel");
+    }
+    let text = include_str!("shaders.rs");
+    for name in names("shaders/shared") {
+        assert!(text.contains(&format!("{name:?}")), "shaders/shared/{name}.wgsl is never imported");
+    }
+}
+
+fn translate(name: &str, module: &naga::Module, info: &naga::valid::ModuleInfo, variant: Variant) {
     let stage = naga::ShaderStage::Compute;
-    let options = back::spv::PipelineOptions { entry_point: name.into(), shader_stage: stage };
-    back::spv::write_vec(module, info, &back::spv::Options::default(), Some(&options))
+    let pipeline = back::spv::PipelineOptions { entry_point: name.into(), shader_stage: stage };
+    // Vulkan 1.1 has subgroups, as wgpu asks for them.
+    let options = back::spv::Options { lang_version: (1, 3), ..Default::default() };
+    back::spv::write_vec(module, info, &options, Some(&pipeline))
         .unwrap_or_else(|error| panic!("{name} as SPIR-V: {error:?}"));
 
     let pipeline = back::msl::PipelineOptions { entry_point: Some((stage, name.into())), ..Default::default() };
-    let options = back::msl::Options { fake_missing_bindings: true, ..Default::default() };
+    let options = back::msl::Options { fake_missing_bindings: true, lang_version: (2, 4), ..Default::default() };
     back::msl::write_string(module, info, &options, &pipeline)
         .unwrap_or_else(|error| panic!("{name} as Metal: {error:?}"));
 
-    let options = back::hlsl::Options { fake_missing_bindings: true, ..Default::default() };
+    let shader_model =
+        if variant == Variant::default() { back::hlsl::ShaderModel::V5_1 } else { back::hlsl::ShaderModel::V6_2 };
+    let options = back::hlsl::Options { fake_missing_bindings: true, shader_model, ..Default::default() };
     let pipeline = back::hlsl::PipelineOptions { entry_point: Some((stage, name.into())) };
     let mut text = String::new();
     back::hlsl::Writer::new(&mut text, &options, &pipeline)
         .write(module, info, None)
         .unwrap_or_else(|error| panic!("{name} as HLSL: {error:?}"));
 
+    if variant != Variant::default() {
+        // OpenGL ES offers neither feature.
+        return;
+    }
     let options = back::glsl::Options {
         version: back::glsl::Version::Embedded { version: 310, is_webgl: false },
         ..Default::default()
@@ -135,7 +169,7 @@ fn translate(name: &str, module: &naga::Module, info: &naga::valid::ModuleInfo) 
 
 #[test]
 fn jobs_have_the_layout_of_the_shaders() {
-    let source = Kernel::Pointwise.source();
+    let source = Kernel::Pointwise.source(Variant::default());
     let module = naga::front::wgsl::parse_str(&source).unwrap();
     let (_, job) = module.types.iter().find(|(_, ty)| ty.name.as_deref() == Some("Job")).unwrap();
     let naga::TypeInner::Struct { members, span } = &job.inner else { panic!("Job is no struct") };
@@ -164,26 +198,102 @@ fn a_frame_of_n_takes_few_dispatches() {
 
 #[test]
 fn pictures_of_cameras_become_the_same_input() {
+    use crate::source::{rgb_from_nv12, rgb_from_yuyv};
+
     let Some(gpu) = gpu() else { return };
     let mut session = letterbox_session(gpu, 96, 64);
-    let (width, height) = (90u32, 61u32);
-    let grey = RgbImage::from_fn(width, height, |x, y| image::Rgb([(40 + x + y) as u8; 3]));
-    let luma: Vec<u8> = grey.pixels().map(|pixel| (16.0 + f32::from(pixel[0]) / 1.164_384).round() as u8).collect();
-    let mut input = |format: PixelFormat, bytes: &[u8]| {
-        assert_eq!(bytes.len(), format.bytes(width, height));
-        session.letterboxed(&[Picture { size: (width, height), format, bytes }]).unwrap().remove(0).remove(0)
-    };
-    let rgb = input(PixelFormat::Rgb, grey.as_raw());
-    let rgba: Vec<u8> = grey.pixels().flat_map(|pixel| [pixel[0], pixel[1], pixel[2], 7]).collect();
-    assert_eq!(input(PixelFormat::Rgba, &rgba), rgb);
-    let mut nv12 = luma.clone();
-    nv12.resize(PixelFormat::Nv12.bytes(width, height), 128);
-    let yuyv: Vec<u8> = luma.iter().flat_map(|&luma| [luma, 128]).collect();
-    for (format, bytes) in [(PixelFormat::Nv12, nv12), (PixelFormat::Yuyv, yuyv)] {
-        let found = input(format, &bytes);
-        // Luma has fewer steps than grey: half of one, 1.16 / 2, and a rounding.
-        let worst = found.iter().zip(&rgb).map(|(a, b)| (a - b).abs() * 255.0).fold(0.0, f32::max);
-        assert!(worst < 2.1, "{format:?}: {worst} steps");
+    for (width, height) in [(90u32, 61u32), (320, 240), (7, 3)] {
+        let mut input = |format: PixelFormat, bytes: &[u8]| {
+            assert_eq!(bytes.len(), format.bytes(width, height));
+            session.letterboxed(&[Picture { size: (width, height), format, bytes }]).unwrap().remove(0).remove(0)
+        };
+        let picture = random_picture(width, height);
+        let rgb = input(PixelFormat::Rgb, picture.as_raw());
+        let rgba: Vec<u8> = picture.pixels().flat_map(|pixel| [pixel[0], pixel[1], pixel[2], 7]).collect();
+        assert_eq!(input(PixelFormat::Rgba, &rgba), rgb);
+        let noise = |count: usize| random_picture(count as u32, 1).into_raw()[..count].to_vec();
+        for format in [PixelFormat::Nv12, PixelFormat::Yuyv] {
+            let bytes = noise(format.bytes(width, height));
+            let found = input(format, &bytes);
+            let twin = match format {
+                PixelFormat::Nv12 => rgb_from_nv12(&bytes, width, height),
+                _ => rgb_from_yuyv(&bytes, width, height),
+            };
+            let expected = input(PixelFormat::Rgb, twin.unwrap().as_raw());
+            let steps = found.iter().zip(&expected).map(|(a, b)| ((a - b) * 255.0).abs());
+            let (worst, off) = steps.fold((0.0f32, 0), |(worst, off), x| (worst.max(x), off + usize::from(x > 0.1)));
+            // Colours exactly between two steps may be rounded to either.
+            assert!(worst < 1.1 && off < found.len() / 500, "{format:?} {width}x{height}: {worst} steps, {off} values");
+        }
+    }
+}
+
+/// A graph whose outputs are planes of its input: `classes` and 4 sides of `bins` at one scale.
+fn head_graph(classes: usize, bins: usize, side: usize) -> Graph {
+    let shape = |channels| Shape { channels, height: side, width: side };
+    let node = |name: &str, op, inputs: &[usize], shape| Node { name: name.into(), op, inputs: inputs.to_vec(), shape };
+    // Every second plane is a class or a side, the rest is nothing: views must be followed.
+    let all = 2 * classes.max(4 * bins);
+    let nodes = vec![
+        node("input", Op::Input, &[], shape(all)),
+        node("class", Op::Slice { start: 0, step: 2 }, &[0], shape(classes)),
+        node("box", Op::Slice { start: 1, step: 2 }, &[0], shape(4 * bins)),
+    ];
+    let scales = vec![Scale { stride: 8, class: 1, boxes: 2 }];
+    Graph { name: "head".into(), nodes, scales, head: HeadConfig { bins, max_distance: 7.0 } }
+}
+
+#[test]
+fn decoding_and_suppression_agree_with_their_twins() {
+    use crate::postprocess::{PostprocessOptions, decode, suppress};
+
+    let adapter = gpu().map(|gpu| gpu.name());
+    let Some(adapter) = adapter else { return };
+    let adapter = adapter.split(" (").next().unwrap().to_owned();
+    for variant in Variant::ALL {
+        let gpu = Arc::new(Gpu::open(Some(&adapter), variant).unwrap());
+        for (round, side) in [1usize, 5, 13, 20].into_iter().enumerate() {
+            let (classes, bins) = (3 + 17 * (round % 2), 8);
+            let graph = head_graph(classes, bins, side);
+            let mut session = Session::new(gpu.clone(), Plan::new(&graph), &[]).unwrap();
+            let mut seed = round as u32;
+            let mut noise = || {
+                seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                (seed >> 8) as f32 / 4_194_304.0 - 2.0
+            };
+            let pictures: Vec<Vec<f32>> =
+                (0..2).map(|_| (0..graph.input().values()).map(|_| 1.5 * noise()).collect()).collect();
+            for options in [
+                PostprocessOptions::default(),
+                PostprocessOptions { multi_label: true, confidence: 0.6, ..Default::default() },
+                PostprocessOptions { agnostic: true, iou: 0.3, max_detections: 7, ..Default::default() },
+                PostprocessOptions { classes: Some(vec![0, 2]), ..Default::default() },
+                PostprocessOptions { confidence: 1.0, ..Default::default() },
+            ] {
+                let views: Vec<&[f32]> = pictures.iter().map(Vec::as_slice).collect();
+                let found = session.decoded(&views, &options).unwrap();
+                for (picture, found) in pictures.iter().zip(found) {
+                    let planes = Array3::from_shape_vec((graph.input().channels, side, side), picture.clone()).unwrap();
+                    let class = planes.slice(ndarray::s![..2 * classes;2, .., ..]).as_standard_layout().into_owned();
+                    let boxes = planes.slice(ndarray::s![1..8 * bins;2, .., ..]).as_standard_layout().into_owned();
+                    let scales = std::iter::once((8, class.view(), boxes.view()));
+                    let expected = suppress(decode(scales, graph.head, &options), &options);
+                    assert_eq!(expected.len(), found.len(), "{variant:?} {side} {options:?}");
+                    for (a, b) in expected.iter().zip(&found) {
+                        let near = |a: f32, b: f32| (a - b).abs() < 1e-3;
+                        let boxes = [
+                            (a.bbox.x1, b.bbox.x1),
+                            (a.bbox.y1, b.bbox.y1),
+                            (a.bbox.x2, b.bbox.x2),
+                            (a.bbox.y2, b.bbox.y2),
+                        ];
+                        assert_eq!(a.class, b.class);
+                        assert!((a.confidence - b.confidence).abs() < 1e-5);
+                        assert!(boxes.iter().all(|&(a, b)| near(a, b)), "{a:?} {b:?}");
+                    }
+                }
+            }
+        }
     }
 }
 
@@ -203,15 +313,6 @@ fn warm_frames_make_nothing_and_a_lost_device_is_replaced_once() {
     }
     assert_eq!(device.created(), made, "a warm frame made buffers or pipelines");
 
-    let engine = detector.gpu_engine().unwrap();
-    if engine.start_profile().is_ok() {
-        detector.detect(&picture).unwrap();
-        let times = detector.gpu_engine().unwrap().profile().unwrap();
-        let plan = Plan::new(&model.graph(320, 320).unwrap());
-        assert_eq!(times.len(), plan.steps.len() + 1);
-        assert!(times.iter().any(|time| !time.duration.is_zero()));
-    }
-
     device.destroy();
     assert_eq!(detector.detect(&picture).unwrap(), found);
     let second = detector.gpu_engine().expect("a new device").gpu().clone();
@@ -220,4 +321,26 @@ fn warm_frames_make_nothing_and_a_lost_device_is_replaced_once() {
     let on_cpu = detector.detect(&picture).unwrap();
     assert!(detector.gpu_engine().is_none(), "{}", detector.description());
     assert_eq!(on_cpu.len(), found.len());
+}
+
+#[test]
+fn dispatches_are_timed_by_either_clock() {
+    let Some(gpu) = gpu() else { return };
+    let model = Model::load("n").unwrap();
+    let graph = model.graph(64, 64).unwrap();
+    let mut engine = super::GpuEngine::on(gpu.clone(), &graph, &model.weights).unwrap();
+    let picture = random_picture(80, 50);
+    let view = [Picture { size: (80, 50), format: PixelFormat::Rgb, bytes: picture.as_raw() }];
+    let options = crate::postprocess::PostprocessOptions { confidence: 0.05, ..Default::default() };
+    let expected = engine.detect(&view, &options).unwrap();
+    for wanted in [None, Some(Clock::Wall)] {
+        let clock = engine.start_profile(wanted).unwrap();
+        assert!(wanted.is_none() || clock == Clock::Wall);
+        assert_eq!(engine.detect(&view, &options).unwrap(), expected);
+        let times = engine.profile().unwrap();
+        assert_eq!(times.len(), Plan::new(&graph).steps.len() + 1);
+        assert_eq!(times[0].name, "letterbox");
+        assert!(times.iter().any(|time| !time.duration.is_zero()));
+        assert!(times.windows(2).all(|pair| pair[0].start <= pair[1].start), "{clock:?}: {times:?}");
+    }
 }

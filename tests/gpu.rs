@@ -1,0 +1,251 @@
+//! The GPU's whole pipeline, from pixels to detections, against the reference engine and our letterbox on the CPU.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
+
+mod common;
+
+use std::sync::Arc;
+
+use image::RgbImage;
+use ndarray::Array4;
+use yolo_lat::engine::gpu::{Gpu, GpuEngine, Picture, PixelFormat, Variant};
+use yolo_lat::engine::reference::ReferenceEngine;
+use yolo_lat::engine::{Engine, EngineError};
+use yolo_lat::geometry::Letterbox;
+use yolo_lat::model::config::STRIDES;
+use yolo_lat::postprocess::{PostprocessOptions, decode, suppress};
+use yolo_lat::preprocess::Preprocessor;
+use yolo_lat::source::open_image;
+use yolo_lat::{Detection, Model};
+
+const PLAIN: Variant = Variant { half: false, subgroups: false };
+
+/// Differences at which two sets of detections are the same.
+struct Limits {
+    pixels: f32,
+    confidence: f32,
+}
+
+/// In 32 bits.
+const SAME: Limits = Limits { pixels: 0.5, confidence: 0.005 };
+
+/// Detections of the reference in network pixels, and how near its closest decision was: confidences around the threshold
+/// and overlaps around the limit may fall to either side of it.
+fn expected(
+    reference: &mut ReferenceEngine,
+    model: &Model,
+    pictures: &[&RgbImage],
+    options: &PostprocessOptions,
+) -> Vec<(Letterbox, Vec<Detection>)> {
+    let shape = reference.input();
+    let mut input = Array4::zeros((pictures.len(), 3, shape.height, shape.width));
+    let mut preprocessor = Preprocessor::default();
+    let letterboxes: Vec<Letterbox> = pictures
+        .iter()
+        .zip(input.outer_iter_mut())
+        .map(|(picture, target)| preprocessor.apply(picture, target))
+        .collect();
+    let outputs = reference.run(input.view()).unwrap();
+    letterboxes
+        .into_iter()
+        .enumerate()
+        .map(|(index, letterbox)| {
+            let at = ndarray::Axis(0);
+            let scales = STRIDES
+                .iter()
+                .zip(outputs.chunks_exact(2))
+                .map(|(&stride, output)| (stride, output[0].index_axis(at, index), output[1].index_axis(at, index)));
+            (letterbox, suppress(decode(scales, model.config.head, options), options))
+        })
+        .collect()
+}
+
+fn views<'a>(pictures: &[&'a RgbImage]) -> Vec<Picture<'a>> {
+    let view = |picture: &&'a RgbImage| Picture {
+        size: picture.dimensions(),
+        format: PixelFormat::Rgb,
+        bytes: picture.as_raw(),
+    };
+    pictures.iter().map(view).collect()
+}
+
+fn assert_same(name: &str, expected: &[Detection], found: &[Detection], limits: &Limits) {
+    let same = |a: &Detection, b: &Detection| {
+        let (p, q) = (a.bbox, b.bbox);
+        let boxes = [(p.x1, q.x1), (p.y1, q.y1), (p.x2, q.x2), (p.y2, q.y2)];
+        a.class == b.class
+            && (a.confidence - b.confidence).abs() <= limits.confidence
+            && boxes.iter().all(|(a, b)| (a - b).abs() <= limits.pixels)
+    };
+    assert_eq!(expected.len(), found.len(), "{name}: {expected:#?}\n{found:#?}");
+    // Each has a partner: two of nearly equal confidence may stand in another order.
+    for a in expected {
+        assert!(found.iter().any(|b| same(a, b)), "{name}: {a:?} is not among {found:#?}");
+    }
+}
+
+fn samples() -> Vec<(String, RgbImage)> {
+    let mut paths: Vec<_> = std::fs::read_dir("assets").unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "jpg"));
+    paths.sort();
+    assert!(paths.len() >= 4);
+    paths.into_iter().map(|path| (path.display().to_string(), open_image(&path).unwrap())).collect()
+}
+
+/// A sample photograph cut and stretched at random: odd sizes, real contents.
+fn random_crop(samples: &[(String, RgbImage)], seed: &mut u32) -> RgbImage {
+    let mut next = |most: u32| {
+        *seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (*seed >> 8) % most
+    };
+    let (_, picture) = &samples[next(samples.len() as u32) as usize];
+    let (width, height) = picture.dimensions();
+    let (left, top) = (next(width / 2), next(height / 2));
+    let (w, h) = (1 + next(width - left), 1 + next(height - top));
+    let crop = image::imageops::crop_imm(picture, left, top, w, h).to_image();
+    let (w, h) = (1 + next(500), 1 + next(500));
+    image::imageops::resize(&crop, w | 1, h | 1, image::imageops::FilterType::Triangle)
+}
+
+fn compare(
+    gpu: &Arc<Gpu>,
+    model: &Model,
+    size: (usize, usize),
+    pictures: &[(String, RgbImage)],
+    limits: &Limits,
+) -> usize {
+    let graph = model.graph(size.0, size.1).unwrap();
+    let mut reference = ReferenceEngine::new(graph.clone(), model.weights.clone());
+    let mut engine = GpuEngine::on(gpu.clone(), &graph, &model.weights).unwrap();
+    let options = PostprocessOptions::default();
+    let mut objects = 0;
+    for (name, picture) in pictures {
+        let expected = expected(&mut reference, model, &[picture], &options);
+        let found = engine.detect(&views(&[picture]), &options).unwrap();
+        assert_eq!(expected[0].0, found[0].0, "{name}: letterbox");
+        let name = format!("{name} at {}x{}", size.0, size.1);
+        assert_same(&name, &expected[0].1, &found[0].1, limits);
+        objects += found[0].1.len();
+    }
+    objects
+}
+
+#[test]
+fn detections_are_those_of_the_reference_on_sample_photographs() {
+    let Some(gpu) = common::open_gpu(PLAIN) else { return };
+    for name in ["n", "s"] {
+        let model = Model::load(name).unwrap();
+        assert!(compare(&gpu, &model, (320, 320), &samples(), &SAME) >= 3);
+    }
+}
+
+#[test]
+fn detections_are_those_of_the_reference_on_pictures_of_odd_sizes() {
+    let Some(gpu) = common::open_gpu(PLAIN) else { return };
+    let (samples, mut seed) = (samples(), 2);
+    let pictures: Vec<_> = (0..50)
+        .map(|index| {
+            let picture = random_crop(&samples, &mut seed);
+            (format!("random picture {index}, {}x{}", picture.width(), picture.height()), picture)
+        })
+        .collect();
+    assert!(compare(&gpu, &Model::load("n").unwrap(), (320, 320), &pictures, &SAME) >= 20);
+}
+
+#[test]
+fn other_input_sizes_give_the_same_too() {
+    let Some(gpu) = common::open_gpu(PLAIN) else { return };
+    let model = Model::load("n").unwrap();
+    assert!(compare(&gpu, &model, (416, 320), &samples(), &SAME) >= 2);
+    assert!(compare(&gpu, &model, (640, 640), &samples()[..2], &SAME) >= 1);
+}
+
+#[test]
+fn a_batch_of_four_gives_what_its_pictures_do() {
+    let Some(gpu) = common::open_gpu(PLAIN) else { return };
+    let model = Model::load("n").unwrap();
+    let graph = model.graph(320, 320).unwrap();
+    let mut reference = ReferenceEngine::new(graph.clone(), model.weights.clone());
+    let mut engine = GpuEngine::on(gpu, &graph, &model.weights).unwrap();
+    let samples = samples();
+    let pictures: Vec<&RgbImage> = samples.iter().map(|(_, picture)| picture).take(4).collect();
+    let options = PostprocessOptions { confidence: 0.1, ..PostprocessOptions::default() };
+    let expected = expected(&mut reference, &model, &pictures, &options);
+    // Again with another order: nothing of the last batch stays.
+    for order in [[0, 1, 2, 3], [3, 1, 0, 2]] {
+        let these: Vec<&RgbImage> = order.iter().map(|&index| pictures[index]).collect();
+        let found = engine.detect(&views(&these), &options).unwrap();
+        for (&index, found) in order.iter().zip(&found) {
+            assert_same(&samples[index].0, &expected[index].1, &found.1, &SAME);
+        }
+    }
+}
+
+/// 16-bit tiles change confidences in the third digit: what is found far from the threshold must be the same.
+#[test]
+fn half_precision_finds_the_same_objects() {
+    let half = common::open_gpu(Variant { half: true, subgroups: true }).filter(|gpu| gpu.variant().half);
+    let Some(gpu) = half else {
+        eprintln!("skipped: no adapter with 16-bit floats");
+        return;
+    };
+    let limits = Limits { pixels: 1.0, confidence: 0.01 };
+    for name in ["n", "s"] {
+        assert!(compare(&gpu, &Model::load(name).unwrap(), (320, 320), &samples(), &limits) >= 3);
+    }
+}
+
+#[test]
+fn two_detectors_in_two_threads_share_one_device() {
+    let Some(gpu) = common::open_gpu(PLAIN) else { return };
+    let samples = samples();
+    let options = PostprocessOptions::default();
+    let run = |name: &str, size: usize, rounds: usize| -> Vec<Vec<(Letterbox, Vec<Detection>)>> {
+        let model = Model::load(name).unwrap();
+        let mut engine = GpuEngine::on(gpu.clone(), &model.graph(size, size).unwrap(), &model.weights).unwrap();
+        (0..rounds)
+            .flat_map(|_| &samples)
+            .map(|(_, picture)| engine.detect(&views(&[picture]), &options).unwrap())
+            .collect()
+    };
+    let alone = [run("n", 320, 1), run("s", 160, 1)];
+    let together = std::thread::scope(|scope| {
+        let threads = [scope.spawn(|| run("n", 320, 4)), scope.spawn(|| run("s", 160, 4))];
+        threads.map(|thread| thread.join().unwrap())
+    });
+    for (alone, together) in alone.iter().zip(&together) {
+        assert!(together.chunks(alone.len()).all(|round| round == alone), "a thread saw another's results");
+    }
+}
+
+#[test]
+fn a_texture_of_the_same_device_gives_the_same_detections() {
+    let Some(gpu) = common::open_gpu(PLAIN) else { return };
+    let model = Model::load("n").unwrap();
+    let mut engine = GpuEngine::on(gpu.clone(), &model.graph(320, 320).unwrap(), &model.weights).unwrap();
+    let options = PostprocessOptions::default();
+    for (name, picture) in samples() {
+        let expected = engine.detect(&views(&[&picture]), &options).unwrap();
+        let rgba = image::DynamicImage::from(picture).into_rgba8();
+        let size = rgba.dimensions();
+        let texture = gpu.picture_texture(size);
+        gpu.write_texture(&texture, size, rgba.as_raw());
+        let view = texture.create_view(&wgpu::TextureViewDescriptor::default());
+        let (letterbox, found) = engine.detect_texture(&view, size, &options).unwrap();
+        assert_eq!(letterbox, expected[0].0);
+        assert_same(&name, &expected[0].1, &found, &Limits { pixels: 0.01, confidence: 1e-4 });
+    }
+}
+
+#[test]
+fn a_too_large_input_names_the_limit() {
+    let Some(gpu) = common::open_gpu(PLAIN) else { return };
+    let model = Model::load("n").unwrap();
+    let mut engine = GpuEngine::on(gpu, &model.graph(32, 32).unwrap(), &model.weights).unwrap();
+    // More than any buffer can hold; the bytes are never touched.
+    let picture = Picture { size: (65_535, 65_535), format: PixelFormat::Rgb, bytes: &[0; 4] };
+    let error = engine.detect(&[picture], &PostprocessOptions::default()).unwrap_err();
+    let EngineError::Device { reason } = &error else { panic!("{error:?}") };
+    assert!(reason.contains("max_storage_buffer_binding_size"), "{reason}");
+    assert!(!engine.gpu().is_lost(), "a device is not lost for a picture it cannot hold");
+}
