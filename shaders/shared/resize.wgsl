@@ -1,7 +1,7 @@
 // Antialiased bilinear resize into the letterbox: each output pixel is the mean of the input pixels under a triangle
-// as wide as two output pixels, columns first, then rows, rounded to whole steps after each as the CPU does.
-// Weights are whole multiples of a power of two, sums are integers: the results are those of the CPU, but for weights that
-// 32-bit floats round to the other side. The importer gives `pixel`: RGB in 0..255.
+// as wide as two output pixels, rows first, then columns, rounded to whole steps after each as the CPU does. Weights are
+// integers from a table that the CPU made: results are the CPU's to the last bit.
+// The importer gives `pixel`: RGB in 0..255.
 
 struct Geometry {
     picture: vec2<u32>, // width, height
@@ -13,64 +13,32 @@ struct Geometry {
     image: u32, // which picture of the batch
     grey: f32, // of the border
     bits: vec2<u32>, // behind the point of a weight, for columns and rows
+    rows: u32, // where the rows' weights begin in `taps`
 }
 
 @group(1) @binding(0) var<uniform> geometry: Geometry;
 
-/// First pixel and one past the last under the triangle of an output pixel.
-struct Footprint {
-    first: u32,
-    end: u32,
-    center: f32,
-    width: f32,
-}
-
-fn footprint(at: u32, input: u32, output: u32) -> Footprint {
-    let scale = f32(input) / f32(output);
-    let width = max(scale, 1.0);
-    let center = (f32(at) + 0.5) * scale;
-    let first = u32(max(floor(center - width), 0.0));
-    let end = min(u32(ceil(center + width)), input);
-    return Footprint(first, end, center, width);
-}
-
-fn triangle(shape: Footprint, at: u32) -> f32 {
-    return max(1.0 - abs((f32(at) + 0.5 - shape.center) / shape.width), 0.0);
-}
-
-fn total(shape: Footprint) -> f32 {
-    var sum = 0.0;
-    for (var at = shape.first; at < shape.end; at++) {
-        sum += triangle(shape, at);
-    }
-    return sum;
-}
-
-/// A weight as an integer with `bits` behind the point.
-fn fixed(weight: f32, bits: u32) -> i32 {
-    return i32(floor(weight * f32(1u << bits) + 0.5));
-}
+/// For each column and then for each row of the resized picture: the first input pixel, and where its weights begin and
+/// end, counted from the columns' or rows' beginning; the weights follow.
+@group(1) @binding(2) var<storage, read> taps: array<i32>;
 
 fn narrow(sum: vec3<i32>, bits: u32) -> vec3<i32> {
     return clamp((sum + (1i << (bits - 1u))) >> vec3(bits), vec3(0i), vec3(255i));
 }
 
 fn resized(at: vec2<u32>) -> vec3<f32> {
-    let columns = footprint(at.x, geometry.picture.x, geometry.resized.x);
-    let rows = footprint(at.y, geometry.picture.y, geometry.resized.y);
-    let column_factor = 1.0 / total(columns);
-    let row_factor = 1.0 / total(rows);
+    let column = 3u * at.x;
+    let row = geometry.rows + 3u * at.y;
+    let first = vec2(u32(taps[column]), u32(taps[row]));
+    let columns = vec2(u32(taps[column + 1u]), u32(taps[column + 2u]));
+    let rows = geometry.rows + vec2(u32(taps[row + 1u]), u32(taps[row + 2u]));
     var sum = vec3(0i);
-    for (var x = columns.first; x < columns.end; x++) {
-        let weight = fixed(triangle(columns, x) * column_factor, geometry.bits.x);
-        if weight == 0 {
-            continue;
+    for (var x = columns.x; x < columns.y; x++) {
+        var of_column = vec3(0i);
+        for (var y = rows.x; y < rows.y; y++) {
+            of_column += taps[y] * vec3<i32>(round(pixel(first.x + x - columns.x, first.y + y - rows.x)));
         }
-        var column = vec3(0i);
-        for (var y = rows.first; y < rows.end; y++) {
-            column += fixed(triangle(rows, y) * row_factor, geometry.bits.y) * vec3<i32>(round(pixel(x, y)));
-        }
-        sum += weight * narrow(column, geometry.bits.y);
+        sum += taps[x] * narrow(of_column, geometry.bits.y);
     }
     return vec3<f32>(narrow(sum, geometry.bits.x));
 }

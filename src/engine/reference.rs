@@ -1,6 +1,8 @@
 //! Reference engine: naive loops over ndarray, f32 values with f64 sums. The oracle of every test; never optimised.
 
-use ndarray::{Array1, Array3, Array4, ArrayView1, ArrayView3, ArrayView4, Axis, Ix1, Ix4, s, stack};
+use ndarray::{
+    Array1, Array2, Array3, Array4, ArrayView1, ArrayView2, ArrayView3, ArrayView4, Axis, Ix1, Ix4, s, stack,
+};
 
 use super::{Engine, EngineError, check_input};
 use crate::attention::{self, DiffDistance, HadamardExp, Similarity, Softmax, SumDistance};
@@ -125,14 +127,15 @@ fn convolution(
     activation: Activation,
 ) -> Array3<f32> {
     let (_, height, width) = x.dim();
-    let out = filter.dim().0;
-    Array3::from_shape_fn((out, height.div_ceil(stride), width.div_ceil(stride)), |(o, row, column)| {
-        let mut sum = f64::from(bias[o]);
-        for (plane, filter) in x.outer_iter().zip(filter.index_axis(Axis(0), o).outer_iter()) {
-            sum += window_sum(plane, filter, row * stride, column * stride);
+    let mut map = Array3::zeros((filter.dim().0, height.div_ceil(stride), width.div_ceil(stride)));
+    for ((mut map, filter), &bias) in map.outer_iter_mut().zip(filter.outer_iter()).zip(bias) {
+        let mut sums = Array2::from_elem(map.dim(), f64::from(bias));
+        for (plane, filter) in x.outer_iter().zip(filter.outer_iter()) {
+            add_window(&mut sums, plane, filter, stride);
         }
-        activation.apply(sum as f32)
-    })
+        map.zip_mut_with(&sums, |value, &sum| *value = activation.apply(sum as f32));
+    }
+    map
 }
 
 /// `filter` (channels, 1, kernel, kernel).
@@ -144,24 +147,34 @@ fn depthwise(
     activation: Activation,
 ) -> Array3<f32> {
     let (channels, height, width) = x.dim();
-    Array3::from_shape_fn((channels, height.div_ceil(stride), width.div_ceil(stride)), |(c, row, column)| {
-        let sum = window_sum(x.index_axis(Axis(0), c), filter.slice(s![c, 0, .., ..]), row * stride, column * stride);
-        activation.apply((sum + f64::from(bias[c])) as f32)
-    })
+    let mut map = Array3::zeros((channels, height.div_ceil(stride), width.div_ceil(stride)));
+    for (c, mut map) in map.outer_iter_mut().enumerate() {
+        let mut sums = Array2::from_elem(map.dim(), f64::from(bias[c]));
+        add_window(&mut sums, x.index_axis(Axis(0), c), filter.slice(s![c, 0, .., ..]), stride);
+        map.zip_mut_with(&sums, |value, &sum| *value = activation.apply(sum as f32));
+    }
+    map
 }
 
-/// Sum of `filter` times the window of `plane` centred at (row, column).
-fn window_sum(plane: ndarray::ArrayView2<f32>, filter: ndarray::ArrayView2<f32>, row: usize, column: usize) -> f64 {
+/// Adds to every position the sum of `filter` times the window of `plane` centred there, one tap of the filter after the
+/// other; zeros outside.
+fn add_window(sums: &mut Array2<f64>, plane: ArrayView2<f32>, filter: ArrayView2<f32>, stride: usize) {
     let reach = filter.dim().0 / 2;
-    let mut sum = 0.0;
     for ((dy, dx), &weight) in filter.indexed_iter() {
-        // Wraps below zero to a huge index, which `get` refuses like one beyond the far border.
-        let (y, x) = ((row + dy).wrapping_sub(reach), (column + dx).wrapping_sub(reach));
-        if let Some(&value) = plane.get((y, x)) {
-            sum += f64::from(weight) * f64::from(value);
+        for (row, mut sums) in sums.outer_iter_mut().enumerate() {
+            // Wraps below zero to a huge number, which is outside like one beyond the far border.
+            let y = (row * stride + dy).wrapping_sub(reach);
+            if y >= plane.nrows() {
+                continue;
+            }
+            let line = plane.row(y);
+            for (column, sum) in sums.iter_mut().enumerate() {
+                if let Some(&value) = line.get((column * stride + dx).wrapping_sub(reach)) {
+                    *sum += f64::from(weight) * f64::from(value);
+                }
+            }
         }
     }
-    sum
 }
 
 fn max_pool(x: ArrayView3<f32>) -> Array3<f32> {

@@ -203,8 +203,8 @@ impl Layouts {
         };
         Self {
             network: layout("network", &[write, read, read, read, uniform(true)]),
-            picture: layout("picture", &[uniform(true), read]),
-            texture: layout("texture", &[uniform(true), texture]),
+            picture: layout("picture", &[uniform(true), read, read]),
+            texture: layout("texture", &[uniform(true), texture, read]),
             detections: layout("detections", &[uniform(false), write, write, write]),
         }
     }

@@ -7,6 +7,7 @@ mod cache;
 mod device;
 mod plan;
 mod report;
+mod resize;
 mod session;
 pub(crate) mod shaders;
 #[cfg(test)]

@@ -7,6 +7,7 @@ use wgpu::BufferUsages as Usage;
 
 use super::device::Gpu;
 use super::plan::{Plan, Step};
+use super::resize::Taps;
 use crate::engine::EngineError;
 use crate::geometry::Letterbox;
 use crate::postprocess::{Detection, PostprocessOptions};
@@ -76,6 +77,8 @@ struct Geometry {
     image: u32,
     grey: f32,
     bits: [u32; 2],
+    rows: u32,
+    reserved: u32,
 }
 
 #[repr(C)]
@@ -103,8 +106,14 @@ struct Candidate {
 
 /// How a picture reaches the GPU; one for each picture of a batch.
 struct Slot {
-    buffer: wgpu::Buffer,
-    group: wgpu::BindGroup,
+    /// Its bytes; nothing for a texture.
+    bytes: Option<wgpu::Buffer>,
+    /// Weights of its resize.
+    taps: wgpu::Buffer,
+    /// The size that weights and geometry were written for.
+    size: (u32, u32),
+    /// `None` where a buffer was made anew.
+    group: Option<wgpu::BindGroup>,
 }
 
 /// Where decoding and suppression put things.
@@ -154,8 +163,6 @@ pub(super) struct Session {
     pipelines: Vec<wgpu::ComputePipeline>,
     slots: Vec<Slot>,
     geometry: wgpu::Buffer,
-    /// Picture sizes that the geometry was written for.
-    sizes: Vec<(u32, u32)>,
     /// Workgroups in one dimension at most.
     most_groups: usize,
     found: Option<Found>,
@@ -200,21 +207,6 @@ fn entries<'a>(buffers: &[wgpu::BindingResource<'a>]) -> Vec<wgpu::BindGroupEntr
         .collect()
 }
 
-/// Bits behind the point of a resize's weights: as many as keep the largest below 2^15, as the CPU's resizer chooses.
-fn weight_bits(input: u32, output: u32) -> u32 {
-    let scale = f64::from(input) / f64::from(output);
-    let reach = scale.max(1.0);
-    let largest = (0..output).map(|at| {
-        let center = (f64::from(at) + 0.5) * scale;
-        let first = (center - reach).floor().max(0.0) as u32;
-        let end = ((center + reach).ceil() as u32).min(input);
-        let weights = || (first..end).map(|at| (1.0 - ((f64::from(at) + 0.5 - center) / reach).abs()).max(0.0));
-        weights().fold(0.0, f64::max) / weights().sum::<f64>()
-    });
-    let largest = largest.fold(0.0, f64::max);
-    (1..22).find(|&bits| (largest * f64::from(1u32 << (bits + 1))).round() >= 32768.0).unwrap_or(21)
-}
-
 /// One block of a buffer that holds several.
 fn block(buffer: &wgpu::Buffer, bytes: usize) -> wgpu::BindingResource<'_> {
     let size = std::num::NonZeroU64::new(bytes as u64);
@@ -252,7 +244,6 @@ impl Session {
             pipelines,
             slots: Vec::new(),
             geometry,
-            sizes: Vec::new(),
             most_groups,
             found: None,
             readback: None,
@@ -511,13 +502,15 @@ impl Session {
         options: &PostprocessOptions,
     ) -> Result<(Letterbox, Vec<Detection>), EngineError> {
         self.prepare_results(options)?;
-        let letterbox = self.write_geometry(0, size);
+        let letterbox = self.write_geometry(0, size)?;
+        // The view may be another one every time.
         let group = self.gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
             label: Some("texture"),
             layout: &self.gpu.layouts.texture,
             entries: &entries(&[
                 block(&self.geometry, size_of::<Geometry>()),
                 wgpu::BindingResource::TextureView(texture),
+                self.slots[0].taps.as_entire_binding(),
             ]),
         });
         let mut encoder = self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
@@ -531,14 +524,13 @@ impl Session {
         (self.plan.input.0.width as u32, self.plan.input.0.height as u32)
     }
 
-    /// Says where a picture goes; nothing new where the last one had the same size.
-    fn write_geometry(&mut self, image: usize, size: (u32, u32)) -> Letterbox {
+    /// Says where a picture goes and how it is resized; nothing new where the last one had the same size.
+    fn write_geometry(&mut self, image: usize, size: (u32, u32)) -> Result<Letterbox, EngineError> {
         let letterbox = Letterbox::fit(size, self.network_size());
-        if self.sizes.get(image) == Some(&size) {
-            return letterbox;
+        if self.slots.get(image).is_some_and(|slot| slot.size == size) {
+            return Ok(letterbox);
         }
-        self.sizes.resize(self.sizes.len().max(image + 1), (0, 0));
-        self.sizes[image] = size;
+        let (columns, rows) = (Taps::new(size.0, letterbox.resized.0), Taps::new(size.1, letterbox.resized.1));
         let geometry = Geometry {
             picture: size.into(),
             resized: letterbox.resized.into(),
@@ -548,10 +540,23 @@ impl Session {
             plane: self.plan.input.0.positions().next_multiple_of(4) as u32,
             image: image as u32,
             grey: Letterbox::GREY,
-            bits: [weight_bits(size.0, letterbox.resized.0), weight_bits(size.1, letterbox.resized.1)],
+            bits: [columns.bits, rows.bits],
+            rows: columns.table.len() as u32,
+            reserved: 0,
         };
         self.gpu.queue.write_buffer(&self.geometry, (BLOCK * image) as u64, bytemuck::bytes_of(&geometry));
-        letterbox
+        let table = [columns.table, rows.table].concat();
+        let bytes = bytes_of(&table);
+        if self.slots.get(image).is_none_or(|slot| slot.taps.size() < bytes) {
+            let taps = self.gpu.buffer("the resize", bytes, Usage::STORAGE | Usage::COPY_DST)?;
+            match self.slots.get_mut(image) {
+                Some(slot) => (slot.taps, slot.group) = (taps, None),
+                None => self.slots.push(Slot { bytes: None, taps, size, group: None }),
+            }
+        }
+        self.slots[image].size = size;
+        self.gpu.queue.write_buffer(&self.slots[image].taps, 0, bytemuck::cast_slice(&table));
+        Ok(letterbox)
     }
 
     /// Brings pictures into their slots, which grow with them.
@@ -560,45 +565,56 @@ impl Session {
             let bytes = (BLOCK * pictures.len()) as u64;
             self.geometry = self.gpu.buffer("geometry", bytes, Usage::UNIFORM | Usage::COPY_DST)?;
             self.slots.clear();
-            self.sizes.clear();
         }
         let mut letterboxes = Vec::with_capacity(pictures.len());
         for (image, picture) in pictures.iter().enumerate() {
             let (width, height) = picture.size;
-            let bytes = (picture.format.bytes(width, height) as u64).next_multiple_of(4);
-            self.gpu.check_size("the picture", bytes)?;
-            if picture.bytes.len() != picture.format.bytes(width, height) {
+            let wanted = picture.format.bytes(width, height);
+            self.gpu.check_size("the picture", (wanted as u64).next_multiple_of(4))?;
+            if picture.bytes.len() != wanted {
                 let found = picture.bytes.len();
-                let reason =
-                    format!("a picture of {width}x{height} pixels in {:?} has not {found} bytes", picture.format);
+                let reason = format!(
+                    "a picture of {width}x{height} pixels in {:?} has {wanted} bytes, not {found}",
+                    picture.format
+                );
                 return Err(EngineError::Device { reason });
             }
-            if self.slots.get(image).is_none_or(|slot| slot.buffer.size() < bytes) {
-                let buffer = self.gpu.buffer("the picture", bytes, Usage::STORAGE | Usage::COPY_DST)?;
-                let group = self.gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
-                    label: Some("picture"),
-                    layout: &self.gpu.layouts.picture,
-                    entries: &entries(&[block(&self.geometry, size_of::<Geometry>()), buffer.as_entire_binding()]),
-                });
-                let slot = Slot { buffer, group };
-                match self.slots.get_mut(image) {
-                    Some(old) => *old = slot,
-                    None => self.slots.push(slot),
-                }
-            }
-            // Copies are of whole words.
-            let whole = picture.bytes.len() / 4 * 4;
-            let buffer = &self.slots[image].buffer;
-            self.gpu.queue.write_buffer(buffer, 0, &picture.bytes[..whole]);
-            let mut last = [0; 4];
-            let rest = &picture.bytes[whole..];
-            if !rest.is_empty() {
-                last[..rest.len()].copy_from_slice(rest);
-                self.gpu.queue.write_buffer(buffer, whole as u64, &last);
-            }
-            letterboxes.push(self.write_geometry(image, picture.size));
+            letterboxes.push(self.write_geometry(image, picture.size)?);
+            self.write_picture(image, picture.bytes)?;
         }
         Ok(letterboxes)
+    }
+
+    fn write_picture(&mut self, image: usize, bytes: &[u8]) -> Result<(), EngineError> {
+        let slot = &mut self.slots[image];
+        let buffer = match slot.bytes.take() {
+            Some(buffer) if buffer.size() >= bytes.len() as u64 => buffer,
+            _ => {
+                slot.group = None;
+                self.gpu.buffer("the picture", bytes.len() as u64, Usage::STORAGE | Usage::COPY_DST)?
+            }
+        };
+        // Copies are of whole words.
+        let (whole, rest) = bytes.split_at(bytes.len() / 4 * 4);
+        self.gpu.queue.write_buffer(&buffer, 0, whole);
+        if !rest.is_empty() {
+            let mut last = [0; 4];
+            last[..rest.len()].copy_from_slice(rest);
+            self.gpu.queue.write_buffer(&buffer, whole.len() as u64, &last);
+        }
+        if slot.group.is_none() {
+            slot.group = Some(self.gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
+                label: Some("picture"),
+                layout: &self.gpu.layouts.picture,
+                entries: &entries(&[
+                    block(&self.geometry, size_of::<Geometry>()),
+                    buffer.as_entire_binding(),
+                    slot.taps.as_entire_binding(),
+                ]),
+            }));
+        }
+        slot.bytes = Some(buffer);
+        Ok(())
     }
 
     fn record_letterbox(&self, encoder: &mut wgpu::CommandEncoder, pictures: &[Picture]) {
@@ -610,7 +626,9 @@ impl Session {
                 PixelFormat::Yuyv => 3,
             };
             let pipeline = self.gpu.pipeline(super::shaders::Kernel::Letterbox, &vec![("FORMAT", format)]);
-            self.letterbox_pass(encoder, &pipeline, &slot.group, image);
+            if let Some(group) = &slot.group {
+                self.letterbox_pass(encoder, &pipeline, group, image);
+            }
         }
     }
 
