@@ -2,6 +2,7 @@
 
 SHELL := /bin/bash
 CARGO ?= cargo
+export ADAPTER PEERS QUICK
 DEMO := demo
 
 # libtorch comes with PyTorch's wheel; only train/ uses it.
@@ -10,7 +11,7 @@ CONFIG ?= train/configs/n-finetune.toml
 ARGUMENTS ?= # more of the trainer: --init FILE, --teacher FILE
 DATA ?= data
 
-.PHONY: demo test check bench bench-attention bench-peers fuzz train test-train clean setup
+.PHONY: demo test check bench bench-attention bench-gpu bench-peers fuzz train test-train clean setup
 
 demo: setup ## Detect objects on the sample photographs
 	$(CARGO) build --release
@@ -33,6 +34,10 @@ bench: setup ## Speed of the CPU engine on this machine
 bench-attention: setup ## Attention alone: time, decoding, gradients, entropy; raw results in benches/runs, charts in docs
 	$(CARGO) build --release
 	benches/attention
+
+bench-gpu: setup ## A machine with a GPU in ten minutes, benches/gpu/run; QUICK=1 is short, ADAPTER=NAME picks one, PEERS adds ONNX files
+	$(CARGO) build --release
+	benches/gpu/run
 
 PEERS ?=
 bench-peers: setup ## Our models beside other people's ONNX files, given in PEERS; raw results in benches/runs

@@ -4,6 +4,7 @@ use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use yolo_lat::engine::EngineKind;
 use yolo_lat::engine::gpu::Variant;
+use yolo_lat::engine::ort::{Provider, prefer_provider};
 use yolo_lat::model::config::check_side;
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -68,9 +69,20 @@ pub(super) struct DeviceArguments {
     /// The GPU by a part of its name, software ones too (`yolo-lat devices` lists them); default: the best hardware
     #[arg(long, value_name = "NAME")]
     adapter: Option<String>,
+    /// What ONNX Runtime computes on
+    #[arg(long, value_enum, default_value = "cpu", value_name = "PROVIDER")]
+    ort_provider: ProviderName,
     /// Which features of the GPU beyond WebGPU's core are used, where it has them
     #[arg(long, value_enum, value_delimiter = ',', value_name = "FEATURES", default_value = "all")]
     gpu_features: Vec<GpuFeature>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum ProviderName {
+    /// The processor
+    Cpu,
+    /// NVIDIA's GPUs, where the library was built for them
+    Cuda,
 }
 
 /// What kernels may use of an adapter.
@@ -100,6 +112,10 @@ impl DeviceArguments {
         let asked = |feature| self.gpu_features.iter().any(|&given| given == feature || given == GpuFeature::All);
         let variant = Variant { half: asked(GpuFeature::F16), subgroups: asked(GpuFeature::Subgroups) };
         yolo_lat::engine::gpu::allow_features(variant);
+        prefer_provider(match self.ort_provider {
+            ProviderName::Cpu => Provider::Cpu,
+            ProviderName::Cuda => Provider::Cuda,
+        });
         if let Some(path) = &self.ort_lib
             && let Err(error) = yolo_lat::engine::ort::load(Some(path))
         {

@@ -29,6 +29,8 @@ pub(super) struct Profile {
 impl Profile {
     /// Makes the GPU engine take times.
     pub(super) fn start(file: &Path, detector: &mut Detector) -> anyhow::Result<Self> {
+        // The first frame compiles.
+        detector.detect(&image::RgbImage::new(64, 64))?;
         let gpu = detector.gpu_engine().context(
             "--profile times the dispatches of a GPU, and none is used; add --engine gpu, or --adapter NAME for a software one",
         )?;

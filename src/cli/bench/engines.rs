@@ -7,14 +7,14 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use clap::Args;
 use ndarray::{Array4, ArrayD, IxDyn};
-use serde_json::json;
+use serde_json::{Value, json};
 use yolo_lat::engine::ort::OnnxSession;
 use yolo_lat::engine::{Engine, EngineError, EngineKind, create};
 use yolo_lat::export::{ExportOptions, export_onnx};
 use yolo_lat::model::Model;
 use yolo_lat::onnx::count_parameters;
 
-use super::{Times, machine, take_turns};
+use super::{TableArguments, Times, machine, take_turns};
 use crate::cli::options::{DeviceArguments, EngineName, is_onnx, parse_size};
 use crate::cli::report;
 
@@ -40,12 +40,8 @@ pub(super) struct EnginesArguments {
     seconds: f64,
     #[command(flatten)]
     devices: DeviceArguments,
-    /// Print one JSON object
-    #[arg(long, conflicts_with = "markdown")]
-    json: bool,
-    /// Print a Markdown table
-    #[arg(long)]
-    markdown: bool,
+    #[command(flatten)]
+    output: TableArguments,
 }
 
 /// Something to be timed: a network on an engine with a batch of pictures.
@@ -81,26 +77,30 @@ pub(super) fn run(arguments: &EnginesArguments) -> anyhow::Result<ExitCode> {
         }
     }
     let threads = usize::from(arguments.threads.iter().copied().max().unwrap_or(1));
-    if arguments.json {
-        let row = |row: &Row| {
-            let Row { candidate, threads, batch, times } = row;
-            json!({
-                "model": candidate.model, "engine": candidate.engine, "size": [candidate.size.0, candidate.size.1],
-                "batch": batch, "threads": threads, "min_ms": times.min, "median_ms": times.median,
-                "p90_ms": times.p90, "images_per_second": 1e3 * *batch as f64 / times.median,
-                "parameters": candidate.parameters, "memory_bytes": candidate.memory,
-            })
-        };
-        let value = json!({ "machine": machine(threads), "rows": rows.iter().map(row).collect::<Vec<_>>() });
-        return super::super::print(&format!("{value}\n"));
-    }
+    arguments.output.print(|| as_json(&rows, threads), || as_table(&rows, true), || as_table(&rows, false))
+}
+
+fn as_json(rows: &[Row], threads: usize) -> Value {
+    let row = |row: &Row| {
+        let Row { candidate, threads, batch, times } = row;
+        json!({
+            "model": candidate.model, "engine": candidate.engine, "size": [candidate.size.0, candidate.size.1],
+            "batch": batch, "threads": threads, "min_ms": times.min, "median_ms": times.median,
+            "p90_ms": times.p90, "images_per_second": 1e3 * *batch as f64 / times.median,
+            "parameters": candidate.parameters, "memory_bytes": candidate.memory,
+        })
+    };
+    json!({ "machine": machine(threads), "rows": rows.iter().map(row).collect::<Vec<_>>() })
+}
+
+fn as_table(rows: &[Row], markdown: bool) -> String {
     let head = ["model", "engine", "size", "threads", "batch", "min ms", "median", "p90", "images/s", "parameters"];
-    let mut table = if arguments.markdown {
+    let mut table = if markdown {
         format!("| {} |\n|{}\n", head.join(" | "), "---|".repeat(head.len()))
     } else {
         head.iter().map(|name| format!("{name:>12}")).collect::<String>() + "\n"
     };
-    for Row { candidate, threads, batch, times } in &rows {
+    for Row { candidate, threads, batch, times } in rows {
         let cells = [
             candidate.model.clone(),
             candidate.engine.clone(),
@@ -114,13 +114,13 @@ pub(super) fn run(arguments: &EnginesArguments) -> anyhow::Result<ExitCode> {
             candidate.parameters.to_string(),
         ];
         // Writing to a String cannot fail.
-        let _ = if arguments.markdown {
+        let _ = if markdown {
             writeln!(table, "| {} |", cells.join(" | "))
         } else {
             writeln!(table, "{}", cells.iter().map(|cell| format!("{cell:>12}")).collect::<String>())
         };
     }
-    super::super::print(&table)
+    table
 }
 
 fn candidates(arguments: &EnginesArguments, threads: usize, batch: usize) -> anyhow::Result<Vec<Candidate>> {

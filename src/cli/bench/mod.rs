@@ -5,8 +5,10 @@ mod attention;
 mod decode;
 mod discrimination;
 mod engines;
+mod gpu;
 mod gradients;
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -14,6 +16,7 @@ use std::time::Instant;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use yolo_lat::engine::cpu::{InstructionSet, available_threads};
+use yolo_lat::sink::write_atomically;
 
 #[derive(Args, Debug)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -32,6 +35,8 @@ enum What {
     Decode(decode::DecodeArguments),
     /// Entropy of the weights against the number of tokens: how far each kernel stays from the plain mean
     Discrimination(discrimination::DiscriminationArguments),
+    /// The GPU's whole pipeline, attention alone on it against softmax, and the time of every dispatch
+    Gpu(gpu::GpuArguments),
     /// Gradients and denominators against the scale of the inputs: naive and stable evaluation
     Gradients(gradients::GradientsArguments),
 }
@@ -47,6 +52,37 @@ struct OutputArguments {
     plot: Option<PathBuf>,
 }
 
+/// JSON for programs, Markdown for documents.
+#[derive(Args, Clone, Debug)]
+struct TableArguments {
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+    /// Write a Markdown table into FILE; without FILE, print it
+    #[arg(long, value_name = "FILE", num_args = 0..=1)]
+    markdown: Option<Option<PathBuf>>,
+}
+
+impl TableArguments {
+    /// Prints JSON or a table, and writes what goes into a file.
+    fn print(
+        &self,
+        as_json: impl FnOnce() -> Value,
+        as_markdown: impl Fn() -> String,
+        as_text: impl FnOnce() -> String,
+    ) -> anyhow::Result<ExitCode> {
+        if let Some(Some(path)) = &self.markdown {
+            write_atomically(path, |file| file.write_all(as_markdown().as_bytes()))?;
+        }
+        let text = match &self.markdown {
+            _ if self.json => format!("{}\n", as_json()),
+            Some(None) => as_markdown(),
+            _ => as_text(),
+        };
+        super::print(&text)
+    }
+}
+
 pub(super) fn run(arguments: &BenchArguments) -> anyhow::Result<ExitCode> {
     let Some(what) = &arguments.what else {
         return engines::run(&arguments.engines);
@@ -55,6 +91,7 @@ pub(super) fn run(arguments: &BenchArguments) -> anyhow::Result<ExitCode> {
         What::Attention(arguments) => attention::run(arguments),
         What::Decode(arguments) => decode::run(arguments),
         What::Discrimination(arguments) => discrimination::run(arguments),
+        What::Gpu(arguments) => gpu::run(arguments),
         What::Gradients(arguments) => gradients::run(arguments),
     }
 }

@@ -16,6 +16,27 @@ const HOW: &str = "install it with `scripts/setup --ort` or `pip install onnxrun
 /// Set by the first call that finds a library.
 static LOADED: Mutex<Option<Environment>> = Mutex::new(None);
 
+/// What ONNX Runtime computes on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Provider {
+    /// The processor.
+    #[default]
+    Cpu,
+    /// NVIDIA's GPUs, if the library was built for them.
+    Cuda,
+}
+
+static PROVIDER: Mutex<Provider> = Mutex::new(Provider::Cpu);
+
+/// Sessions made from now on compute on `provider`.
+pub fn prefer_provider(provider: Provider) {
+    *PROVIDER.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = provider;
+}
+
+pub(super) fn provider() -> Provider {
+    *PROVIDER.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
 /// Loads ONNX Runtime from `path`, or from where it usually lies: ORT_DYLIB_PATH, Python's onnxruntime package, the
 /// system's library folders. A process has one such library: once loaded, later calls change nothing.
 ///

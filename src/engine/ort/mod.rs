@@ -7,5 +7,5 @@ mod session;
 
 pub use engine::OrtEngine;
 pub use foreign::ForeignDetector;
-pub use library::load;
+pub use library::{Provider, load, prefer_provider};
 pub use session::{OnnxSession, TensorInfo, simplify};

@@ -7,8 +7,8 @@ use ort::session::Session;
 use ort::session::builder::GraphOptimizationLevel;
 use ort::value::{TensorRef, ValueType};
 
-use super::library::environment;
-use crate::engine::EngineError;
+use super::library::{Provider, environment, provider};
+use crate::engine::{EngineError, EngineKind};
 
 /// Name and shape of an input or output; -1 stands for a size that the file leaves open.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,8 +51,21 @@ impl OnnxSession {
         let session = Session::builder(&environment)
             .and_then(|builder| Ok(builder.with_optimization_level(GraphOptimizationLevel::All)?))
             .and_then(|builder| Ok(builder.with_intra_threads(threads)?))
-            .and_then(|mut builder| builder.commit_from_memory(bytes))
             .map_err(|error| fail(error.to_string()))?;
+        let mut session = match provider() {
+            Provider::Cpu => session,
+            Provider::Cuda => {
+                let cuda = ort::ep::CUDA::default().build().error_on_failure();
+                session.with_execution_providers([cuda]).map_err(|error| EngineError::Unavailable {
+                    engine: EngineKind::Ort,
+                    reason: format!(
+                        "no CUDA provider: {} (`pip install onnxruntime-gpu`, or --ort-provider cpu)",
+                        first_line(&error.to_string())
+                    ),
+                })?
+            }
+        };
+        let session = session.commit_from_memory(bytes).map_err(|error| fail(error.to_string()))?;
         let inputs = session.inputs().iter().map(|outlet| info(outlet.name(), outlet.dtype())).collect();
         let outputs = session.outputs().iter().map(|outlet| info(outlet.name(), outlet.dtype())).collect();
         Ok(Self { session, origin, inputs, outputs })
