@@ -120,7 +120,7 @@ fn random_operation(u: &mut Unstructured) -> Result<Graph> {
     let strided =
         |channels| Shape { channels, height: input.height.div_ceil(stride), width: input.width.div_ceil(stride) };
     let mut nodes = vec![node("input", Op::Input, &[], input)];
-    match u.int_in_range(0..=9)? {
+    match u.int_in_range(0..=10)? {
         0 => {
             let out = u.int_in_range(1..=40)?;
             let residual: &[NodeId] = if stride == 1 && out == channels && u.arbitrary()? { &[0, 0] } else { &[0] };
@@ -161,6 +161,15 @@ fn random_operation(u: &mut Unstructured) -> Result<Graph> {
             }
         }
         8 => nodes.push(node("add", Op::Add, &[0, 0], input)),
+        9 => {
+            // The branch of a shuffle unit, with other widths than the network's.
+            let wide = Shape { channels: u.int_in_range(1..=110)?, ..input };
+            nodes.push(node("first", Op::Conv { kernel: 1, stride: 1, activation }, &[0], wide));
+            let bias = u.arbitrary()?;
+            nodes.push(node("window", Op::Depthwise { kernel: 3, stride: 1, bias, activation }, &[1], wide));
+            let out = Shape { channels: u.int_in_range(1..=40)?, ..input };
+            nodes.push(node("last", Op::Conv { kernel: 1, stride: 1, activation }, &[2], out));
+        }
         _ => {
             // Views of views, read by a convolution.
             let both = Shape { channels: 2 * channels, ..input };

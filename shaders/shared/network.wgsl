@@ -21,11 +21,13 @@ struct Job {
     slope: f32, // of the leaky rectifier; 1 for none
     window_slope: f32,
     second_shift: u32, // 1: the second input has half the resolution
-    parts: u32, // heads of attention; bins of a box
+    parts: u32, // heads of attention; bins of a box; channels between the convolutions of a unit
     chunks: u32, // pieces into which the keys are divided; first cell of a scale
     scale: f32, // of queries and keys; pixels of a bin; stride
     stride: f32, // pixels between two cells
-    reserved: u32,
+    first_weight: u32, // of the convolution before the window, in one pass with it: (parts, in_channels)
+    first_bias: u32, // (parts); NONE without
+    first_slope: f32,
 }
 
 struct Dispatch {

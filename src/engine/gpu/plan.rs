@@ -18,6 +18,10 @@ const THREADS: usize = 64;
 /// Keys of a chunk at least, and chunks at most.
 const CHUNK: usize = 256;
 const CHUNKS: usize = 16;
+/// Tiles of a fused unit, the largest first, and what fits the kernel's workgroup memory: channels times positions with
+/// their halo, and without.
+pub(crate) const UNIT_TILES: [(usize, usize); 3] = [(8, 8), (4, 4), (4, 2)];
+const UNIT_MEMORY: (usize, usize) = (2400, 1536);
 /// Channels of an attention head that fit the kernels' workgroup memory.
 pub(crate) const WIDEST_HEAD: usize = 32;
 
@@ -48,7 +52,9 @@ pub(crate) struct Job {
     pub(crate) chunks: u32,
     pub(crate) scale: f32,
     pub(crate) stride: f32,
-    pub(crate) reserved: u32,
+    pub(crate) first_weight: u32,
+    pub(crate) first_bias: u32,
+    pub(crate) first_slope: f32,
 }
 
 /// Values of `override` constants: they decide which pipeline runs.
@@ -197,6 +203,30 @@ impl Planner<'_> {
                 _ => {}
             }
         }
+        for node in nodes {
+            if let Some((first, _)) = self.unit(node) {
+                self.folded[first] = true;
+            }
+        }
+    }
+
+    /// The first convolution of a fused unit whose last is `node`, and its tile.
+    fn unit(&self, node: &Node) -> Option<(NodeId, (usize, usize))> {
+        let nodes = &self.graph.nodes;
+        let &window = node.inputs.first()?;
+        let (1, Op::Depthwise { kernel: 3, stride: 1, .. }) = (node.inputs.len(), nodes[window].op) else {
+            return None;
+        };
+        let &[first] = nodes[window].inputs.as_slice() else { return None };
+        let (true, Op::Conv { kernel: 1, stride: 1, .. }) = (self.folded[window], nodes[first].op) else { return None };
+        if nodes[first].inputs.len() != 1 || self.uses[first] != 1 {
+            return None;
+        }
+        let channels = nodes[first].shape.channels;
+        let fits = |&(width, height): &(usize, usize)| {
+            channels * (width + 2) * (height + 2) <= UNIT_MEMORY.0 && channels * width * height <= UNIT_MEMORY.1
+        };
+        Some((first, UNIT_TILES.into_iter().find(fits)?))
     }
 
     fn list(&self, node: NodeId) -> List {
@@ -236,7 +266,9 @@ impl Planner<'_> {
             chunks: 0,
             scale: 1.0,
             stride: 1.0,
-            reserved: 0,
+            first_weight: NONE,
+            first_bias: NONE,
+            first_slope: 1.0,
         };
         let quads = plane_stride(node.shape.positions()) / 4;
         Task {
@@ -297,11 +329,31 @@ impl Planner<'_> {
             let inputs = &self.graph.nodes[before].inputs;
             (task.inputs, task.second) = (self.list(inputs[0]), self.list(inputs[1]));
             task.constants = vec![("GATED", 1)];
+        } else if let Some((first, tile)) = self.unit(node) {
+            self.fused_unit(&mut task, before, first, tile);
         } else {
             task.kernel = Kernel::Separable;
             self.window(&mut task, before);
         }
         task
+    }
+
+    /// What comes before the last convolution of a unit.
+    fn fused_unit(&self, task: &mut Task, window: NodeId, first: NodeId, (width, height): (usize, usize)) {
+        let node = &self.graph.nodes[first];
+        self.window(task, window);
+        task.kernel = Kernel::Unit;
+        task.constants = vec![("TILE_WIDTH", width as u32), ("TILE_HEIGHT", height as u32)];
+        task.inputs = self.list(node.inputs[0]);
+        task.nodes.push(first);
+        task.job.in_channels = self.graph.input_shape(node).channels as u32;
+        task.job.parts = node.shape.channels as u32;
+        task.job.first_weight = self.weight(node, "weight");
+        task.job.first_bias = self.weight(node, "bias");
+        if let Op::Conv { activation, .. } = node.op {
+            task.job.first_slope = slope(activation);
+        }
+        task.groups = node.shape.width.div_ceil(width) * node.shape.height.div_ceil(height);
     }
 
     /// The window of a depthwise convolution, with a sum before it.
@@ -317,7 +369,7 @@ impl Planner<'_> {
         task.constants = vec![("KERNEL", kernel as u32), ("STRIDE", stride as u32)];
         task.window_residual = self.second(node);
         let before = node.inputs[0];
-        if !self.folded[before] {
+        if !self.folded[before] || self.graph.nodes[before].op != Op::Add {
             task.inputs = self.list(before);
             return;
         }

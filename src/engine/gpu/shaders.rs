@@ -96,6 +96,8 @@ kernels! {
     Pointwise = "pointwise",
     /// Depthwise and 1x1 convolution in one.
     Separable = "separable",
+    /// Pointwise, depthwise and pointwise convolution in one.
+    Unit = "unit",
     /// Depthwise convolution.
     Depthwise = "depthwise",
     /// Maximum over windows.

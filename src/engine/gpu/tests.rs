@@ -6,7 +6,7 @@ use std::sync::Arc;
 use image::RgbImage;
 use ndarray::Array3;
 
-use super::plan::{Job, Plan};
+use super::plan::{Job, Plan, UNIT_TILES};
 use super::session::Session;
 use super::shaders::Kernel;
 use super::{Clock, Gpu, Picture, PixelFormat, Variant, prefer_adapter};
@@ -69,6 +69,7 @@ fn variants(kernel: Kernel) -> Vec<Vec<(&'static str, f64)>> {
         Kernel::Convolution | Kernel::Depthwise | Kernel::Separable => {
             windows.map(|(kernel, stride)| vec![("KERNEL", kernel), ("STRIDE", stride)]).to_vec()
         }
+        Kernel::Unit => UNIT_TILES.map(|(x, y)| vec![("TILE_WIDTH", x as f64), ("TILE_HEIGHT", y as f64)]).to_vec(),
         Kernel::Pointwise => vec![vec![("GATED", 0.0)], vec![("GATED", 1.0)]],
         Kernel::AttentionState | Kernel::AttentionQuery => {
             [0.0, 1.0, 2.0].map(|similarity| vec![("SIMILARITY", similarity), ("HEAD", 16.0)]).to_vec()
@@ -181,7 +182,7 @@ fn jobs_have_the_layout_of_the_shaders() {
 
 #[test]
 fn a_frame_of_n_takes_few_dispatches() {
-    for (name, most) in [("n", 60), ("s", 60)] {
+    for (name, most) in [("n", 45), ("s", 55)] {
         let model = Model::load(name).unwrap();
         let plan = Plan::new(&model.graph(320, 320).unwrap());
         // And the letterbox.
