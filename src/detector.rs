@@ -4,13 +4,13 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use image::RgbImage;
-use ndarray::{Array4, Axis, s};
+use ndarray::{Array3, Array4, Axis, s};
 
 use crate::engine::gpu::{GpuEngine, Picture, PixelFormat};
 use crate::engine::ort::{ForeignDetector, OnnxSession};
 use crate::engine::{self, Engine, EngineError, EngineKind};
 use crate::geometry::Letterbox;
-use crate::model::config::{HeadConfig, STRIDES};
+use crate::model::config::{AttentionKind, HeadConfig, KernelKind, STRIDES};
 use crate::model::{Graph, Model, ModelError};
 use crate::postprocess::{Detection, PostprocessOptions, decode, suppress};
 use crate::preprocess::Preprocessor;
@@ -46,6 +46,17 @@ pub struct DetectorOptions {
     pub threads: usize,
     /// What counts as a detection.
     pub postprocess: PostprocessOptions,
+    /// Changes of the attention, to see what it does.
+    pub attention: AttentionOptions,
+}
+
+/// Looks into a network's attention, or changes it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct AttentionOptions {
+    /// Layers by their number in the order of execution, and what takes their place: `None` turns a layer off.
+    pub replaced: Vec<(usize, Option<(AttentionKind, KernelKind)>)>,
+    /// The layer whose queries, keys and values [`Detector::queries_keys_values`] gives.
+    pub watched: Option<usize>,
 }
 
 /// Times of the stages for one picture; of a batch, its share.
@@ -95,6 +106,9 @@ pub struct Detector {
     preprocessor: Preprocessor,
     /// Input of the last batch, kept for the next.
     input: Array4<f32>,
+    /// Whether a layer of attention is watched, and what it read for the last picture.
+    watches: bool,
+    watched: Option<Array3<f32>>,
 }
 
 impl Detector {
@@ -125,7 +139,8 @@ impl Detector {
                 Network::Gpu(Box::new(OnGpu { engine, model: model.clone(), options: options.clone(), rebuilt: false }))
             }
             None => {
-                let engine = engine::create(options.engine, model, width, height, options.threads)?;
+                let graph = graph_for(model, options)?;
+                let engine = engine::create_for(options.engine, model, &graph, options.threads)?;
                 Network::Own { engine, head: model.config.head }
             }
         };
@@ -135,6 +150,8 @@ impl Detector {
             options: options.postprocess.clone(),
             preprocessor: Preprocessor::default(),
             input: Array4::zeros((0, 3, height, width)),
+            watches: options.attention.watched.is_some(),
+            watched: None,
         })
     }
 
@@ -152,6 +169,8 @@ impl Detector {
             options: options.postprocess.clone(),
             preprocessor: Preprocessor::default(),
             input: Array4::zeros((0, 3, 1, 1)),
+            watches: false,
+            watched: None,
         })
     }
 
@@ -176,7 +195,11 @@ impl Detector {
         }
         let (engine, head) = match &mut self.network {
             Network::Gpu(gpu) => {
-                return match gpu.detect(pictures, &self.options) {
+                let found = gpu.detect(pictures, &self.options).and_then(|found| {
+                    self.watched = if self.watches { gpu.engine.outputs()?.pop() } else { None };
+                    Ok(found)
+                });
+                return match found {
                     Err(error) if gpu.engine.gpu().is_lost() => {
                         self.replace_gpu(&error)?;
                         self.detect_batch(pictures)
@@ -202,6 +225,7 @@ impl Detector {
         let start = Instant::now();
         let outputs = engine.run(self.input.slice(s![..pictures.len(), .., .., ..]))?;
         let inference = start.elapsed() / pictures.len() as u32;
+        self.watched = outputs.last().filter(|_| self.watches).map(|tap| tap.index_axis(Axis(0), 0).to_owned());
         let results = prepared.into_iter().enumerate().map(|(index, (letterbox, preprocess))| {
             let start = Instant::now();
             let scales = STRIDES.iter().zip(outputs.chunks_exact(2)).map(|(&stride, output)| {
@@ -245,6 +269,38 @@ impl Detector {
         }
     }
 
+    /// Detections in a texture of the GPU engine's device; the picture itself never leaves it. `None` where another engine
+    /// runs, which needs the pixels.
+    ///
+    /// # Errors
+    /// [`DetectError::Engine`] if the device fails; the next call of [`Detector::detect`] replaces it.
+    pub fn detect_texture(
+        &mut self,
+        texture: &wgpu::TextureView,
+        size: (u32, u32),
+    ) -> Result<Option<(Vec<Detection>, StageTimes)>, DetectError> {
+        let Network::Gpu(gpu) = &mut self.network else { return Ok(None) };
+        if gpu.engine.gpu().is_lost() {
+            return Ok(None);
+        }
+        let start = Instant::now();
+        let (letterbox, mut detections) = gpu.engine.detect_texture(texture, size, &self.options)?;
+        self.watched = if self.watches { gpu.engine.outputs()?.pop() } else { None };
+        into_picture(&mut detections, &letterbox);
+        Ok(Some((detections, StageTimes { inference: start.elapsed(), ..StageTimes::default() })))
+    }
+
+    /// What the watched layer of attention read for the first picture of the last batch: queries, keys and values
+    /// (3 * width, rows, columns).
+    pub fn queries_keys_values(&self) -> Option<&Array3<f32>> {
+        self.watched.as_ref()
+    }
+
+    /// Other limits from now on.
+    pub fn set_postprocess(&mut self, options: PostprocessOptions) {
+        self.options = options;
+    }
+
     /// Reports only these classes from now on; `None` for all.
     pub fn restrict_classes(&mut self, classes: Option<Vec<usize>>) {
         self.options.classes = classes;
@@ -272,7 +328,17 @@ impl Detector {
 
 fn graph_for(model: &Model, options: &DetectorOptions) -> Result<Graph, ModelError> {
     let (width, height) = options.size.unwrap_or((model.config.input, model.config.input));
-    model.graph(width, height)
+    let mut graph = model.graph(width, height)?;
+    let layers: Vec<_> = graph.attention_layers().collect();
+    if let Some(&layer) = options.attention.watched.and_then(|watched| layers.get(watched)) {
+        graph.taps.push(graph.nodes[layer].inputs[0]);
+    }
+    for &(layer, by) in &options.attention.replaced {
+        if let Some(&node) = layers.get(layer) {
+            graph.replace_attention(node, by);
+        }
+    }
+    Ok(graph)
 }
 
 impl OnGpu {

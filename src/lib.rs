@@ -3,6 +3,7 @@
 //! One description of the network ([`model::Graph`]), executed by several engines, with data flowing one way:
 //! [`source`], [`preprocess`], [`engine`], [`postprocess`], [`sink`]; [`Detector`] is all of it as one call.
 
+pub mod app;
 pub mod attention;
 pub mod detector;
 pub mod engine;
@@ -10,6 +11,7 @@ pub mod eval;
 pub mod export;
 pub mod frame;
 pub mod geometry;
+pub mod live;
 pub mod model;
 pub mod onnx;
 pub mod plot;

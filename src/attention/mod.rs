@@ -18,6 +18,7 @@ mod kernel;
 mod linear;
 mod rows;
 mod softmax;
+mod weights;
 
 pub use causal::{CausalMemory, CausalState, causal_f32};
 pub use check::{Violation, check, discrimination};
@@ -28,6 +29,7 @@ pub use kernel::{DiffDistance, HadamardExp, Kernel, ModulatedDot, Shift, Similar
 pub use linear::{linear_f32, multi_head};
 pub use rows::{Rows, vector_times_matrix};
 pub use softmax::{KeyValueCache, softmax_f32};
+pub use weights::{attention_weights, mean_of_heads};
 
 #[cfg(test)]
 mod tests;

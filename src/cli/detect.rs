@@ -139,6 +139,7 @@ pub(super) fn run(arguments: DetectArguments) -> anyhow::Result<ExitCode> {
             agnostic: arguments.agnostic_nms,
             multi_label: false,
         },
+        attention: yolo_lat::detector::AttentionOptions::default(),
     };
     let mut detector = match &model {
         Some(model) => Detector::new(model, &options)?,

@@ -125,6 +125,7 @@ fn detect_all(arguments: &EvalArguments, dataset: &Dataset) -> anyhow::Result<Op
             multi_label: !arguments.single_label,
             ..PostprocessOptions::default()
         },
+        attention: yolo_lat::detector::AttentionOptions::default(),
     };
     let name = &arguments.engine.model;
     let mut detector = if is_onnx(name) {

@@ -1,6 +1,7 @@
 //! The command line: one file a subcommand; raw arguments become validated options once.
 
 mod bench;
+mod cameras;
 mod detect;
 mod devices;
 mod documents;
@@ -9,6 +10,7 @@ mod export;
 mod info;
 mod inputs;
 mod journal;
+mod live;
 mod options;
 mod parity;
 mod profile;
@@ -48,6 +50,10 @@ pub(crate) struct Arguments {
 enum Command {
     /// Detect objects in photographs
     Detect(Box<detect::DetectArguments>),
+    /// Detect objects live: camera, video or pictures, in a window or on the command line
+    Live(Box<live::LiveArguments>),
+    /// List the cameras of this machine
+    Cameras(cameras::CamerasArguments),
     /// Measure average precision on labelled photographs
     Eval(Box<eval::EvalArguments>),
     /// Describe a model: layers, shapes, parameters, multiply-adds
@@ -80,6 +86,8 @@ impl Arguments {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         match self.command {
             Command::Detect(arguments) => detect::run(*arguments),
+            Command::Live(arguments) => live::run(*arguments),
+            Command::Cameras(arguments) => cameras::run(&arguments),
             Command::Eval(arguments) => eval::run(*arguments),
             Command::Info(arguments) => info::run(&arguments),
             Command::Devices(arguments) => devices::run(&arguments),
@@ -124,4 +132,11 @@ fn progress_bar(total: usize, hidden: bool) -> indicatif::ProgressBar {
     let style = indicatif::ProgressStyle::with_template(template);
     let style = style.unwrap_or_else(|_| indicatif::ProgressStyle::default_bar());
     indicatif::ProgressBar::new(total as u64).with_style(style)
+}
+
+/// Memory of this process, where the system tells.
+fn resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
 }

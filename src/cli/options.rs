@@ -133,6 +133,11 @@ impl EngineArguments {
         }
     }
 
+    /// Whether nothing was asked for.
+    pub(super) fn is_usual(&self) -> bool {
+        self.model == "n" && self.kind() == EngineKind::Auto && self.size.is_none() && self.threads == 0
+    }
+
     pub(super) fn threads(&self) -> usize {
         match self.threads {
             0 => yolo_lat::engine::cpu::available_threads(),

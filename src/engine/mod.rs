@@ -9,7 +9,7 @@ pub mod reference;
 use ndarray::{Array4, ArrayView4};
 
 use crate::model::graph::Shape;
-use crate::model::{Model, ModelError};
+use crate::model::{Graph, Model, ModelError};
 
 /// Why an engine could not be made or could not run.
 #[derive(Debug, thiserror::Error)]
@@ -114,11 +114,28 @@ pub fn create(
     height: usize,
     threads: usize,
 ) -> Result<Box<dyn Engine>, EngineError> {
-    let graph = model.graph(width, height)?;
+    create_for(kind, model, &model.graph(width, height)?, threads)
+}
+
+/// The same for a graph made of the model's that has been changed since: ONNX Runtime only takes the model's own.
+///
+/// # Errors
+/// As [`create`].
+pub(crate) fn create_for(
+    kind: EngineKind,
+    model: &Model,
+    graph: &Graph,
+    threads: usize,
+) -> Result<Box<dyn Engine>, EngineError> {
+    let Shape { width, height, .. } = graph.input();
     match kind {
-        EngineKind::Auto | EngineKind::Cpu => Ok(Box::new(cpu::CpuEngine::new(&graph, &model.weights, threads)?)),
-        EngineKind::Reference => Ok(Box::new(reference::ReferenceEngine::new(graph, model.weights.clone()))),
-        EngineKind::Gpu => Ok(Box::new(gpu::GpuEngine::new(&graph, &model.weights)?)),
+        EngineKind::Auto | EngineKind::Cpu => Ok(Box::new(cpu::CpuEngine::new(graph, &model.weights, threads)?)),
+        EngineKind::Reference => Ok(Box::new(reference::ReferenceEngine::new(graph.clone(), model.weights.clone()))),
+        EngineKind::Gpu => Ok(Box::new(gpu::GpuEngine::new(graph, &model.weights)?)),
+        EngineKind::Ort if *graph != model.graph(width, height)? => Err(EngineError::Unavailable {
+            engine: kind,
+            reason: "ONNX Runtime keeps its attention to itself; take the cpu or gpu engine to see or change it".into(),
+        }),
         EngineKind::Ort => Ok(Box::new(ort::OrtEngine::new(model, width, height, threads)?)),
     }
 }

@@ -181,6 +181,8 @@ pub struct Graph {
     pub scales: Vec<Scale>,
     /// How box logits are read.
     pub head: HeadConfig,
+    /// Nodes whose values are wanted besides the results.
+    pub taps: Vec<NodeId>,
 }
 
 /// A weight that a graph needs.
@@ -198,9 +200,26 @@ impl Graph {
         self.nodes[0].shape
     }
 
-    /// The network's results in the order engines return them: class and box logits of each scale, finest first.
+    /// The network's results in the order engines return them: class and box logits of each scale, finest first, then what
+    /// is tapped.
     pub fn outputs(&self) -> impl Iterator<Item = NodeId> + '_ {
-        self.scales.iter().flat_map(|scale| [scale.class, scale.boxes])
+        self.scales.iter().flat_map(|scale| [scale.class, scale.boxes]).chain(self.taps.iter().copied())
+    }
+
+    /// All attention, in order of execution.
+    pub fn attention_layers(&self) -> impl Iterator<Item = NodeId> + '_ {
+        (0..self.nodes.len()).filter(|&node| matches!(self.nodes[node].op, Op::Attention { .. }))
+    }
+
+    /// Makes an attention layer another kind; `None` lets each position see only itself, so that the values pass as they are.
+    /// Other nodes and weights stay. Nothing happens to a node that is no attention.
+    pub fn replace_attention(&mut self, node: NodeId, by: Option<(AttentionKind, KernelKind)>) {
+        let width = self.nodes[node].shape.channels;
+        let Op::Attention { kind, kernel, .. } = &mut self.nodes[node].op else { return };
+        match by {
+            Some(other) => (*kind, *kernel) = other,
+            None => self.nodes[node].op = Op::Slice { start: 2 * width, step: 1 },
+        }
     }
 
     /// Shape of a node's first input.
@@ -338,6 +357,6 @@ impl GraphBuilder {
 
     /// The finished graph.
     pub(crate) fn finish(self, name: String, scales: Vec<Scale>, head: HeadConfig) -> Graph {
-        Graph { name, nodes: self.nodes, scales, head }
+        Graph { name, nodes: self.nodes, scales, head, taps: Vec::new() }
     }
 }

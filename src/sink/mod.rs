@@ -7,6 +7,7 @@ mod file;
 mod json;
 mod pictures;
 mod text;
+mod video;
 mod voc;
 mod yolo;
 
@@ -21,8 +22,9 @@ pub(crate) use self::draw::use_own_font;
 pub use self::draw::{annotate, class_color};
 pub use self::file::{Target, write_atomically};
 pub use self::json::{JsonLinesSink, JsonSink};
-pub use self::pictures::{AnnotatedSink, CropSink};
+pub use self::pictures::{AnnotatedSink, CropSink, write_jpeg};
 pub use self::text::TextSink;
+pub use self::video::VideoRecorder;
 pub use self::voc::VocSink;
 pub use self::yolo::YoloSink;
 

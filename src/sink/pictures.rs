@@ -68,7 +68,11 @@ impl Sink for CropSink {
     }
 }
 
-fn write_jpeg(path: &Path, picture: &RgbImage) -> Result<(), SinkError> {
+/// Writes a picture as JPEG.
+///
+/// # Errors
+/// [`SinkError`] names the file; no part of it is left behind.
+pub fn write_jpeg(path: &Path, picture: &RgbImage) -> Result<(), SinkError> {
     write_atomically(path, |file: &mut BufWriter<_>| {
         JpegEncoder::new_with_quality(file, JPEG_QUALITY).encode_image(picture).map_err(Error::other)
     })

@@ -34,6 +34,25 @@ pub enum SourceError {
     /// Not one of the formats, whatever its name says.
     #[error("not a picture in a known format (JPEG, PNG, WebP, BMP, TIFF, GIF)")]
     UnknownFormat,
+    /// A folder without any.
+    #[error("no pictures in this folder ({})", IMAGE_EXTENSIONS.join(", "))]
+    NoPictures,
+    /// A camera that cannot be found, opened or read.
+    #[error("{0}")]
+    Camera(String),
+    /// A video without the program that decodes it.
+    #[error(
+        "videos need ffmpeg, which is not installed: sudo apt-get install ffmpeg, brew install ffmpeg, or ffmpeg.org"
+    )]
+    NoFfmpeg,
+    /// Of one of several files.
+    #[error("{}: {error}", path.display())]
+    At {
+        /// Which.
+        path: std::path::PathBuf,
+        /// What is wrong with it.
+        error: Box<SourceError>,
+    },
     /// Damaged, truncated, or beyond the limits.
     #[error("cannot be decoded: {0}")]
     Decode(String),

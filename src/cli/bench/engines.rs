@@ -16,7 +16,7 @@ use yolo_lat::onnx::count_parameters;
 
 use super::{TableArguments, Times, machine, take_turns};
 use crate::cli::options::{DeviceArguments, EngineName, is_onnx, parse_size};
-use crate::cli::report;
+use crate::cli::{report, resident_bytes};
 
 #[derive(Args, Debug)]
 pub(super) struct EnginesArguments {
@@ -223,11 +223,4 @@ fn foreign(
 
 fn picture(n: usize, c: usize, y: usize, x: usize) -> f32 {
     0.5 + 0.5 * ((x * (3 + c) + y * 7 + n * 31) as f32 * 0.05).sin()
-}
-
-/// Memory of this process, where the system tells.
-fn resident_bytes() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
 }

@@ -297,6 +297,21 @@ impl Gpu {
         }
     }
 
+    /// Makes this the device that the process's detectors share from now on, as a window's.
+    pub fn share(self: &Arc<Self>) {
+        *lock(&SHARED) = Arc::downgrade(self);
+    }
+
+    /// The device itself, for a window that draws with it.
+    pub fn device(&self) -> &wgpu::Device {
+        &self.device
+    }
+
+    /// Whether it is a piece of hardware.
+    pub fn is_hardware(&self) -> bool {
+        is_hardware(&self.info)
+    }
+
     /// Name and backend.
     pub fn name(&self) -> String {
         describe(&self.info)

@@ -15,7 +15,7 @@ mod tests;
 
 use std::sync::Arc;
 
-use ndarray::{Array4, ArrayView4, s};
+use ndarray::{Array3, Array4, ArrayView4, s};
 
 pub use self::device::{AdapterReport, Gpu, adapters, allow_features, prefer_adapter};
 use self::plan::{Plan, WIDEST_HEAD};
@@ -108,6 +108,16 @@ impl GpuEngine {
         options: &PostprocessOptions,
     ) -> Result<(Letterbox, Vec<Detection>), EngineError> {
         self.session.detect_texture(texture, size, options)
+    }
+
+    /// Values of all outputs for the first picture of the last call of [`GpuEngine::detect`], each (channels, rows, columns).
+    ///
+    /// # Errors
+    /// [`EngineError::Device`] if the device was lost.
+    pub fn outputs(&mut self) -> Result<Vec<Array3<f32>>, EngineError> {
+        let values = self.session.last_outputs()?;
+        let shapes = self.session.plan.outputs.iter().map(|(shape, _)| (shape.channels, shape.height, shape.width));
+        Ok(shapes.zip(values).filter_map(|(shape, values)| Array3::from_shape_vec(shape, values).ok()).collect())
     }
 
     /// Times every dispatch from now on, by the GPU's time stamps where it has them and no other clock is wanted; says

@@ -405,6 +405,12 @@ impl Session {
         }
     }
 
+    /// The outputs of the first picture of the last submission, which nothing has overwritten.
+    pub(super) fn last_outputs(&mut self) -> Result<Vec<Vec<f32>>, EngineError> {
+        let encoder = self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        Ok(self.read_outputs(encoder, 1)?.swap_remove(0))
+    }
+
     /// Submits, and reads the outputs of each picture, values without padding.
     fn read_outputs(
         &mut self,

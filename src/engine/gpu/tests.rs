@@ -32,7 +32,13 @@ fn letterbox_session(gpu: Arc<Gpu>, width: usize, height: usize) -> Session {
     let all = Node { name: "all".into(), op: Op::Slice { start: 0, step: 1 }, inputs: vec![0], shape };
     let nodes = vec![input, all];
     let scales = vec![Scale { stride: 8, class: 1, boxes: 1 }];
-    let graph = Graph { name: "letterbox".into(), nodes, scales, head: HeadConfig { bins: 2, max_distance: 1.0 } };
+    let graph = Graph {
+        name: "letterbox".into(),
+        nodes,
+        scales,
+        head: HeadConfig { bins: 2, max_distance: 1.0 },
+        taps: Vec::new(),
+    };
     Session::new(gpu, Plan::new(&graph), &[]).unwrap()
 }
 
@@ -240,7 +246,7 @@ fn head_graph(classes: usize, bins: usize, side: usize) -> Graph {
         node("box", Op::Slice { start: 1, step: 2 }, &[0], shape(4 * bins)),
     ];
     let scales = vec![Scale { stride: 8, class: 1, boxes: 2 }];
-    Graph { name: "head".into(), nodes, scales, head: HeadConfig { bins, max_distance: 7.0 } }
+    Graph { name: "head".into(), nodes, scales, head: HeadConfig { bins, max_distance: 7.0 }, taps: Vec::new() }
 }
 
 #[test]

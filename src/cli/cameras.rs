@@ -1,0 +1,63 @@
+//! `yolo-lat cameras`: devices that can capture.
+
+use std::fmt::Write;
+use std::process::ExitCode;
+
+use clap::Args;
+use serde_json::json;
+use yolo_lat::source::{camera_formats, cameras};
+
+#[derive(Args, Debug)]
+pub(super) struct CamerasArguments {
+    /// Open each and list its formats
+    #[arg(long)]
+    formats: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(arguments: &CamerasArguments) -> anyhow::Result<ExitCode> {
+    let cameras = cameras();
+    let formats: Vec<Option<Result<Vec<String>, String>>> = cameras
+        .iter()
+        .map(|camera| {
+            let wanted = arguments.formats && camera.problem.is_none();
+            wanted.then(|| camera_formats(camera.index).map_err(|error| error.to_string()))
+        })
+        .collect();
+    if arguments.json {
+        let camera = |(camera, formats): (&yolo_lat::source::CameraEntry, &Option<Result<Vec<String>, String>>)| {
+            let problem = formats.as_ref().and_then(|found| found.as_ref().err()).or(camera.problem.as_ref());
+            json!({
+                "index": camera.index, "name": camera.name, "path": camera.path, "problem": problem,
+                "formats": formats.as_ref().and_then(|found| found.as_ref().ok()),
+            })
+        };
+        let all: Vec<_> = cameras.iter().zip(&formats).map(camera).collect();
+        return super::print(&format!("{}\n", json!({ "cameras": all })));
+    }
+    if cameras.is_empty() {
+        return super::print("no cameras; `yolo-lat live --source synthetic` shows a scene without one\n");
+    }
+    let mut text = String::new();
+    for (camera, formats) in cameras.iter().zip(&formats) {
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "{}  {}  {}", camera.index, camera.path, camera.name);
+        if let Some(problem) = &camera.problem {
+            let _ = writeln!(text, "    {problem}");
+        }
+        match formats {
+            Some(Ok(formats)) => {
+                for format in formats {
+                    let _ = writeln!(text, "    {format}");
+                }
+            }
+            Some(Err(error)) => {
+                let _ = writeln!(text, "    {error}");
+            }
+            None => {}
+        }
+    }
+    super::print(&text)
+}
