@@ -28,8 +28,7 @@ const COLORS: [Color32; 6] = [
 /// Times of the stages over the last seconds, one upon the other.
 pub(super) fn stages(ui: &mut Ui, history: &History, now: Instant) {
     let times: Vec<f64> = history.iter().map(|(at, _)| -now.saturating_duration_since(*at).as_secs_f64()).collect();
-    let plot =
-        Plot::new("stages").height(150.0).legend(Legend::default()).include_y(0.0).include_x(-10.0).include_x(0.0);
+    let plot = Plot::new("stages").height(130.0).include_y(0.0).include_x(-10.0).include_x(0.0);
     let plot = plot.allow_drag(false).allow_zoom(false).allow_scroll(false).x_axis_label("seconds").y_axis_label("ms");
     plot.show(ui, |plot| {
         let mut below = vec![0.0; times.len()];
@@ -38,6 +37,13 @@ pub(super) fn stages(ui: &mut Ui, history: &History, now: Instant) {
                 history.iter().zip(&below).map(|((_, sample), below)| below + sample.stages_ms()[stage]).collect();
             plot.add(FilledArea::new(*name, &times, &below, &above).fill_color(color));
             below = above;
+        }
+    });
+    // Beside the plot it would cover what it explains.
+    ui.horizontal_wrapped(|ui| {
+        for (name, color) in Sample::STAGES.iter().zip(COLORS) {
+            ui.colored_label(color, "■");
+            ui.label(*name);
         }
     });
 }

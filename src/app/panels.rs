@@ -141,7 +141,7 @@ impl LiveApp {
         if let Some(pinned) = self.pinned() {
             let [x, y, width, height] = pinned.bbox.xywh();
             ui.label(format!(
-                "pinned: {} {:.2}, {width:.0} x {height:.0} pixels at ({x:.0}, {y:.0})",
+                "pinned, as last seen: {} {:.2}, {width:.0} x {height:.0} pixels at ({x:.0}, {y:.0})",
                 pinned.name, pinned.confidence
             ));
         }
@@ -258,7 +258,13 @@ impl LiveApp {
                     self.help = !self.help;
                 }
                 let mut theme = ui.ctx().options(|options| options.theme_preference);
-                theme.buttons(ui);
+                for (choice, name) in [
+                    (egui::ThemePreference::System, "system"),
+                    (egui::ThemePreference::Light, "light"),
+                    (egui::ThemePreference::Dark, "dark"),
+                ] {
+                    ui.selectable_value(&mut theme, choice, name);
+                }
                 ui.ctx().set_theme(theme);
                 self.preferences.set_theme(theme);
             });

@@ -154,7 +154,7 @@ fn headless(arguments: &LiveArguments, source: SourceRequest, settings: Settings
         printed += 1;
         statistics.add(&result);
         let line = match arguments.format {
-            LiveFormat::Jsonl => as_json(&result),
+            LiveFormat::Jsonl => as_json(&result, &live.source().1),
             LiveFormat::Text => as_text(&result),
         };
         let mut output = std::io::stdout().lock();
@@ -190,13 +190,13 @@ fn age(result: &LiveResult) -> Duration {
     SystemTime::now().duration_since(result.captured.frame.captured_at).unwrap_or_default()
 }
 
-fn as_json(result: &LiveResult) -> String {
+fn as_json(result: &LiveResult, source: &str) -> String {
     let frame = &result.captured.frame;
     let times = result.times;
     json!({
         "frame": frame.sequence, "captured_at": humantime::format_rfc3339_millis(frame.captured_at).to_string(),
         "age_ms": milliseconds(age(result)), "width": frame.width(), "height": frame.height(),
-        "detections": result.detections, "skipped": result.skipped, "engine": result.engine,
+        "detections": result.detections, "skipped": result.skipped, "engine": result.engine, "source": source,
         "timing_ms": {
             "capture": milliseconds(result.captured.capture), "preprocess": milliseconds(times.preprocess),
             "inference": milliseconds(times.inference), "postprocess": milliseconds(times.postprocess),
