@@ -42,8 +42,7 @@ pub(super) fn stages(ui: &mut Ui, history: &History, now: Instant) {
     // Beside the plot it would cover what it explains.
     ui.horizontal_wrapped(|ui| {
         for (name, color) in Sample::STAGES.iter().zip(COLORS) {
-            ui.colored_label(color, "■");
-            ui.label(*name);
+            ui.colored_label(color, *name);
         }
     });
 }

@@ -130,6 +130,15 @@ pub struct LiveApp {
     renderer: String,
 }
 
+/// Letters that the window's own font lacks: cameras, files and classes have names in any alphabet.
+fn fallback_font() -> egui::epaint::text::FontInsert {
+    use egui::epaint::text::{FontInsert, FontPriority, InsertFontFamily};
+
+    let data = egui::FontData::from_static(crate::sink::FONT);
+    let family = InsertFontFamily { family: egui::FontFamily::Proportional, priority: FontPriority::Lowest };
+    FontInsert::new("DejaVu Sans", data, vec![family])
+}
+
 impl LiveApp {
     /// Starts the session.
     ///
@@ -142,6 +151,7 @@ impl LiveApp {
             preferences.apply(&mut settings);
         }
         context.egui_ctx.set_theme(preferences.theme());
+        context.egui_ctx.add_font(fallback_font());
         let state = context.wgpu_render_state.clone();
         let gpu = state.as_ref().map(|state| {
             Arc::new(Gpu::from_device(state.adapter.get_info(), state.device.clone(), state.queue.clone()))
@@ -188,6 +198,36 @@ impl LiveApp {
         };
         app.look_for_cameras();
         Ok(app)
+    }
+
+    /// The session behind the window.
+    pub fn live(&self) -> &Live {
+        &self.live
+    }
+
+    /// The newest result that is shown.
+    pub fn result(&self) -> Option<&LiveResult> {
+        self.result.as_deref()
+    }
+
+    /// Frames that the session had when the window last looked.
+    pub fn frames_seen(&self) -> u64 {
+        self.frames_seen
+    }
+
+    /// Results likewise.
+    pub fn results_seen(&self) -> u64 {
+        self.results_seen
+    }
+
+    /// What is wanted of the detector.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Opens a model, video, picture or folder, as if it had been dropped on the window.
+    pub fn open(&mut self, path: PathBuf) {
+        self.open_path(path);
     }
 
     /// Devices are asked in a thread of their own: one may hang.

@@ -53,7 +53,7 @@ impl LiveApp {
     fn source_controls(&mut self, ui: &mut Ui) {
         let cameras = self.cameras.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut wanted = None;
-        egui::ComboBox::new("source", "").selected_text(self.source.to_string()).width(220.0).show_ui(ui, |ui| {
+        egui::ComboBox::new("source", "source").selected_text(self.source.to_string()).width(220.0).show_ui(ui, |ui| {
             let mut choice = |source: SourceRequest, text: String| {
                 if ui.selectable_label(self.source == source, text).clicked() {
                     wanted = Some(source);

@@ -49,6 +49,8 @@ pub(super) fn run(shared: &Shared) {
     let mut loaded: Option<Loaded> = None;
     let (mut frames_seen, mut uploaded_seen) = (0, 0);
     let mut failed_for: Option<Made> = None;
+    // The last frame, for settings that change while none comes; and the settings it was seen with.
+    let mut last: Option<(Arc<Captured>, u64)> = None;
     while !shared.stop.load(Ordering::Relaxed) {
         let now = shared.version.load(Ordering::Acquire);
         if now != version {
@@ -80,6 +82,13 @@ pub(super) fn run(shared: &Shared) {
             (uploaded.captured.clone(), Some(uploaded.texture.clone()), skipped)
         } else {
             let Some((captured, count)) = shared.frames.wait_newer(frames_seen, PATIENCE) else {
+                if let Some((captured, seen_with)) = &mut last
+                    && *seen_with != version
+                {
+                    *seen_with = version;
+                    report(shared, detect(loaded, captured.clone(), None, 0, settings.probe));
+                    continue;
+                }
                 if shared.frames.is_closed() {
                     // Everything that will ever come has been seen.
                     shared.results.close();
@@ -91,13 +100,17 @@ pub(super) fn run(shared: &Shared) {
             frames_seen = count;
             (captured, None, skipped)
         };
-        match detect(loaded, captured, texture.as_deref(), skipped, settings.probe) {
-            Ok(result) => shared.results.put(Arc::new(result)),
-            Err(error) => {
-                shared.event(true, error.to_string());
-                // The next frame gets a new detector.
-                std::thread::sleep(PATIENCE);
-            }
+        last = Some((captured.clone(), version));
+        report(shared, detect(loaded, captured, texture.as_deref(), skipped, settings.probe));
+    }
+}
+
+fn report(shared: &Shared, found: Result<LiveResult, DetectError>) {
+    match found {
+        Ok(result) => shared.results.put(Arc::new(result)),
+        Err(error) => {
+            shared.event(true, error.to_string());
+            std::thread::sleep(PATIENCE);
         }
     }
 }

@@ -9,7 +9,8 @@ use plotters::style::{FontStyle, register_font};
 
 use super::NamedDetection;
 
-static FONT: &[u8] = include_bytes!("../../assets/DejaVuSans.ttf");
+/// DejaVu Sans.
+pub(crate) static FONT: &[u8] = include_bytes!("../../assets/DejaVuSans.ttf");
 
 /// Makes the program's own font known as `sans-serif`, so that text looks the same on every machine.
 pub(crate) fn use_own_font() {

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::coco::CocoSink;
 pub use self::csv::CsvSink;
-pub(crate) use self::draw::use_own_font;
+pub(crate) use self::draw::{FONT, use_own_font};
 pub use self::draw::{annotate, class_color};
 pub use self::file::{Target, write_atomically};
 pub use self::json::{JsonLinesSink, JsonSink};

@@ -2,9 +2,8 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{ChildStdin, Stdio};
+use std::process::{Child, ChildStdin, Stdio};
 
-use ffmpeg_sidecar::child::FfmpegChild;
 use ffmpeg_sidecar::command::{FfmpegCommand, ffmpeg_is_installed};
 use image::RgbImage;
 
@@ -15,7 +14,7 @@ pub struct VideoRecorder {
     path: PathBuf,
     part: PathBuf,
     size: (u32, u32),
-    child: FfmpegChild,
+    child: Child,
     input: Option<ChildStdin>,
 }
 
@@ -41,9 +40,9 @@ impl VideoRecorder {
             // Encoders want even sides and colour at half the resolution.
             .args(["-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2", "-pix_fmt", "yuv420p", "-y"])
             .arg(&part);
-        command.as_inner_mut().stdout(Stdio::null()).stderr(Stdio::null());
+        let command = command.as_inner_mut().stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
         let mut child = command.spawn().map_err(fail)?;
-        let input = child.take_stdin();
+        let input = child.stdin.take();
         Ok(Self { path: path.to_owned(), part, size, child, input })
     }
 

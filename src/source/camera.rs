@@ -215,12 +215,14 @@ pub struct CameraSource {
     open: Option<(Camera, CameraFormat)>,
     name: String,
     next: u64,
+    /// It does not offer what was asked for, and never will.
+    hopeless: bool,
 }
 
 impl CameraSource {
     /// Nothing is opened yet.
     pub fn new(request: CameraRequest) -> Self {
-        Self { name: format!("camera {}", request.device), request, open: None, next: 0 }
+        Self { name: format!("camera {}", request.device), request, open: None, next: 0, hopeless: false }
     }
 
     fn find(&self) -> Result<CameraEntry, SourceError> {
@@ -245,6 +247,7 @@ impl CameraSource {
         let formats = offered(camera.index)?;
         let candidates = candidates(&formats, self.request.format);
         if candidates.is_empty() {
+            self.hopeless = true;
             let names: Vec<String> = formats.iter().map(describe_format).collect();
             let there = if names.is_empty() { "none that is known here".to_owned() } else { names.join(" ") };
             return Err(SourceError::Camera(format!("{} does not offer that format; it offers {there}", camera.path)));
@@ -340,7 +343,7 @@ impl FrameSource for CameraSource {
     }
 
     fn can_recover(&self) -> bool {
-        true
+        !self.hopeless
     }
 }
 

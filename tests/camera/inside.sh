@@ -34,7 +34,7 @@ second=$(awk '/^[0-9]/ { path = $2 } END { print path }' /tmp/list)
 
 yolo-lat cameras --formats >/tmp/formats
 grep -q ',yuyv' /tmp/formats || fail "formats are listed" /tmp/formats
-ok "formats are listed"
+ok "formats are listed, of kinds $(sed -n 's/.*@[0-9]*,//p' /tmp/formats | sort -u | tr '\n' ' ')"
 
 frames=200
 [ "$form" = short ] && frames=20
@@ -47,13 +47,16 @@ grep -q ',yuyv' /tmp/frames || fail "the next format is tried" /tmp/frames /tmp/
 ok "$frames frames in order, in the format that there is"
 [ "$form" = short ] && exit 0
 
-for format in 320x180@30,yuyv 320x180,grey 320x180,rgb 320x180,nv12; do
-  yolo-lat live --headless --camera "$first" --camera-format $format $small --frames 3 --format jsonl >/tmp/one 2>/tmp/errors ||
-    fail "format $format" /tmp/one /tmp/errors
-  grep -q '"width":320,"height":180' /tmp/one || fail "format $format" /tmp/one
-  ok "format $format"
+kinds=$(sed -n 's/.*320x180@[0-9]*,//p' /tmp/formats | sort -u)
+for kind in $kinds; do
+  timeout 60 yolo-lat live --headless --camera "$first" --camera-format 320x180,$kind $small --frames 3 --format jsonl >/tmp/one 2>/tmp/errors ||
+    fail "format $kind" /tmp/one /tmp/errors
+  grep -q '"width":320,"height":180' /tmp/one || fail "format $kind" /tmp/one
+  grep -q ",$kind\"" /tmp/one || fail "format $kind is the one that is used" /tmp/one
+  ok "format $kind"
 done
-timeout 20 yolo-lat live --headless --camera "$first" --camera-format 123x45 $small --frames 1 >/tmp/one 2>/tmp/errors
+[ "$(echo "$kinds" | wc -w)" -ge 2 ] || fail "several kinds of format" /tmp/formats
+timeout 60 yolo-lat live --headless --camera "$first" --camera-format 123x45 $small --frames 1 >/tmp/one 2>/tmp/errors
 grep -q "it offers" /tmp/errors || fail "a format that is not there is refused with a list" /tmp/errors
 ok "a format that is not there is refused with a list"
 
