@@ -29,6 +29,7 @@ fn record(result: &LiveResult) -> Record {
     let frame = &result.captured.frame;
     Record {
         image: format!("frame {}", frame.sequence),
+        frame: Some(frame.sequence),
         width: frame.width(),
         height: frame.height(),
         detections: result.detections.clone(),

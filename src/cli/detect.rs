@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context;
@@ -21,7 +21,7 @@ use yolo_lat::detector::StageTimes;
 use yolo_lat::model::Model;
 use yolo_lat::postprocess::PostprocessOptions;
 use yolo_lat::sink::{Item, NamedDetection, Record, Sink, SinkError, Timing};
-use yolo_lat::source::{Prefetch, open_image};
+use yolo_lat::source::{FrameSource, Prefetch, VideoSource, is_video, open_image};
 use yolo_lat::{Detection, Detector, DetectorOptions, Frame};
 
 use super::inputs::{Input, InputOptions, Inputs};
@@ -33,7 +33,7 @@ use super::{INTERRUPTED, SOME_FAILED, report};
 
 #[derive(Args, Debug)]
 pub(super) struct DetectArguments {
-    /// Files, folders, glob patterns, or - for paths on standard input
+    /// Pictures, videos, folders, glob patterns, or - for paths on standard input
     #[arg(required = true, value_name = "SOURCE")]
     sources: Vec<OsString>,
     /// Look into sub-folders
@@ -105,14 +105,21 @@ enum Loaded {
     Picture(Frame, Duration),
     /// Completed by an earlier run.
     Known(Record),
+    /// Decoded frame by frame when its turn comes.
+    Video(PathBuf),
     Failed(String),
 }
 
 /// A picture on its way from the network to the writer.
 enum Outcome {
     Done(Record, Option<RgbImage>),
+    /// Of a video with so many frames a second.
+    Frame(Record, RgbImage, f64),
     Failed(String),
 }
+
+/// Frames a second that are assumed where a video does not say.
+const USUAL_RATE: f64 = 25.0;
 
 pub(super) fn run(arguments: DetectArguments) -> anyhow::Result<ExitCode> {
     let outputs = Outputs {
@@ -182,6 +189,7 @@ pub(super) fn run(arguments: DetectArguments) -> anyhow::Result<ExitCode> {
         stop: stop.clone(),
         pipe_closed: false,
         written: 0,
+        frames: 0,
         objects: 0,
     };
     for (path, reason) in &found.errors {
@@ -196,14 +204,26 @@ pub(super) fn run(arguments: DetectArguments) -> anyhow::Result<ExitCode> {
         if batch.is_empty() || stop.load(Ordering::Relaxed) {
             break;
         }
-        let begun = Instant::now();
-        let outcomes = detect_batch(&mut detector, batch, arguments.no_timing)?;
-        if let (Some(profile), Some(gpu)) = (&mut profile, detector.gpu_engine()) {
-            profile.add(begun, gpu)?;
-        }
-        for outcome in outcomes {
-            if sender.send(outcome).is_err() {
-                break;
+        // Videos and pictures take their turns in the order of the inputs.
+        let mut batch = batch.into_iter().peekable();
+        while let Some((index, loaded)) = batch.next() {
+            if let Loaded::Video(path) = &loaded {
+                detect_video(&mut detector, index, path, &arguments, &stop, &sender)?;
+                continue;
+            }
+            let mut pictures = vec![(index, loaded)];
+            while let Some(next) = batch.next_if(|(_, loaded)| !matches!(loaded, Loaded::Video(_))) {
+                pictures.push(next);
+            }
+            let begun = Instant::now();
+            let outcomes = detect_batch(&mut detector, pictures, arguments.no_timing)?;
+            if let (Some(profile), Some(gpu)) = (&mut profile, detector.gpu_engine()) {
+                profile.add(begun, gpu)?;
+            }
+            for outcome in outcomes {
+                if sender.send(outcome).is_err() {
+                    break;
+                }
             }
         }
     }
@@ -270,6 +290,9 @@ fn load(input: &Input, index: usize, known: Option<&Known>) -> Loaded {
     {
         return Loaded::Known(record);
     }
+    if is_video(&input.path) {
+        return Loaded::Video(input.path.clone());
+    }
     let start = Instant::now();
     match open_image(&input.path) {
         Ok(pixels) => {
@@ -288,12 +311,13 @@ fn detect_batch(
 ) -> anyhow::Result<Vec<(usize, Outcome)>> {
     let pictures = batch.iter().filter_map(|(_, loaded)| match loaded {
         Loaded::Picture(frame, _) => Some(&frame.pixels),
-        Loaded::Known(_) | Loaded::Failed(_) => None,
+        Loaded::Known(_) | Loaded::Failed(_) | Loaded::Video(_) => None,
     });
     let mut results = detector.detect_batch(&pictures.collect::<Vec<_>>())?.into_iter();
     let outcome = |loaded| match loaded {
         Loaded::Known(record) => Outcome::Done(record, None),
         Loaded::Failed(reason) => Outcome::Failed(reason),
+        Loaded::Video(path) => Outcome::Failed(format!("{} is no picture", path.display())),
         Loaded::Picture(frame, decode) => match results.next() {
             Some((detections, times)) => {
                 let timing = (!no_timing).then(|| timing(decode, times));
@@ -306,6 +330,46 @@ fn detect_batch(
     Ok(indices.into_iter().zip(loaded.into_iter().map(outcome)).collect())
 }
 
+/// Every frame of a video, one after the other.
+fn detect_video(
+    detector: &mut Detector,
+    index: usize,
+    path: &Path,
+    arguments: &DetectArguments,
+    stop: &AtomicBool,
+    sender: &SyncSender<(usize, Outcome)>,
+) -> anyhow::Result<()> {
+    let send = |outcome| sender.send((index, outcome)).is_ok();
+    let mut video = match VideoSource::open(path, false) {
+        Ok(video) => video,
+        Err(error) => {
+            send(Outcome::Failed(error.to_string()));
+            return Ok(());
+        }
+    };
+    while !stop.load(Ordering::Relaxed) {
+        let start = Instant::now();
+        let frame = match video.next_frame(stop) {
+            Ok(Some(frame)) => frame,
+            Ok(None) => break,
+            Err(error) => {
+                send(Outcome::Failed(error.to_string()));
+                break;
+            }
+        };
+        let decode = start.elapsed();
+        for (detections, times) in detector.detect_batch(&[&frame.pixels])? {
+            let timing = (!arguments.no_timing).then(|| timing(decode, times));
+            let record = Record { frame: Some(frame.sequence), ..record(detector, &frame, detections, timing) };
+            let rate = video.rate().unwrap_or(USUAL_RATE);
+            if !send(Outcome::Frame(record, frame.pixels.clone(), rate)) {
+                return Ok(());
+            }
+        }
+    }
+    Ok(())
+}
+
 /// A record whose name is filled in by the writer, which knows the inputs.
 fn record(detector: &Detector, frame: &Frame, detections: Vec<Detection>, timing_ms: Option<Timing>) -> Record {
     let detections = detections.into_iter().map(|Detection { class, confidence, bbox }| NamedDetection {
@@ -315,7 +379,7 @@ fn record(detector: &Detector, frame: &Frame, detections: Vec<Detection>, timing
         bbox,
     });
     let (width, height) = (frame.width(), frame.height());
-    Record { image: String::new(), width, height, detections: detections.collect(), timing_ms }
+    Record { image: String::new(), frame: None, width, height, detections: detections.collect(), timing_ms }
 }
 
 fn timing(decode: Duration, times: StageTimes) -> Timing {
@@ -359,6 +423,8 @@ struct Writer {
     stop: Arc<AtomicBool>,
     pipe_closed: bool,
     written: usize,
+    /// Of videos.
+    frames: usize,
     objects: usize,
 }
 
@@ -368,7 +434,13 @@ impl Writer {
             let image = image_name(&self.inputs[index].path);
             let result = match outcome {
                 Outcome::Failed(reason) => Err(reason),
-                Outcome::Done(record, picture) => self.write(index, Record { image: image.clone(), ..record }, picture),
+                Outcome::Done(record, picture) => {
+                    self.write(index, Record { image: image.clone(), ..record }, picture, None)
+                }
+                Outcome::Frame(record, picture, rate) => {
+                    let image = format!("{image}#{}", record.frame.unwrap_or_default());
+                    self.write(index, Record { image, ..record }, Some(picture), Some(rate))
+                }
             };
             if let Err(reason) = result {
                 self.errors.failed(&image, &reason);
@@ -394,19 +466,35 @@ impl Writer {
     }
 
     /// Exports one picture; the journal learns of it when everything else is written.
-    fn write(&mut self, index: usize, record: Record, picture: Option<RgbImage>) -> Result<(), String> {
+    fn write(
+        &mut self,
+        index: usize,
+        record: Record,
+        picture: Option<RgbImage>,
+        video_rate: Option<f64>,
+    ) -> Result<(), String> {
         let is_new = picture.is_some();
-        let item = Item { record: &record, stem: &self.inputs[index].stem, picture: picture.as_ref() };
+        let own = self.inputs[index].stem.clone();
+        let of_frame = record.frame.map(|frame| own.join(format!("{frame:06}")));
+        let stem = of_frame.as_ref().unwrap_or(&own);
+        let video = video_rate.map(|rate| (own.as_path(), rate));
+        let item = Item { record: &record, video, stem, picture: picture.as_ref() };
         let mut sinks = std::mem::take(&mut self.sinks);
         let failed = sinks.iter_mut().find_map(|sink| sink.write(item).err());
         self.sinks = sinks;
         if let Some(error) = failed {
             return self.sink_failed(&error);
         }
-        if is_new && let Some(journal) = &mut self.journal {
+        // A video is not resumed in its middle.
+        if is_new
+            && video.is_none()
+            && let Some(journal) = &mut self.journal
+        {
             journal.append(&record).map_err(|error| format!("{error:#}"))?;
         }
-        self.written += 1;
+        // A video counts with its first frame.
+        self.written += usize::from(record.frame.unwrap_or(0) == 0);
+        self.frames += usize::from(record.frame.is_some());
         self.objects += record.detections.len();
         Ok(())
     }
@@ -421,7 +509,9 @@ impl Writer {
     }
 
     fn summary(&self, elapsed: Duration, output: Option<&Path>) -> String {
-        let rate = self.written as f64 / elapsed.as_secs_f64().max(1e-9);
+        let pictures = if self.frames > 0 { self.written + self.frames - 1 } else { self.written };
+        let rate = pictures as f64 / elapsed.as_secs_f64().max(1e-9);
+        let frames = if self.frames > 0 { format!(" ({} frames of videos)", self.frames) } else { String::new() };
         let failed = match self.errors.failed {
             0 => String::new(),
             failed => format!(", {failed} failed"),
@@ -429,7 +519,7 @@ impl Writer {
         let place = output.map(|folder| format!(", results in {}", folder.display())).unwrap_or_default();
         let interrupted = if self.written + self.errors.failed < self.inputs.len() { ", stopped early" } else { "" };
         format!(
-            "{} of {} images, {} objects, {rate:.1} images/s{failed}{interrupted}{place}",
+            "{} of {} images{frames}, {} objects, {rate:.1} images/s{failed}{interrupted}{place}",
             self.written,
             self.inputs.len(),
             self.objects

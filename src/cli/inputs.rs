@@ -6,7 +6,7 @@ use std::io::Read;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, bail};
-use yolo_lat::source::IMAGE_EXTENSIONS;
+use yolo_lat::source::{IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, is_video};
 
 /// One input.
 #[derive(Clone, Debug, PartialEq)]
@@ -56,7 +56,8 @@ impl Inputs {
                 found.walk(path, options, &mut paths);
                 if paths.len() + found.errors.len() == before {
                     let hint = if options.recursive { "" } else { "; --recursive looks into sub-folders" };
-                    bail!("{}: no pictures in this folder ({}){hint}", path.display(), IMAGE_EXTENSIONS.join(", "));
+                    let known = IMAGE_EXTENSIONS.iter().chain(&VIDEO_EXTENSIONS).copied().collect::<Vec<_>>();
+                    bail!("{}: no pictures in this folder ({}){hint}", path.display(), known.join(", "));
                 }
             } else if let Some(pattern) = glob_pattern(path) {
                 let matches = glob::glob(pattern).with_context(|| format!("{pattern}: not a valid pattern"))?;
@@ -91,7 +92,9 @@ impl Inputs {
         };
         for entry in entries.filter_entry(wanted) {
             match entry {
-                Ok(entry) if is_picture(entry.path()) && entry.path().is_file() => paths.push(entry.into_path()),
+                Ok(entry) if (is_picture(entry.path()) || is_video(entry.path())) && entry.path().is_file() => {
+                    paths.push(entry.into_path())
+                }
                 Ok(_) => {}
                 Err(error) => {
                     let path = error.path().unwrap_or(folder).to_owned();

@@ -142,6 +142,8 @@ fn headless(arguments: &LiveArguments, source: SourceRequest, settings: Settings
         let Some((result, count)) = live.results().wait_newer(seen, Duration::from_millis(100)) else {
             match (live.source().0, live.engine()) {
                 (_, EngineStatus::Failed { reason }) => bail!("{reason}"),
+                // It was never there: waiting for it is what a window is for.
+                (SourceStatus::Lost { reason }, _) if seen == 0 => bail!("{reason}"),
                 (SourceStatus::Failed { .. }, _) => {
                     code = ExitCode::from(SOME_FAILED);
                     break;

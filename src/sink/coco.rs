@@ -41,6 +41,8 @@ impl Sink for CocoSink {
         let file_name = path.file_name().and_then(|name| name.to_str()).unwrap_or(&item.record.image);
         for detection in &item.record.detections {
             let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or(file_name);
+            // The frames of a video share its name.
+            let stem = if item.record.frame.is_some() { file_name } else { stem };
             let image_id = stem.parse().map_or_else(|_| ImageId::Name(stem.to_owned()), ImageId::Number);
             let detection = CocoDetection {
                 image_id,

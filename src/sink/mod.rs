@@ -33,8 +33,11 @@ use crate::geometry::BBox;
 /// Result for one picture, under the names that users of ultralytics know.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Record {
-    /// The picture as it was given.
+    /// The picture as it was given; of a video, `FILE#FRAME`.
     pub image: String,
+    /// Number of the frame in its video, from 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frame: Option<u64>,
     /// Pixels.
     pub width: u32,
     /// Pixels.
@@ -78,6 +81,8 @@ pub struct Timing {
 pub struct Item<'a> {
     /// What was found.
     pub record: &'a Record,
+    /// Of a frame of a video: the video's own stem, and its frames a second.
+    pub video: Option<(&'a Path, f64)>,
     /// Relative path without extension under which files of this picture are written; unique in a run.
     pub stem: &'a Path,
     /// The pixels; `None` when an earlier run's record is played back and its pictures are on disk already.

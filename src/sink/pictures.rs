@@ -7,20 +7,23 @@ use image::codecs::jpeg::JpegEncoder;
 use image::{GenericImageView, RgbImage};
 
 use super::draw::annotate;
+use super::video::VideoRecorder;
 use super::{Item, Sink, SinkError, path_of, write_atomically};
 
 const JPEG_QUALITY: u8 = 90;
 
-/// Writes each picture with its detections as a JPEG.
+/// Writes each picture with its detections as a JPEG, each video as a video.
 pub struct AnnotatedSink {
     folder: PathBuf,
     labels: bool,
+    /// The video that is being written, and its stem.
+    video: Option<(PathBuf, VideoRecorder)>,
 }
 
 impl AnnotatedSink {
     /// Writes into `folder`, sub-folders mirrored; `labels` says whether names and confidences are drawn.
     pub fn new(folder: PathBuf, labels: bool) -> Self {
-        Self { folder, labels }
+        Self { folder, labels, video: None }
     }
 }
 
@@ -29,7 +32,22 @@ impl Sink for AnnotatedSink {
         let Some(picture) = item.picture else { return Ok(()) };
         let mut picture = picture.clone();
         annotate(&mut picture, &item.record.detections, self.labels);
-        write_jpeg(&path_of(&self.folder, item.stem, "jpg"), &picture)
+        let Some((stem, rate)) = item.video else {
+            return write_jpeg(&path_of(&self.folder, item.stem, "jpg"), &picture);
+        };
+        if self.video.as_ref().is_none_or(|(other, _)| other != stem) {
+            self.finish()?;
+            let path = path_of(&self.folder, stem, "mp4");
+            self.video = Some((stem.to_owned(), VideoRecorder::start(&path, picture.dimensions(), rate)?));
+        }
+        match &mut self.video {
+            Some((_, recorder)) => recorder.push(&picture),
+            None => Ok(()),
+        }
+    }
+
+    fn finish(&mut self) -> Result<(), SinkError> {
+        self.video.take().map_or(Ok(()), |(_, recorder)| recorder.finish())
     }
 
     fn has(&self, stem: &Path) -> bool {

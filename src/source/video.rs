@@ -33,6 +33,7 @@ pub struct VideoSource {
     /// When playing at the video's own speed began.
     paced: Option<Instant>,
     decoded: u64,
+    rate: Option<f64>,
 }
 
 impl VideoSource {
@@ -50,7 +51,14 @@ impl VideoSource {
         let mut child = command.spawn()?;
         let events = child.iter().map_err(|error| SourceError::Decode(error.to_string()))?;
         let paced = paced.then(Instant::now);
-        Ok(Self { path: path.to_owned(), child, events, complaint: None, paced, decoded: 0 })
+        Ok(Self { path: path.to_owned(), child, events, complaint: None, paced, decoded: 0, rate: None })
+    }
+}
+
+impl VideoSource {
+    /// Frames a second, once a frame has come.
+    pub fn rate(&self) -> Option<f64> {
+        self.rate
     }
 }
 
@@ -73,6 +81,9 @@ impl FrameSource for VideoSource {
                     let sequence = self.decoded;
                     self.decoded += 1;
                     return Ok(Some(Frame { pixels, sequence, captured_at: SystemTime::now() }));
+                }
+                FfmpegEvent::ParsedOutputStream(stream) => {
+                    self.rate = stream.video_data().map(|video| f64::from(video.fps)).filter(|&rate| rate > 0.0);
                 }
                 FfmpegEvent::Log(LogLevel::Error | LogLevel::Fatal, line) | FfmpegEvent::Error(line) => {
                     // The last line tells only that there were errors.
