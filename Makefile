@@ -11,14 +11,17 @@ CONFIG ?= train/configs/n-finetune.toml
 ARGUMENTS ?= # more of the trainer: --init FILE, --teacher FILE
 DATA ?= data
 
-.PHONY: demo test check bench bench-attention bench-gpu bench-peers fuzz train test-train clean setup
+.PHONY: demo test test-camera soak screenshots check bench bench-attention bench-gpu bench-peers fuzz train test-train clean setup
 
 demo: setup ## Detect objects on the sample photographs
 	$(CARGO) build --release
-	target/release/yolo-lat detect assets -o $(DEMO) --save-images --format text --format json
+	$${CARGO_TARGET_DIR:-target}/release/yolo-lat detect assets -o $(DEMO) --save-images --format text --format json
 	@echo "Annotated photographs are in $(DEMO)/images, results in $(DEMO)/results.json."
+	@if [ -n "$$DISPLAY$$WAYLAND_DISPLAY" ]; then target=$${CARGO_TARGET_DIR:-target}; $$target/release/yolo-lat live; \
+	else echo "No display here: \`yolo-lat live\` opens a window where there is one, \`yolo-lat live --headless\` prints lines."; fi
 
-test: setup ## Every test that needs nothing but this folder
+test: ## Every test that needs nothing but this folder
+	@scripts/setup --test
 	$(CARGO) test --doc --quiet
 	$(CARGO) nextest run
 
@@ -44,8 +47,22 @@ bench-peers: setup ## Our models beside other people's ONNX files, given in PEER
 	@scripts/setup --ort
 	$(CARGO) build --release
 	@mkdir -p benches/runs
-	target/release/yolo-lat bench -m n,s $(addprefix -m ,$(PEERS)) --threads 1,2 --seconds 15 --json > benches/runs/.peers
+	$${CARGO_TARGET_DIR:-target}/release/yolo-lat bench -m n,s $(addprefix -m ,$(PEERS)) --threads 1,2 --seconds 15 --json > benches/runs/.peers
 	mv benches/runs/.peers benches/runs/peers-$$(date -u +%Y-%m-%d).json
+
+test-camera: setup ## Cameras, in a virtual machine with the kernel's own virtual ones (minutes)
+	@scripts/setup --camera
+	$(CARGO) build --release
+	tests/camera/run $${CARGO_TARGET_DIR:-target}/release/yolo-lat
+
+soak: setup ## Ten minutes of live detection: memory, order, ages
+	$(CARGO) build --release
+	$${CARGO_TARGET_DIR:-target}/release/yolo-lat live --headless --source synthetic --frames 18000 --statistics > /dev/null
+
+screenshots: setup ## Pictures of the window in docs/, on a display without a screen
+	@scripts/setup --screenshots
+	$(CARGO) build --release
+	scripts/screenshots
 
 fuzz: setup ## Fuzz targets for ten minutes each instead of seconds
 	YOLO_LAT_FUZZ_SECONDS=600 $(CARGO) nextest run --release fuzz

@@ -39,10 +39,15 @@ fn options(source: &str, folder: &Path) -> WindowOptions {
 
 /// The window, once there is a result. `None` without an adapter to draw with.
 fn open(options: WindowOptions) -> Option<Harness<'static, LiveApp>> {
+    open_at(options, 1.0)
+}
+
+fn open_at(options: WindowOptions, pixels_per_point: f32) -> Option<Harness<'static, LiveApp>> {
     common::open_gpu(yolo_lat::engine::gpu::Variant::default())?;
     let snapshots = SnapshotOptions::new().threshold(1.5).max_failed_pixels(1200);
     let mut harness = Harness::builder()
         .with_size(SIZE)
+        .with_pixels_per_point(pixels_per_point)
         .with_theme(egui::Theme::Dark)
         .with_options(snapshots)
         .wgpu()
@@ -244,6 +249,38 @@ fn settings_are_remembered() {
     let harness = open(again).unwrap();
     assert_eq!(harness.state().settings().classes, ["cat"]);
     assert_ne!(Preferences::load(&file), Preferences::default());
+}
+
+/// Capture, network and display share one device: a frame is uploaded once, and the network reads what is shown.
+#[test]
+fn on_the_gpu_the_network_reads_the_texture_that_is_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut on_gpu = options("assets/chelsea.jpg", folder.path());
+    on_gpu.settings.detector.engine = EngineKind::Gpu;
+    let Some(mut harness) = open(on_gpu) else { return };
+    assert!(harness.state().live().takes_textures());
+    let result = harness.state().result().unwrap();
+    assert!(result.engine.starts_with("gpu"), "{}", result.engine);
+    assert_eq!(result.detections[0].name, "cat");
+    // Attention is read from the same device.
+    press(&mut harness, Key::A);
+    click(&mut harness, CAT);
+    until(&mut harness, "attention", |app| app.result().is_some_and(|result| result.attention.is_some()));
+    // Another engine takes over, and the GPU again.
+    harness.get_by_label("cpu").click();
+    until(&mut harness, "the CPU", |app| app.result().is_some_and(|result| result.engine.starts_with("cpu")));
+    harness.get_by_label("gpu").click();
+    until(&mut harness, "the GPU", |app| app.result().is_some_and(|result| result.engine.starts_with("gpu")));
+}
+
+#[test]
+fn a_display_with_many_pixels_shows_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(mut harness) = open_at(options("assets/chelsea.jpg", folder.path()), 2.0) else { return };
+    let picture = harness.render().unwrap();
+    assert_eq!(picture.dimensions(), (2 * SIZE.x as u32, 2 * SIZE.y as u32));
+    press(&mut harness, Key::S);
+    assert_eq!(files(folder.path(), "jpg").len(), 1);
 }
 
 /// The reference engine takes many frames' time for one: the window goes on showing new ones meanwhile.

@@ -69,7 +69,7 @@ pub fn run(options: WindowOptions) -> Result<(), WindowError> {
             return Err(WindowError::NoWindow { reason: "neither DISPLAY nor WAYLAND_DISPLAY is set".into() });
         }
     }
-    let native = eframe::NativeOptions {
+    let mut native = eframe::NativeOptions {
         viewport: egui::ViewportBuilder::default()
             .with_title("yolo-lat")
             .with_app_id("yolo-lat")
@@ -78,6 +78,15 @@ pub fn run(options: WindowOptions) -> Result<(), WindowError> {
             .with_drag_and_drop(true),
         ..eframe::NativeOptions::default()
     };
+    // Window and network share a device: it gets what the network's kernels use.
+    if let eframe::egui_wgpu::WgpuSetup::CreateNew(setup) = &mut native.wgpu_options.wgpu_setup {
+        let usual = setup.device_descriptor.clone();
+        setup.device_descriptor = Arc::new(move |adapter| {
+            let mut descriptor = usual(adapter);
+            descriptor.required_features |= adapter.features() & Gpu::useful_features();
+            descriptor
+        });
+    }
     let create: eframe::AppCreator = Box::new(|context| Ok(Box::new(LiveApp::new(context, options)?)));
     eframe::run_native("yolo-lat", native, create)
         .map_err(|error| WindowError::NoWindow { reason: error.to_string().lines().next().unwrap_or_default().into() })

@@ -65,7 +65,7 @@ enum Command {
     /// Write a model as ONNX
     Export(export::ExportArguments),
     /// Measure speed and numerics on this machine
-    Bench(bench::BenchArguments),
+    Bench(Box<bench::BenchArguments>),
     /// Print a completion script for a shell
     Completions(documents::CompletionsArguments),
     /// Write the manual pages

@@ -22,9 +22,11 @@ struct Loaded {
     made_for: Made,
     detector: Detector,
     size: (usize, usize),
-    /// Similarity and heads of each attention layer as it runs; `None` for one that is off.
-    layers: Vec<(Option<&'static dyn Similarity>, usize)>,
+    layers: Vec<Layer>,
 }
+
+/// Similarity and heads of an attention layer as it runs; no similarity for one that is off.
+type Layer = (Option<&'static dyn Similarity>, usize);
 
 /// What a detector must be made anew for.
 #[derive(Clone, PartialEq)]
@@ -76,19 +78,16 @@ pub(super) fn run(shared: &Shared) {
         loaded.detector.set_postprocess(postprocess);
         // Only the newest frame counts: what came and went in between is counted.
         let (captured, texture, skipped) = if shared.takes_textures.load(Ordering::Relaxed) {
-            let Some((uploaded, count)) = shared.uploaded.wait_newer(uploaded_seen, PATIENCE) else { continue };
+            let Some((uploaded, count)) = shared.uploaded.wait_newer(uploaded_seen, PATIENCE) else {
+                again(shared, loaded, &mut last, version, settings.probe);
+                continue;
+            };
             let skipped = count - uploaded_seen - 1;
             uploaded_seen = count;
             (uploaded.captured.clone(), Some(uploaded.texture.clone()), skipped)
         } else {
             let Some((captured, count)) = shared.frames.wait_newer(frames_seen, PATIENCE) else {
-                if let Some((captured, seen_with)) = &mut last
-                    && *seen_with != version
-                {
-                    *seen_with = version;
-                    report(shared, detect(loaded, captured.clone(), None, 0, settings.probe));
-                    continue;
-                }
+                again(shared, loaded, &mut last, version, settings.probe);
                 if shared.frames.is_closed() {
                     // Everything that will ever come has been seen.
                     shared.results.close();
@@ -102,6 +101,22 @@ pub(super) fn run(shared: &Shared) {
         };
         last = Some((captured.clone(), version));
         report(shared, detect(loaded, captured, texture.as_deref(), skipped, settings.probe));
+    }
+}
+
+/// Looks at the last frame again where settings have changed since.
+fn again(
+    shared: &Shared,
+    loaded: &mut Loaded,
+    last: &mut Option<(Arc<Captured>, u64)>,
+    version: u64,
+    probe: Option<Probe>,
+) {
+    if let Some((captured, seen_with)) = last
+        && *seen_with != version
+    {
+        *seen_with = version;
+        report(shared, detect(loaded, captured.clone(), None, 0, probe));
     }
 }
 
@@ -159,7 +174,7 @@ fn ready(
     wanted: &Made,
     detector: Detector,
     size: (usize, usize),
-    layers: Vec<(String, (Option<&'static dyn Similarity>, usize))>,
+    layers: Vec<(String, Layer)>,
 ) -> Loaded {
     *lock(&shared.engine) = Some(EngineStatus::Ready {
         description: detector.description(),

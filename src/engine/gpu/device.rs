@@ -244,7 +244,7 @@ impl Gpu {
             max_storage_buffer_binding_size: offered.max_storage_buffer_binding_size,
             ..wgpu::Limits::default().or_worse_values_from(&offered)
         };
-        let mut wanted = Features::TIMESTAMP_QUERY | Features::PIPELINE_CACHE;
+        let mut wanted = Self::useful_features();
         wanted.set(Features::SHADER_F16, allowed.half);
         wanted.set(Features::SUBGROUP, allowed.subgroups);
         let (device, queue) = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor {
@@ -259,6 +259,12 @@ impl Gpu {
             log::warn!("{} is a software adapter: correct, but slower than --engine cpu", describe(&gpu.info));
         }
         Ok(gpu)
+    }
+
+    /// What an adapter may have that makes kernels faster or tells of them; none of it is needed.
+    pub fn useful_features() -> wgpu::Features {
+        use wgpu::Features;
+        Features::TIMESTAMP_QUERY | Features::PIPELINE_CACHE | Features::SHADER_F16 | Features::SUBGROUP
     }
 
     /// Works on a device that somebody else made, as a window's.
