@@ -118,3 +118,84 @@ impl Drawing for LogChart {
         area.present().map_err(fail)
     }
 }
+
+/// A named point.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Dot {
+    /// Written beside it.
+    pub name: String,
+    /// Where it is.
+    pub at: (f64, f64),
+    /// Of its disc, in any unit: the largest fills a fixed size.
+    pub area: f64,
+}
+
+/// Discs with names, the first axis logarithmic.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ScatterChart {
+    /// Above the chart.
+    pub title: String,
+    /// What x and y are, with units.
+    pub axes: [String; 2],
+    /// What the discs' areas are.
+    pub area: String,
+    /// The discs.
+    pub points: Vec<Dot>,
+}
+
+impl ScatterChart {
+    /// Radius of the largest disc in pixels.
+    const LARGEST: f64 = 22.0;
+
+    /// Writes the chart; the extension decides: `.svg` or `.png`.
+    ///
+    /// # Errors
+    /// [`SinkError`] if the file cannot be written, has another extension, or there is nothing to draw.
+    pub fn save(&self, path: &Path) -> Result<(), SinkError> {
+        write(path, self)
+    }
+}
+
+impl Drawing for ScatterChart {
+    fn draw<B: DrawingBackend>(&self, area: &DrawingArea<B, Shift>) -> Result<(), String> {
+        let fail = |error: DrawingAreaErrorKind<B::ErrorType>| error.to_string();
+        area.fill(&WHITE).map_err(fail)?;
+        if self.points.is_empty() {
+            return Err("there is nothing to draw: no model has a value for this chart".into());
+        }
+        let least = |values: &dyn Fn(&Dot) -> f64| self.points.iter().map(values).fold(f64::INFINITY, f64::min);
+        let most = |values: &dyn Fn(&Dot) -> f64| self.points.iter().map(values).fold(0.0, f64::max);
+        let (x, y) = (|dot: &Dot| dot.at.0, |dot: &Dot| dot.at.1);
+        let margin = (0.15 * (most(&y) - least(&y))).max(0.05 * most(&y));
+        let mut chart = ChartBuilder::on(area)
+            .caption(&self.title, ("sans-serif", 24))
+            .margin(16)
+            .x_label_area_size(44)
+            .y_label_area_size(60)
+            // Names stand to the right of their discs.
+            .build_cartesian_2d(
+                (least(&x) * 0.8..most(&x) * 2.2).log_scale(),
+                (least(&y) - margin).max(0.0)..most(&y) + margin,
+            )
+            .map_err(fail)?;
+        let mut mesh = chart.configure_mesh();
+        mesh.x_desc(format!("{} ({})", self.axes[0], self.area)).y_desc(&self.axes[1]).label_style(("sans-serif", 15));
+        mesh.light_line_style(WHITE)
+            .x_label_formatter(&|x| format!("{}", (x * 100.0).round() / 100.0))
+            .draw()
+            .map_err(fail)?;
+        let largest = most(&|dot| dot.area).max(f64::MIN_POSITIVE);
+        let radius = |dot: &Dot| (Self::LARGEST * (dot.area / largest).sqrt()).max(3.0) as i32;
+        let mut order: Vec<&Dot> = self.points.iter().collect();
+        order.sort_by(|a, b| b.area.total_cmp(&a.area));
+        for (index, dot) in order.into_iter().enumerate() {
+            let color = Palette99::pick(index);
+            let disc = Circle::new(dot.at, radius(dot), color.mix(0.6).filled());
+            let text = Text::new(dot.name.clone(), (radius(dot) + 4, -7), ("sans-serif", 14).into_font());
+            let label = EmptyElement::at(dot.at) + text;
+            chart.draw_series(std::iter::once(disc)).map_err(fail)?;
+            chart.draw_series(std::iter::once(label)).map_err(fail)?;
+        }
+        area.present().map_err(fail)
+    }
+}

@@ -1,7 +1,8 @@
 //! `yolo-lat bench` without a subcommand: engines x models x sizes x threads x batches.
 
+use std::collections::HashMap;
 use std::fmt::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
@@ -13,6 +14,7 @@ use yolo_lat::engine::{Engine, EngineError, EngineKind, create};
 use yolo_lat::export::{ExportOptions, export_onnx};
 use yolo_lat::model::Model;
 use yolo_lat::onnx::count_parameters;
+use yolo_lat::plot::{Dot, ScatterChart};
 
 use super::{TableArguments, Times, machine, take_turns};
 use crate::cli::options::{DeviceArguments, EngineName, is_onnx, parse_size};
@@ -40,6 +42,12 @@ pub(super) struct EnginesArguments {
     seconds: f64,
     #[command(flatten)]
     devices: DeviceArguments,
+    /// Draw latency against parameters into this file (.png or .svg); with --accuracy, accuracy against latency
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
+    /// mAP50 by model, as `eval` gave them: a JSON object {"yolo-lat-n": 54.6}
+    #[arg(long, value_name = "FILE", requires = "plot")]
+    accuracy: Option<PathBuf>,
     #[command(flatten)]
     output: TableArguments,
 }
@@ -77,7 +85,45 @@ pub(super) fn run(arguments: &EnginesArguments) -> anyhow::Result<ExitCode> {
         }
     }
     let threads = usize::from(arguments.threads.iter().copied().max().unwrap_or(1));
+    if let Some(path) = &arguments.plot {
+        chart(&rows, arguments.accuracy.as_deref())?.save(path)?;
+    }
     arguments.output.print(|| as_json(&rows, threads), || as_table(&rows, true), || as_table(&rows, false))
+}
+
+/// A point for each row; of a model that is measured several times, each with its engine, size, threads and batch.
+fn chart(rows: &[Row], accuracy: Option<&Path>) -> anyhow::Result<ScatterChart> {
+    let accuracy: Option<HashMap<String, f64>> = match accuracy {
+        None => None,
+        Some(path) => {
+            let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+            let wanted = || format!("{}: expected an object of numbers, {{\"yolo-lat-n\": 54.6}}", path.display());
+            Some(serde_json::from_str(&text).with_context(wanted)?)
+        }
+    };
+    let point = |row: &Row| {
+        let Row { candidate, threads, batch, times } = row;
+        let million = candidate.parameters as f64 / 1e6;
+        let y = match &accuracy {
+            None => million,
+            Some(accuracy) => *accuracy.get(&candidate.model)?,
+        };
+        let more = if rows.iter().any(|other| other.threads != *threads || other.batch != *batch) {
+            format!(", {threads} threads, batch {batch}")
+        } else {
+            String::new()
+        };
+        let name = format!("{} ({}, {}{more})", candidate.model, candidate.engine, candidate.size.0);
+        Some(Dot { name, at: (times.median, y), area: million })
+    };
+    let points: Vec<Dot> = rows.iter().filter_map(point).collect();
+    let y = if accuracy.is_some() { "mAP50, %" } else { "parameters, millions" };
+    Ok(ScatterChart {
+        title: "Latency of the network alone".into(),
+        axes: ["median ms a batch".into(), y.into()],
+        area: "area: parameters".into(),
+        points,
+    })
 }
 
 fn as_json(rows: &[Row], threads: usize) -> Value {
