@@ -11,7 +11,7 @@ CONFIG ?= train/configs/n-finetune.toml
 ARGUMENTS ?= # more of the trainer: --init FILE, --teacher FILE
 DATA ?= data
 
-.PHONY: demo test test-camera soak screenshots check bench bench-attention bench-gpu bench-peers fuzz train test-train clean setup
+.PHONY: demo test test-camera test-onnx soak screenshots check bench bench-attention bench-gpu bench-peers fuzz train test-train clean setup
 
 demo: setup ## Detect objects on the sample photographs
 	$(CARGO) build --release
@@ -43,12 +43,22 @@ bench-gpu: setup ## A machine with a GPU in ten minutes, benches/gpu/run; QUICK=
 	benches/gpu/run
 
 PEERS ?=
-bench-peers: setup ## Our models beside other people's ONNX files, given in PEERS; raw results in benches/runs
-	@scripts/setup --ort
+OUR_PEERS = $(addprefix target/peers/,$(addsuffix .onnx,$(foreach name,yolo26n yolo11n yolov8n,$(name)-320 $(name)-640)))
+bench-peers: setup ## Our models beside YOLO26n, 11n, v8n (random weights: latency only) and the ONNX files in PEERS
+	@scripts/setup --peers
 	$(CARGO) build --release
-	@mkdir -p benches/runs
-	$${CARGO_TARGET_DIR:-target}/release/yolo-lat bench -m n,s $(addprefix -m ,$(PEERS)) --threads 1,2 --seconds 15 --json > benches/runs/.peers
+	@mkdir -p benches/runs docs/comparison
+	python3 benches/peers/export.py target/peers
+	$${CARGO_TARGET_DIR:-target}/release/yolo-lat bench -m n,s $(addprefix -m ,$(PEERS) $(OUR_PEERS)) --threads 1 --seconds 60 \
+	  --accuracy benches/accuracy.json --plot docs/comparison/accuracy.png --json > benches/runs/.peers
 	mv benches/runs/.peers benches/runs/peers-$$(date -u +%Y-%m-%d).json
+	$${CARGO_TARGET_DIR:-target}/release/yolo-lat bench -m n,s $(addprefix -m ,$(PEERS) $(OUR_PEERS)) --engine ort --seconds 10 \
+	  --plot docs/comparison/parameters.png
+
+test-onnx: setup ## Every form of the export through ONNX's checker and ONNX Runtime (needs Python)
+	@scripts/setup --onnx
+	$(CARGO) build --release
+	python3 tests/onnx/check.py $${CARGO_TARGET_DIR:-target}/release/yolo-lat
 
 test-camera: setup ## Cameras, in a virtual machine with the kernel's own virtual ones (minutes)
 	@scripts/setup --camera

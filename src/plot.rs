@@ -130,7 +130,7 @@ pub struct Dot {
     pub area: f64,
 }
 
-/// Discs with names, the first axis logarithmic.
+/// Discs with names.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ScatterChart {
     /// Above the chart.
@@ -173,10 +173,7 @@ impl Drawing for ScatterChart {
             .x_label_area_size(44)
             .y_label_area_size(60)
             // Names stand to the right of their discs.
-            .build_cartesian_2d(
-                (least(&x) * 0.8..most(&x) * 2.2).log_scale(),
-                (least(&y) - margin).max(0.0)..most(&y) + margin,
-            )
+            .build_cartesian_2d(0.0..most(&x) * 1.35, (least(&y) - margin).max(0.0)..most(&y) + margin)
             .map_err(fail)?;
         let mut mesh = chart.configure_mesh();
         mesh.x_desc(format!("{} ({})", self.axes[0], self.area)).y_desc(&self.axes[1]).label_style(("sans-serif", 15));
@@ -187,11 +184,13 @@ impl Drawing for ScatterChart {
         let largest = most(&|dot| dot.area).max(f64::MIN_POSITIVE);
         let radius = |dot: &Dot| (Self::LARGEST * (dot.area / largest).sqrt()).max(3.0) as i32;
         let mut order: Vec<&Dot> = self.points.iter().collect();
-        order.sort_by(|a, b| b.area.total_cmp(&a.area));
+        order.sort_by(|a, b| a.at.0.total_cmp(&b.at.0));
         for (index, dot) in order.into_iter().enumerate() {
             let color = Palette99::pick(index);
             let disc = Circle::new(dot.at, radius(dot), color.mix(0.6).filled());
-            let text = Text::new(dot.name.clone(), (radius(dot) + 4, -7), ("sans-serif", 14).into_font());
+            // Neighbours that are as high as each other are named above and below.
+            let shift = if index % 2 == 0 { -16 } else { 3 };
+            let text = Text::new(dot.name.clone(), (radius(dot) + 4, shift), ("sans-serif", 14).into_font());
             let label = EmptyElement::at(dot.at) + text;
             chart.draw_series(std::iter::once(disc)).map_err(fail)?;
             chart.draw_series(std::iter::once(label)).map_err(fail)?;

@@ -108,6 +108,34 @@ fn onnx_runtime_that_is_missing_or_no_library_is_named() {
     }
 }
 
+/// A library that was named is the one that is used, or the reason why nothing is: never another one.
+#[test]
+fn a_named_onnx_runtime_must_be_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let build = |name: &str, code: &str| {
+        let (source, library) = (folder.path().join("source.c"), folder.path().join(name));
+        std::fs::write(&source, code).unwrap();
+        let built = Command::new("cc").args(["-shared", "-fPIC", "-o"]).args([&library, &source]).status().unwrap();
+        assert!(built.success());
+        library
+    };
+    let old = "static const char* version(void) { return \"1.10.0\"; }
+        static const void* api(unsigned v) { return 0; }
+        static struct { const void* (*api)(unsigned); const char* (*version)(void); } base = { api, version };
+        void* OrtGetApiBase(void) { return &base; }";
+    for (library, says) in [
+        (folder.path().join("absent.so"), "no such file"),
+        (build("nothing.so", "int other(void) { return 0; }"), "at least 1.17"),
+        (build("null.so", "void* OrtGetApiBase(void) { return 0; }"), "is no ONNX Runtime"),
+        (build("old.so", old), "1.10.0"),
+    ] {
+        let output = yolo_lat(&["detect", "assets/chelsea.jpg", "--engine", "ort", "--ort-lib", text(&library)]);
+        let error = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{error}");
+        assert!(error.contains("--ort-lib") && error.contains(says) && !error.contains("panicked"), "{error}");
+    }
+}
+
 #[test]
 fn every_kind_of_picture_is_read_upright_and_in_color() {
     let folder = tempfile::tempdir().unwrap();
@@ -511,7 +539,7 @@ fn parity_compares_every_engine_with_the_reference() {
     assert_eq!(value["ok"], true);
     for engine in value["engines"].as_array().unwrap() {
         if engine["available"] == true {
-            assert!(engine["max_abs_logit"].as_f64().unwrap() <= 2e-3, "{engine}");
+            assert!(engine["max_abs_logit"].as_f64().unwrap() <= engine["tolerance"].as_f64().unwrap(), "{engine}");
             assert_eq!(engine["detections_equal"], true, "{engine}");
         } else {
             assert!(engine["why"].as_str().unwrap().len() > 10, "{engine}");
@@ -542,6 +570,13 @@ fn engines_are_timed_side_by_side() {
     }
     assert!(stdout(&yolo_lat(&[&bench[..], &["--markdown"]].concat())).starts_with("| model | engine | size |"));
     let folder = tempfile::tempdir().unwrap();
+    let [table, chart, accuracy] = ["table.md", "chart.png", "accuracy.json"].map(|name| folder.path().join(name));
+    std::fs::write(&accuracy, r#"{ "yolo-lat-n": 54.6 }"#).unwrap();
+    let files = ["--markdown", text(&table), "--plot", text(&chart), "--accuracy", text(&accuracy), "--json"];
+    let output = yolo_lat(&[&bench[..], &files].concat());
+    serde_json::from_str::<Value>(&stdout(&output)).unwrap_or_else(|_| panic!("{}", stderr(&output)));
+    assert!(std::fs::read_to_string(&table).unwrap().starts_with("| model | engine | size |"));
+    assert!(image::open(&chart).unwrap().width() > 500);
     let file = folder.path().join("x.onnx");
     std::fs::write(&file, "this is no ONNX file").unwrap();
     let output = yolo_lat(&["bench", "-m", text(&file)]);
@@ -603,4 +638,42 @@ fn completions_and_manual_pages_are_generated() {
     assert_eq!(yolo_lat(&["man", "-o", text(folder.path())]).status.code(), Some(0));
     assert!(folder.path().join("yolo-lat-detect.1").exists());
     assert!(stdout(&yolo_lat(&["--help"])).contains("Exit codes:"));
+}
+
+#[test]
+fn the_plan_of_a_gpu_is_told_without_one() {
+    let output = yolo_lat(&["info", "n", "--plan", "--json", "--gpu", "rtx-4090"]);
+    let value: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    let plan = value["plan"].as_array().unwrap();
+    assert_eq!(value["dispatches"], plan.len());
+    assert!(plan.len() <= 70);
+    let sum = |key: &str| plan.iter().map(|dispatch| dispatch[key].as_u64().unwrap()).sum::<u64>();
+    assert_eq!(value["bytes_per_frame"], sum("bytes"));
+    assert_eq!(value["multiply_adds"], sum("multiply_adds"));
+    assert!(plan.iter().all(|dispatch| dispatch["roofline_us"].as_f64().unwrap() >= 0.0));
+    assert!(stdout(&yolo_lat(&["info", "s", "--plan"])).contains("dispatches"));
+    let output = yolo_lat(&["info", "n", "--plan", "--gpu", "voodoo"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("rtx-4090"), "{}", stderr(&output));
+}
+
+/// On the software adapter, if there is one: a table, and a trace that Perfetto reads.
+#[test]
+fn dispatches_are_profiled_into_a_trace() {
+    let folder = tempfile::tempdir().unwrap();
+    let trace = folder.path().join("trace.json");
+    let output = yolo_lat(&["detect", "assets/chelsea.jpg", "--adapter", "llvmpipe", "--profile", text(&trace)]);
+    if stderr(&output).contains("no adapter is called") {
+        eprintln!("skipped: {}", stderr(&output));
+        return;
+    }
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(stderr(&output).contains("dispatches on llvmpipe"), "{}", stderr(&output));
+    let trace: Value = serde_json::from_slice(&std::fs::read(&trace).unwrap()).unwrap();
+    let events = trace["traceEvents"].as_array().unwrap();
+    assert!(events.len() > 40);
+    assert!(events[1..].iter().all(|event| event["ph"] == "X" && event["dur"].as_f64().unwrap() >= 0.0));
+    let output = yolo_lat(&["detect", "assets/chelsea.jpg", "--engine", "cpu", "--profile", "x.json"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("--engine gpu"), "{}", stderr(&output));
 }

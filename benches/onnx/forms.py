@@ -127,6 +127,7 @@ def main():
     }
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
+    options.log_severity_level = 3
     shape = [d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim]
     picture = {model.graph.input[0].name: (0.5 + 0.5 * np.sin(np.arange(np.prod(shape)) * 0.37)).astype(np.float32).reshape(shape)}
     sessions = {name: onnxruntime.InferenceSession(form.SerializeToString(), options, ["CPUExecutionProvider"])

@@ -131,7 +131,7 @@ pub(super) fn run(arguments: DetectArguments) -> anyhow::Result<ExitCode> {
         quiet: arguments.quiet,
     };
     outputs.validate()?;
-    arguments.engine.devices.apply();
+    arguments.engine.devices.apply()?;
     let name = &arguments.engine.model;
     let model = if is_onnx(name) { None } else { Some(Model::load(name)?) };
     let mut options = DetectorOptions {

@@ -113,7 +113,7 @@ pub(super) fn run(arguments: EvalArguments) -> anyhow::Result<ExitCode> {
 
 /// Runs the model on all photographs; `None` when interrupted. Classes are matched by name.
 fn detect_all(arguments: &EvalArguments, dataset: &Dataset) -> anyhow::Result<Option<Measured>> {
-    arguments.engine.devices.apply();
+    arguments.engine.devices.apply()?;
     let options = DetectorOptions {
         engine: arguments.engine.kind(),
         size: arguments.engine.size,

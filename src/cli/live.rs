@@ -80,7 +80,7 @@ enum LiveFormat {
 }
 
 pub(super) fn run(arguments: LiveArguments) -> anyhow::Result<ExitCode> {
-    arguments.engine.devices.apply();
+    arguments.engine.devices.apply()?;
     let source = match (&arguments.camera, arguments.source.as_str()) {
         (Some(camera), _) => {
             SourceRequest::Camera(CameraRequest { device: camera.clone(), format: arguments.camera_format })

@@ -104,8 +104,8 @@ impl DeviceArguments {
         self.adapter.is_some()
     }
 
-    /// To be called before the first engine is made. What is wrong with a library is told when an engine needs it.
-    pub(super) fn apply(&self) {
+    /// To be called before the first engine is made. A library that was named must be one.
+    pub(super) fn apply(&self) -> anyhow::Result<()> {
         if self.adapter.is_some() {
             yolo_lat::engine::gpu::prefer_adapter(self.adapter.as_deref());
         }
@@ -116,11 +116,10 @@ impl DeviceArguments {
             ProviderName::Cpu => Provider::Cpu,
             ProviderName::Cuda => Provider::Cuda,
         });
-        if let Some(path) = &self.ort_lib
-            && let Err(error) = yolo_lat::engine::ort::load(Some(path))
-        {
-            super::report(&format!("yolo-lat: --ort-lib: {error}"));
+        if let Some(path) = &self.ort_lib {
+            yolo_lat::engine::ort::load(Some(path)).context("--ort-lib")?;
         }
+        Ok(())
     }
 }
 

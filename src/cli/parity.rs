@@ -89,7 +89,7 @@ struct Compared {
 }
 
 pub(super) fn run(arguments: &ParityArguments) -> anyhow::Result<ExitCode> {
-    arguments.devices.apply();
+    arguments.devices.apply()?;
     let model = Model::load(&arguments.model)?;
     let pictures = if arguments.images.is_empty() {
         generated()

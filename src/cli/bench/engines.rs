@@ -71,7 +71,7 @@ struct Row {
 }
 
 pub(super) fn run(arguments: &EnginesArguments) -> anyhow::Result<ExitCode> {
-    arguments.devices.apply();
+    arguments.devices.apply()?;
     let mut rows: Vec<Row> = Vec::new();
     for &threads in &arguments.threads {
         for &batch in &arguments.batch {

@@ -63,7 +63,7 @@ struct Attention {
 }
 
 pub(super) fn run(arguments: &GpuArguments) -> anyhow::Result<ExitCode> {
-    arguments.devices.apply();
+    arguments.devices.apply()?;
     let gpu = Gpu::shared()?;
     let mut pipelines = Vec::new();
     for &size in &arguments.size {

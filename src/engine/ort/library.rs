@@ -61,13 +61,23 @@ pub(super) fn environment(path: Option<&Path>) -> Result<Environment, EngineErro
     // A bare name would be searched beside this program first.
     let path = std::path::absolute(&path).unwrap_or(path);
     let failed = |error: String| unavailable(format!("{error} (at least {OLDEST} for this machine is needed; {HOW})"));
-    let environment = ort::init_from(&path)
+    let environment = quietly(|| ort::init_from(&path))
+        .ok_or_else(|| failed(format!("{} is no ONNX Runtime", path.display())))?
         .map_err(|error| failed(error.to_string()))?
         .with_telemetry(false)
         .build()
         .map_err(|error| failed(error.to_string()))?;
     log::info!("ONNX Runtime from {}", path.display());
     Ok(loaded.insert(environment).clone())
+}
+
+/// What a call gives, or nothing if it panics, as ort does for libraries that only look like the right one.
+fn quietly<T>(call: impl FnOnce() -> T) -> Option<T> {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
+    let found = std::panic::catch_unwind(std::panic::AssertUnwindSafe(call));
+    std::panic::set_hook(usual);
+    found.ok()
 }
 
 /// Where package managers put it.

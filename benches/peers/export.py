@@ -1,6 +1,6 @@
 """Exports YOLO26n, YOLO11n and YOLOv8n with random weights, for latency only: nothing is downloaded.
 
-usage: ultralytics.py FOLDER. Needs the package ultralytics. Writes NAME-320.onnx and NAME-640.onnx.
+usage: export.py FOLDER. Needs the package ultralytics. Writes NAME-320.onnx and NAME-640.onnx.
 """
 import os, shutil, sys
 
