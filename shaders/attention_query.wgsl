@@ -66,15 +66,26 @@ fn attention_query(
             peak = max(peak, query[channel]);
         } else {
             // q + k = (q + c) + (k - c), q - k = (q - c) - (k - c).
-            let moved = value + sign * statistic[channel];
+            var moved = value;
+            if SIMILARITY != 3u {
+                moved += sign * statistic[channel];
+            }
             square += moved * moved;
-            query[channel] = 2.0 * sign * moved;
+            query[channel] = select(2.0 * sign * moved, moved, SIMILARITY == 3u);
         }
     }
     if SIMILARITY == 0u {
         for (var channel = 0u; channel < HEAD; channel++) {
             query[channel] = exp(query[channel] - peak);
         }
+    } else if SIMILARITY == 3u {
+        // Its direction; |q|^2 + 1 cancels.
+        let stretch = select(0.0, 1.0 / sqrt(square), square > 0.0);
+        for (var channel = 0u; channel < HEAD; channel++) {
+            query[channel] *= stretch;
+        }
+        query[HEAD] = 0.0;
+        query[HEAD + 1u] = 1.0;
     } else {
         query[HEAD] = square;
         query[HEAD + 1u] = 1.0;

@@ -46,7 +46,10 @@ fn attention_state(
             var feature = 0.0;
             var value = 0.0;
             if position < end {
-                let key = channel_at(job, 1u, head, channel, position, image) * jobs[job].scale - statistic[channel];
+                var key = channel_at(job, 1u, head, channel, position, image) * jobs[job].scale;
+                if SIMILARITY != 3u {
+                    key -= statistic[channel];
+                }
                 feature = select(key, exp(key), SIMILARITY == 0u);
                 value = channel_at(job, 2u, head, channel, position, image);
             }
@@ -55,7 +58,7 @@ fn attention_state(
         }
         workgroupBarrier();
         if SIMILARITY != 0u {
-            // Two more features: 1 and the square of the norm.
+            // Two more features: 1, and the square of the norm or, of directions, their length.
             for (var token = thread; token < TILE; token += THREADS) {
                 var square = 0.0;
                 for (var channel = 0u; channel < HEAD; channel++) {
@@ -63,6 +66,14 @@ fn attention_state(
                     square += key * key;
                 }
                 features[HEAD * TILE + token] = into_tile(select(0.0, 1.0, start + token < end));
+                if SIMILARITY == 3u {
+                    let factor = square + 1.0;
+                    let stretch = select(0.0, factor / sqrt(square), square > 0.0);
+                    for (var channel = 0u; channel < HEAD; channel++) {
+                        features[channel * TILE + token] *= tile_scalar(stretch);
+                    }
+                    square = select(0.0, factor, start + token < end);
+                }
                 features[(HEAD + 1u) * TILE + token] = into_tile(square);
             }
             workgroupBarrier();

@@ -270,6 +270,7 @@ impl Exporter<'_> {
                 KernelKind::HadamardExp => self.exponential_features(&q, &k),
                 KernelKind::SumDistance => self.distance_features(&q, &k, 1.0),
                 KernelKind::DiffDistance => self.distance_features(&q, &k, -1.0),
+                KernelKind::ModulatedDot => (self.directions(&q, false), self.directions(&k, true)),
             };
             let turned = self.out.node("Transpose", &[&psi], &turn);
             let state = self.out.node("MatMul", &[&v, &turned], &[]);
@@ -317,6 +318,22 @@ impl Exporter<'_> {
         let phi = self.out.node("Concat", &[&q, &q_one, &q_square], &axis);
         let psi = self.out.node("Concat", &[&k, &k_square, &k_one], &axis);
         (phi, psi)
+    }
+
+    /// `(x / |x|, 1)`, times `|x|^2 + 1` for keys; of queries that factor cancels.
+    fn directions(&mut self, x: &str, of_keys: bool) -> String {
+        let square = self.out.node("Mul", &[x, x], &[]);
+        let square = self.sum(&square, 2);
+        let length = self.out.node("Sqrt", &[&square], &[]);
+        // The direction of zero is zero.
+        let least = self.out.floats(&[], &[1e-30]);
+        let length = self.out.node("Max", &[&length, &least], &[]);
+        let direction = self.out.node("Div", &[x, &length], &[]);
+        let [zero, one] = [0.0, 1.0].map(|value| self.out.floats(&[], &[value]));
+        let square = if of_keys { square } else { self.out.node("Mul", &[&square, &zero], &[]) };
+        let factor = self.out.node("Add", &[&square, &one], &[]);
+        let direction = self.out.node("Mul", &[&direction, &factor], &[]);
+        self.out.node("Concat", &[&direction, &factor], &[("axis", Attribute::Int(2))])
     }
 
     /// The network's results as 32-bit floats: class and box logits of each scale.

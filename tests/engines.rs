@@ -140,7 +140,12 @@ fn random_operation(u: &mut Unstructured) -> Result<Graph> {
             let width = heads * u.int_in_range(1..=20)?;
             nodes[0].shape.channels = 3 * width;
             let kind = *u.choose(&[AttentionKind::Ela, AttentionKind::Ela, AttentionKind::Softmax])?;
-            let kernel = *u.choose(&[KernelKind::HadamardExp, KernelKind::SumDistance, KernelKind::DiffDistance])?;
+            let kernel = *u.choose(&[
+                KernelKind::HadamardExp,
+                KernelKind::SumDistance,
+                KernelKind::DiffDistance,
+                KernelKind::ModulatedDot,
+            ])?;
             let shape = Shape { channels: width, ..input };
             nodes.push(node("attention", Op::Attention { kind, kernel, heads }, &[0], shape));
         }
@@ -272,7 +277,9 @@ fn attention_survives_inputs_that_overflow_exp() {
 
 #[test]
 fn keys_that_cancel_the_query_give_the_mean_of_the_values() {
-    for (kernel, sign) in [(KernelKind::SumDistance, -1.0), (KernelKind::DiffDistance, 1.0)] {
+    for (kernel, sign) in
+        [(KernelKind::SumDistance, -1.0), (KernelKind::DiffDistance, 1.0), (KernelKind::ModulatedDot, -1.0)]
+    {
         let shape = Shape { channels: 3, height: 1, width: 5 };
         let op = Op::Attention { kind: AttentionKind::Ela, kernel, heads: 1 };
         let attended = node("attention", op, &[0], Shape { channels: 1, ..shape });
@@ -305,11 +312,12 @@ fn small_config(change: impl Fn(&mut ModelConfig)) -> ModelConfig {
 #[test]
 fn whole_networks_agree_with_the_reference() {
     use yolo_lat::model::config::{ActivationConfig, Split};
-    let changes: [fn(&mut ModelConfig); 6] = [
+    let changes: [fn(&mut ModelConfig); 7] = [
         |_| {},
         |config| config.neck.attention = AttentionKind::Softmax,
         |config| config.neck.attention = AttentionKind::None,
         |config| config.neck.kernel = KernelKind::SumDistance,
+        |config| config.neck.kernel = KernelKind::ModulatedDot,
         |config| config.neck.hyper_link = false,
         |config| {
             config.backbone.split = Split::Halves;

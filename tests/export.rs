@@ -81,6 +81,7 @@ fn every_attention_is_exported() {
         (AttentionKind::Softmax, KernelKind::HadamardExp),
         (AttentionKind::Ela, KernelKind::SumDistance),
         (AttentionKind::Ela, KernelKind::DiffDistance),
+        (AttentionKind::Ela, KernelKind::ModulatedDot),
     ] {
         let mut config = trained.config.clone();
         (config.neck.attention, config.neck.kernel) = (kind, kernel);

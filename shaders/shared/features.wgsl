@@ -1,6 +1,6 @@
 // Feature maps of the kernels of exact linear attention: k(q, k) = phi(q) . psi(k), for every finite input.
 
-/// 0: sum_d exp(a_d) exp(b_d); 1: |a + b|^2; 2: |a - b|^2.
+/// 0: sum_d exp(a_d) exp(b_d); 1: |a + b|^2; 2: |a - b|^2; 3: (cos(a, b) + 1) (|a|^2 + 1) (|b|^2 + 1).
 override SIMILARITY: u32 = 0u;
 /// Channels of a head, at most MOST_HEAD.
 override HEAD: u32 = 16u;

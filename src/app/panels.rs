@@ -17,11 +17,12 @@ const ENGINES: [(EngineKind, &str); 4] =
     [(EngineKind::Auto, "auto"), (EngineKind::Cpu, "cpu"), (EngineKind::Gpu, "gpu"), (EngineKind::Ort, "ort")];
 
 /// What can run in the layers of attention.
-const KINDS: [(Option<(AttentionKind, KernelKind)>, &str); 5] = [
+const KINDS: [(Option<(AttentionKind, KernelKind)>, &str); 6] = [
     (None, "the model's own"),
     (Some((AttentionKind::Ela, KernelKind::HadamardExp)), "Hadamard exp"),
     (Some((AttentionKind::Ela, KernelKind::SumDistance)), "sum distance"),
     (Some((AttentionKind::Ela, KernelKind::DiffDistance)), "difference distance"),
+    (Some((AttentionKind::Ela, KernelKind::ModulatedDot)), "modulated dot"),
     (Some((AttentionKind::Softmax, KernelKind::HadamardExp)), "softmax"),
 ];
 

@@ -5,7 +5,7 @@ use ndarray::{
 };
 
 use super::{Engine, EngineError, check_input};
-use crate::attention::{self, DiffDistance, HadamardExp, Similarity, Softmax, SumDistance};
+use crate::attention::{self, DiffDistance, HadamardExp, ModulatedDot, Similarity, Softmax, SumDistance};
 use crate::model::config::{AttentionKind, KernelKind};
 use crate::model::graph::{Activation, Node, Op, Shape};
 use crate::model::{Graph, Weights};
@@ -201,6 +201,7 @@ fn multi_head(x: ArrayView3<f32>, kind: AttentionKind, kernel: KernelKind, heads
         (AttentionKind::Ela, KernelKind::HadamardExp) => &HadamardExp,
         (AttentionKind::Ela, KernelKind::SumDistance) => &SumDistance,
         (AttentionKind::Ela, KernelKind::DiffDistance) => &DiffDistance,
+        (AttentionKind::Ela, KernelKind::ModulatedDot) => &ModulatedDot,
     };
     let mut result = Array3::zeros((width_all, height, width));
     for index in 0..heads {

@@ -1,6 +1,8 @@
 //! Live detection: a capture thread, an inference worker, and slots between them that hold only the newest.
 //!
-//!     capture -> latest frame -> inference worker -> latest result -> window or command line
+//! ```text
+//! capture -> latest frame -> inference worker -> latest result -> window or command line
+//! ```
 //!
 //! No thread waits for a slower one. Nothing joins a thread that a driver may hold: a session ends at once.
 

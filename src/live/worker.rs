@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::{AttentionView, Captured, EngineStatus, LiveResult, Probe, Settings, Shared, lock};
-use crate::attention::{DiffDistance, HadamardExp, Similarity, Softmax, SumDistance, attention_weights};
+use crate::attention::{DiffDistance, HadamardExp, ModulatedDot, Similarity, Softmax, SumDistance, attention_weights};
 use crate::detector::{AttentionOptions, DetectError, Detector, DetectorOptions};
 use crate::geometry::{BBox, Letterbox};
 use crate::model::Model;
@@ -192,6 +192,7 @@ fn similarity(kind: AttentionKind, kernel: KernelKind) -> Option<&'static dyn Si
         (AttentionKind::Ela, KernelKind::HadamardExp) => Some(&HadamardExp),
         (AttentionKind::Ela, KernelKind::SumDistance) => Some(&SumDistance),
         (AttentionKind::Ela, KernelKind::DiffDistance) => Some(&DiffDistance),
+        (AttentionKind::Ela, KernelKind::ModulatedDot) => Some(&ModulatedDot),
     }
 }
 

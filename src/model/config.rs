@@ -110,6 +110,8 @@ pub enum KernelKind {
     SumDistance,
     /// `|a - b|^2`.
     DiffDistance,
+    /// `(cos(a, b) + 1) (|a|^2 + 1) (|b|^2 + 1)`.
+    ModulatedDot,
 }
 
 /// Activation as written in TOML: `"relu"` or `{ leaky_relu = 0.1 }`.

@@ -300,6 +300,7 @@ impl Graph {
                         return 2 * positions * positions * channels as u64;
                     }
                     (AttentionKind::Ela, KernelKind::HadamardExp) => head,
+                    (AttentionKind::Ela, KernelKind::ModulatedDot) => head + 1,
                     (AttentionKind::Ela, _) => head + 2,
                 };
                 2 * heads * features * (head + 1)

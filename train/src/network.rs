@@ -321,6 +321,14 @@ fn features(q: &Tensor, k: &Tensor, kernel: KernelKind) -> (Tensor, Tensor) {
             let one = a_norm.ones_like();
             (Tensor::cat(&[&a, &a_norm, &one], -2), Tensor::cat(&[&(b * (2.0 * sign)), &one, &b_norm], -2))
         }
+        KernelKind::ModulatedDot => {
+            let square = |x: &Tensor| x.square().sum_dim_intlist(&[-2i64][..], true, Kind::Float);
+            let direction = |x: &Tensor| x / square(x).clamp_min(1e-24).sqrt();
+            // The queries' factor |a|^2 + 1 cancels.
+            let factor = square(k) + 1.0;
+            let phi = Tensor::cat(&[&direction(q), &square(q).ones_like()], -2);
+            (phi, Tensor::cat(&[&(direction(k) * &factor), &factor], -2))
+        }
     }
 }
 
@@ -380,6 +388,7 @@ mod tests {
             ("attention = \"ela\"", "attention = \"none\""),
             ("hadamard_exp\" # or \"sum_distance", "sum_distance\" # or \""),
             ("hadamard_exp\" # or \"sum_distance", "diff_distance\" # or \""),
+            ("hadamard_exp\" # or \"sum_distance", "modulated_dot\" # or \""),
             ("hyper_link = true", "hyper_link = false"),
         ];
         for (from, to) in changes {

@@ -39,6 +39,7 @@ impl Attention {
         match self.kernel {
             KernelKind::HadamardExp => self.head(),
             KernelKind::SumDistance | KernelKind::DiffDistance => self.head() + 2,
+            KernelKind::ModulatedDot => self.head() + 1,
         }
     }
 
@@ -94,6 +95,11 @@ impl Attention {
                 KernelKind::HadamardExp => self.exp_features::<S>(head, memory, phi, psi),
                 KernelKind::SumDistance => self.distance_features::<S>(head, 1.0, memory, phi, psi),
                 KernelKind::DiffDistance => self.distance_features::<S>(head, -1.0, memory, phi, psi),
+                KernelKind::ModulatedDot => {
+                    // Nothing is in the results yet: room for a factor a token.
+                    self.directions::<S>(0, head, memory, phi, results);
+                    self.directions::<S>(1, head, memory, psi, results);
+                }
             }
             // Sums over the tokens, packed as the filters of a product: one output for each value, one for C.
             std::slice::from_raw_parts_mut(packed, self.packed()).fill(0.0);
@@ -204,6 +210,47 @@ impl Attention {
                     S::store(psi.add(channel * stride + at), S::mul(b, factor));
                     S::store(a_norm.add(at), S::fma(a, a, S::load(a_norm.add(at))));
                     S::store(b_norm.add(at), S::fma(b, b, S::load(b_norm.add(at))));
+                }
+            }
+        }
+    }
+
+    /// `(|b|^2 + 1) (b / |b|, 1)` of the keys (part 1); of the queries (part 0) without the factor, which cancels. The
+    /// direction of zero is zero.
+    #[inline(always)]
+    unsafe fn directions<S: Simd>(
+        &self,
+        part: usize,
+        head: usize,
+        memory: Memory,
+        features: *mut f32,
+        factors: *mut f32,
+    ) {
+        let (tokens, width, stride) = (self.tokens, self.head(), plane_stride(self.tokens));
+        // SAFETY: every plane has room for whole vectors, `factors` for one plane.
+        unsafe {
+            let (scale, squares) = (S::splat(query_scale(width)), features.add(width * stride));
+            for at in (0..tokens).step_by(S::LANES) {
+                S::store(squares.add(at), S::splat(0.0));
+            }
+            for channel in 0..width {
+                let source = self.plane(part, head, channel, memory);
+                for at in (0..tokens).step_by(S::LANES) {
+                    let x = S::mul(S::load(source.add(at)), scale);
+                    S::store(features.add(channel * stride + at), x);
+                    S::store(squares.add(at), S::fma(x, x, S::load(squares.add(at))));
+                }
+            }
+            for token in 0..tokens {
+                let square = *squares.add(token);
+                let factor = if part == 0 { 1.0 } else { square + 1.0 };
+                *factors.add(token) = if square > 0.0 { factor / square.sqrt() } else { 0.0 };
+                *squares.add(token) = factor;
+            }
+            for channel in 0..width {
+                for at in (0..tokens).step_by(S::LANES) {
+                    let x = features.add(channel * stride + at);
+                    S::store(x, S::mul(S::load(x), S::load(factors.add(at))));
                 }
             }
         }

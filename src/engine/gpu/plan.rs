@@ -403,6 +403,7 @@ impl Planner<'_> {
             KernelKind::HadamardExp => 0,
             KernelKind::SumDistance => 1,
             KernelKind::DiffDistance => 2,
+            KernelKind::ModulatedDot => 3,
         };
         query.constants.push(("SIMILARITY", similarity));
         // No chunk is empty.

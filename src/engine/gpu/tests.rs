@@ -78,7 +78,7 @@ fn variants(kernel: Kernel) -> Vec<Vec<(&'static str, f64)>> {
         Kernel::Unit => UNIT_TILES.map(|(x, y)| vec![("TILE_WIDTH", x as f64), ("TILE_HEIGHT", y as f64)]).to_vec(),
         Kernel::Pointwise => vec![vec![("GATED", 0.0)], vec![("GATED", 1.0)]],
         Kernel::AttentionState | Kernel::AttentionQuery => {
-            [0.0, 1.0, 2.0].map(|similarity| vec![("SIMILARITY", similarity), ("HEAD", 16.0)]).to_vec()
+            [0.0, 1.0, 2.0, 3.0].map(|similarity| vec![("SIMILARITY", similarity), ("HEAD", 16.0)]).to_vec()
         }
         Kernel::Softmax => vec![vec![("HEAD", 32.0)]],
         Kernel::Letterbox => [0.0, 1.0, 2.0, 3.0].map(|format| vec![("FORMAT", format)]).to_vec(),
