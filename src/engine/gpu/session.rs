@@ -1,13 +1,20 @@
 //! Buffers, bind groups and pipelines for one plan, made once; frames only replay them.
 
+mod picture;
+mod profile;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use wgpu::BufferUsages as Usage;
 
+use self::picture::{Geometry, Slot};
+pub use self::picture::{Picture, PixelFormat};
+use self::profile::Timer;
+pub use self::profile::{Clock, DispatchTime};
+
 use super::device::Gpu;
 use super::plan::{Plan, Step};
-use super::resize::Taps;
 use crate::engine::EngineError;
 use crate::geometry::Letterbox;
 use crate::postprocess::{Detection, PostprocessOptions};
@@ -19,43 +26,6 @@ const BLOCK: usize = 256;
 /// Classes of the bit mask in shared/detections.wgsl.
 pub(crate) const MOST_CLASSES: usize = 4096;
 
-/// Bytes of a picture and how they are to be read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum PixelFormat {
-    /// Red, green, blue.
-    Rgb,
-    /// Red, green, blue, anything.
-    Rgba,
-    /// A plane of luma, then pairs of colour for 2 x 2 pixels.
-    Nv12,
-    /// Y0 U Y1 V for two pixels.
-    Yuyv,
-}
-
-impl PixelFormat {
-    /// Bytes of a picture.
-    pub fn bytes(self, width: u32, height: u32) -> usize {
-        let (width, height) = (width as usize, height as usize);
-        match self {
-            Self::Rgb => 3 * width * height,
-            Self::Rgba => 4 * width * height,
-            Self::Nv12 => width * height + 2 * width.div_ceil(2) * height.div_ceil(2),
-            Self::Yuyv => 4 * width.div_ceil(2) * height,
-        }
-    }
-}
-
-/// A picture for the GPU: as the camera or the decoder gave it.
-#[derive(Clone, Copy, Debug)]
-pub struct Picture<'a> {
-    /// Width and height in pixels.
-    pub size: (u32, u32),
-    /// How to read the bytes.
-    pub format: PixelFormat,
-    /// Rows without padding.
-    pub bytes: &'a [u8],
-}
-
 #[repr(C)]
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 struct Dispatch {
@@ -63,22 +33,6 @@ struct Dispatch {
     jobs: u32,
     image_stride: u32,
     images: u32,
-}
-
-#[repr(C)]
-#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
-struct Geometry {
-    picture: [u32; 2],
-    resized: [u32; 2],
-    offset: [u32; 2],
-    network: [u32; 2],
-    input: u32,
-    plane: u32,
-    image: u32,
-    grey: f32,
-    bits: [u32; 2],
-    rows: u32,
-    reserved: u32,
 }
 
 #[repr(C)]
@@ -104,18 +58,6 @@ struct Candidate {
     reserved: u32,
 }
 
-/// How a picture reaches the GPU; one for each picture of a batch.
-struct Slot {
-    /// Its bytes; nothing for a texture.
-    bytes: Option<wgpu::Buffer>,
-    /// Weights of its resize.
-    taps: wgpu::Buffer,
-    /// The size that weights and geometry were written for.
-    size: (u32, u32),
-    /// `None` where a buffer was made anew.
-    group: Option<wgpu::BindGroup>,
-}
-
 /// Where decoding and suppression put things.
 struct Found {
     options: Options,
@@ -124,26 +66,6 @@ struct Found {
     detections: wgpu::Buffer,
     readback: wgpu::Buffer,
     group: wgpu::BindGroup,
-}
-
-/// What times dispatches.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Clock {
-    /// The GPU's own time stamps.
-    Gpu,
-    /// This process's clock, each dispatch submitted and waited for alone: the way there and back counts.
-    Wall,
-}
-
-/// How long a dispatch took.
-#[derive(Clone, Debug)]
-pub struct DispatchTime {
-    /// Kernel and nodes.
-    pub name: String,
-    /// Start after the frame's first dispatch.
-    pub start: Duration,
-    /// Its duration.
-    pub duration: Duration,
 }
 
 /// A plan on a device.
@@ -169,31 +91,6 @@ pub(super) struct Session {
     readback: Option<wgpu::Buffer>,
     /// Nanoseconds of every dispatch of the last frame, when they are wanted.
     timer: Option<Timer>,
-}
-
-/// Times of every dispatch, the letterbox last.
-enum Timer {
-    Gpu(Stamps),
-    Wall(Vec<(Duration, Duration)>),
-}
-
-/// Two ticks for every dispatch.
-struct Stamps {
-    queries: wgpu::QuerySet,
-    resolved: wgpu::Buffer,
-    readback: wgpu::Buffer,
-    count: u32,
-}
-
-impl Stamps {
-    /// For a pass that holds one dispatch.
-    fn writes(&self, dispatch: usize) -> wgpu::ComputePassTimestampWrites<'_> {
-        wgpu::ComputePassTimestampWrites {
-            query_set: &self.queries,
-            beginning_of_pass_write_index: Some(2 * dispatch as u32),
-            end_of_pass_write_index: Some(2 * dispatch as u32 + 1),
-        }
-    }
 }
 
 fn bytes_of<T: bytemuck::NoUninit>(values: &[T]) -> u64 {
@@ -346,13 +243,6 @@ impl Session {
             steps.for_each(|step| run(step..step + 1));
         } else {
             run(steps);
-        }
-    }
-
-    fn stamps(&self) -> Option<&Stamps> {
-        match &self.timer {
-            Some(Timer::Gpu(stamps)) => Some(stamps),
-            _ => None,
         }
     }
 
@@ -526,135 +416,6 @@ impl Session {
         Ok((letterbox, found.pop().map(|(_, detections)| detections).unwrap_or_default()))
     }
 
-    fn network_size(&self) -> (u32, u32) {
-        (self.plan.input.0.width as u32, self.plan.input.0.height as u32)
-    }
-
-    /// Says where a picture goes and how it is resized; nothing new where the last one had the same size.
-    fn write_geometry(&mut self, image: usize, size: (u32, u32)) -> Result<Letterbox, EngineError> {
-        let letterbox = Letterbox::fit(size, self.network_size());
-        if self.slots.get(image).is_some_and(|slot| slot.size == size) {
-            return Ok(letterbox);
-        }
-        let (columns, rows) = (Taps::new(size.0, letterbox.resized.0), Taps::new(size.1, letterbox.resized.1));
-        let geometry = Geometry {
-            picture: size.into(),
-            resized: letterbox.resized.into(),
-            offset: letterbox.offset.into(),
-            network: self.network_size().into(),
-            input: self.plan.input.1 as u32,
-            plane: self.plan.input.0.positions().next_multiple_of(4) as u32,
-            image: image as u32,
-            grey: Letterbox::GREY,
-            bits: [columns.bits, rows.bits],
-            rows: columns.table.len() as u32,
-            reserved: 0,
-        };
-        self.gpu.queue.write_buffer(&self.geometry, (BLOCK * image) as u64, bytemuck::bytes_of(&geometry));
-        let table = [columns.table, rows.table].concat();
-        let bytes = bytes_of(&table);
-        if self.slots.get(image).is_none_or(|slot| slot.taps.size() < bytes) {
-            let taps = self.gpu.buffer("the resize", bytes, Usage::STORAGE | Usage::COPY_DST)?;
-            match self.slots.get_mut(image) {
-                Some(slot) => (slot.taps, slot.group) = (taps, None),
-                None => self.slots.push(Slot { bytes: None, taps, size, group: None }),
-            }
-        }
-        self.slots[image].size = size;
-        self.gpu.queue.write_buffer(&self.slots[image].taps, 0, bytemuck::cast_slice(&table));
-        Ok(letterbox)
-    }
-
-    /// Brings pictures into their slots, which grow with them.
-    fn upload(&mut self, pictures: &[Picture]) -> Result<Vec<Letterbox>, EngineError> {
-        if (self.geometry.size() as usize) < BLOCK * pictures.len() {
-            let bytes = (BLOCK * pictures.len()) as u64;
-            self.geometry = self.gpu.buffer("geometry", bytes, Usage::UNIFORM | Usage::COPY_DST)?;
-            self.slots.clear();
-        }
-        let mut letterboxes = Vec::with_capacity(pictures.len());
-        for (image, picture) in pictures.iter().enumerate() {
-            let (width, height) = picture.size;
-            let wanted = picture.format.bytes(width, height);
-            self.gpu.check_size("the picture", (wanted as u64).next_multiple_of(4))?;
-            if picture.bytes.len() != wanted {
-                let found = picture.bytes.len();
-                let reason = format!(
-                    "a picture of {width}x{height} pixels in {:?} has {wanted} bytes, not {found}",
-                    picture.format
-                );
-                return Err(EngineError::Device { reason });
-            }
-            letterboxes.push(self.write_geometry(image, picture.size)?);
-            self.write_picture(image, picture.bytes)?;
-        }
-        Ok(letterboxes)
-    }
-
-    fn write_picture(&mut self, image: usize, bytes: &[u8]) -> Result<(), EngineError> {
-        let slot = &mut self.slots[image];
-        let buffer = match slot.bytes.take() {
-            Some(buffer) if buffer.size() >= bytes.len() as u64 => buffer,
-            _ => {
-                slot.group = None;
-                self.gpu.buffer("the picture", bytes.len() as u64, Usage::STORAGE | Usage::COPY_DST)?
-            }
-        };
-        // Copies are of whole words.
-        let (whole, rest) = bytes.split_at(bytes.len() / 4 * 4);
-        self.gpu.queue.write_buffer(&buffer, 0, whole);
-        if !rest.is_empty() {
-            let mut last = [0; 4];
-            last[..rest.len()].copy_from_slice(rest);
-            self.gpu.queue.write_buffer(&buffer, whole.len() as u64, &last);
-        }
-        if slot.group.is_none() {
-            slot.group = Some(self.gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
-                label: Some("picture"),
-                layout: &self.gpu.layouts.picture,
-                entries: &entries(&[
-                    block(&self.geometry, size_of::<Geometry>()),
-                    buffer.as_entire_binding(),
-                    slot.taps.as_entire_binding(),
-                ]),
-            }));
-        }
-        slot.bytes = Some(buffer);
-        Ok(())
-    }
-
-    fn record_letterbox(&self, encoder: &mut wgpu::CommandEncoder, pictures: &[Picture]) {
-        for (image, (picture, slot)) in pictures.iter().zip(&self.slots).enumerate() {
-            let format = match picture.format {
-                PixelFormat::Rgb => 0,
-                PixelFormat::Rgba => 1,
-                PixelFormat::Nv12 => 2,
-                PixelFormat::Yuyv => 3,
-            };
-            let pipeline = self.gpu.pipeline(super::shaders::Kernel::Letterbox, &vec![("FORMAT", format)]);
-            if let Some(group) = &slot.group {
-                self.letterbox_pass(encoder, &pipeline, group, image);
-            }
-        }
-    }
-
-    fn letterbox_pass(
-        &self,
-        encoder: &mut wgpu::CommandEncoder,
-        pipeline: &wgpu::ComputePipeline,
-        group: &wgpu::BindGroup,
-        image: usize,
-    ) {
-        let writes = self.stamps().filter(|_| image == 0).map(|stamps| stamps.writes(self.plan.steps.len()));
-        let descriptor = wgpu::ComputePassDescriptor { label: Some("letterbox"), timestamp_writes: writes };
-        let mut pass = encoder.begin_compute_pass(&descriptor);
-        let (width, height) = self.network_size();
-        pass.set_pipeline(pipeline);
-        pass.set_bind_group(0, &self.network, &[0]);
-        pass.set_bind_group(1, group, &[(BLOCK * image) as u32]);
-        pass.dispatch_workgroups(width.div_ceil(8), height.div_ceil(8), 1);
-    }
-
     /// Options and room for the results.
     fn prepare_results(&mut self, wanted: &PostprocessOptions) -> Result<(), EngineError> {
         let per_cell = if wanted.multi_label { self.plan.classes } else { 1 };
@@ -727,85 +488,6 @@ impl Session {
         drop(view);
         found.readback.unmap();
         Ok(result)
-    }
-
-    /// Submits what was recorded and then every step alone, each waited for; gives an encoder for the rest.
-    fn run_one_by_one(
-        &mut self,
-        letterbox: wgpu::CommandEncoder,
-        images: usize,
-    ) -> Result<wgpu::CommandEncoder, EngineError> {
-        let encoder = || self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        let begin = std::time::Instant::now();
-        let run = |encoder: wgpu::CommandEncoder| {
-            let start = begin.elapsed();
-            self.gpu.queue.submit([encoder.finish()]);
-            self.wait()?;
-            Ok::<_, EngineError>((start, begin.elapsed() - start))
-        };
-        let first = run(letterbox)?;
-        let mut times = Vec::with_capacity(self.plan.steps.len() + 1);
-        for step in 0..self.plan.steps.len() {
-            let mut encoder = encoder();
-            self.record(&mut encoder, step..step + 1, images);
-            times.push(run(encoder)?);
-        }
-        times.push(first);
-        let rest = encoder();
-        self.timer = Some(Timer::Wall(times));
-        Ok(rest)
-    }
-
-    /// Times every dispatch from now on: by the GPU's time stamps where there are any and `wanted` names no other clock.
-    pub(super) fn start_profile(&mut self, wanted: Option<Clock>) -> Result<Clock, EngineError> {
-        if wanted == Some(Clock::Wall) || !self.gpu.has_timestamps() {
-            self.timer = Some(Timer::Wall(Vec::new()));
-            return Ok(Clock::Wall);
-        }
-        let count = 2 * (self.plan.steps.len() as u32 + 1);
-        let bytes = 8 * u64::from(count);
-        self.timer = Some(Timer::Gpu(Stamps {
-            queries: self.gpu.device.create_query_set(&wgpu::QuerySetDescriptor {
-                label: None,
-                ty: wgpu::QueryType::Timestamp,
-                count,
-            }),
-            resolved: self.gpu.buffer("times", bytes, Usage::QUERY_RESOLVE | Usage::COPY_SRC)?,
-            readback: self.gpu.buffer("times", bytes, Usage::MAP_READ | Usage::COPY_DST)?,
-            count,
-        }));
-        Ok(Clock::Gpu)
-    }
-
-    /// Start and duration of the last frame's dispatches, the letterbox last.
-    fn times(&self) -> Result<Vec<(Duration, Duration)>, EngineError> {
-        let stamps = match &self.timer {
-            None => return Ok(Vec::new()),
-            Some(Timer::Wall(times)) => return Ok(times.clone()),
-            Some(Timer::Gpu(stamps)) => stamps,
-        };
-        let view = self.wait_for(&stamps.readback, 8 * u64::from(stamps.count))?;
-        let ticks: Vec<u64> = bytemuck::cast_slice(&view).to_vec();
-        drop(view);
-        stamps.readback.unmap();
-        let period = f64::from(self.gpu.queue.get_timestamp_period());
-        let first = ticks[2 * self.plan.steps.len()];
-        let since = |from: u64, to: u64| Duration::from_nanos((to.saturating_sub(from) as f64 * period) as u64);
-        Ok(ticks.chunks_exact(2).map(|pair| (since(first, pair[0]), since(pair[0], pair[1]))).collect())
-    }
-
-    /// Times of the last frame's dispatches, in order.
-    pub(super) fn profile(&self) -> Result<Vec<DispatchTime>, EngineError> {
-        let times = self.times()?;
-        let steps = self.plan.steps.len();
-        let name = |index: usize| match self.plan.steps.get(index) {
-            Some(step) => format!("{}: {}", step.kernel.name(), step.names.join(" + ")),
-            None => "letterbox".to_owned(),
-        };
-        let time = |index: usize| {
-            times.get(index).map(|&(start, duration)| DispatchTime { name: name(index), start, duration })
-        };
-        Ok(std::iter::once(steps).chain(0..steps).filter_map(time).collect())
     }
 }
 
