@@ -210,6 +210,27 @@ fn an_interrupted_session_leaves_valid_lines() {
     assert_eq!(child.wait().unwrap().code(), Some(130));
 }
 
+/// A source that never answers holds its own thread, not the program.
+#[cfg(unix)]
+#[test]
+fn a_source_that_hangs_does_not_hold_the_program() {
+    if !has_ffmpeg() {
+        return;
+    }
+    let folder = TempDir::new().unwrap();
+    // A pipe into which nobody writes: ffmpeg waits for its first byte.
+    let pipe = folder.path().join("never.mp4");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let mut child = Command::new(PROGRAM).args(["-v", "live", "--headless", "--source"]).arg(&pipe).spawn().unwrap();
+    // Opens as soon as the other side reads.
+    let writer = std::fs::OpenOptions::new().write(true).open(&pipe).unwrap();
+    assert!(child.try_wait().unwrap().is_none(), "it ended by itself");
+    Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    // ffmpeg ends with its input.
+    drop(writer);
+}
+
 /// In a virtual machine with the kernel's own virtual cameras; the long form is `make test-camera`.
 #[test]
 fn a_real_camera_driver_delivers_frames() {
