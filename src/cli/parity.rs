@@ -104,6 +104,10 @@ pub(super) fn run(arguments: &ParityArguments) -> anyhow::Result<ExitCode> {
         if let Some(half) = contender.half {
             allow_features(Variant { half, subgroups: true });
         }
+        // Without 16-bit floats there is nothing more to see.
+        if contender.half == Some(true) && !Gpu::shared().is_ok_and(|gpu| gpu.variant().half) {
+            continue;
+        }
         let row = match contender.kind {
             EngineKind::Reference => Ok(compare(&reference, &reference, SAME)),
             kind => match outcome(kind, &model, size, &pictures) {
@@ -114,10 +118,6 @@ pub(super) fn run(arguments: &ParityArguments) -> anyhow::Result<ExitCode> {
                 },
             },
         };
-        // Without 16-bit floats there is nothing more to see.
-        if contender.half == Some(true) && (row.is_err() || !Gpu::shared().is_ok_and(|gpu| gpu.variant().half)) {
-            continue;
-        }
         rows.push((contender, row));
     }
     let fits = |(contender, row): &(Contender, Result<Compared, String>)| {
