@@ -313,6 +313,11 @@ impl Gpu {
         &self.device
     }
 
+    /// Whether it is reached by OpenGL, for want of anything newer.
+    pub(super) fn is_opengl(&self) -> bool {
+        self.info.backend == wgpu::Backend::Gl
+    }
+
     /// Whether it is a piece of hardware.
     pub fn is_hardware(&self) -> bool {
         is_hardware(&self.info)

@@ -58,7 +58,8 @@ impl GpuEngine {
                 return Err(EngineError::Device { reason });
             }
         }
-        let plan = Plan::new(graph);
+        // Compilers of OpenGL drivers take minutes for the fused kernel.
+        let plan = Plan::with_units(graph, !gpu.is_opengl());
         if plan.classes > MOST_CLASSES {
             let reason = format!("{} classes do not fit the shaders, at most {MOST_CLASSES} do", plan.classes);
             return Err(EngineError::Device { reason });

@@ -145,6 +145,8 @@ fn slope(activation: Activation) -> f32 {
 
 struct Planner<'a> {
     graph: &'a Graph,
+    /// Whether shuffle units are fused.
+    units: bool,
     /// How often each node's result is read, by views too.
     uses: Vec<usize>,
     /// Nodes that are computed inside of another one's kernel.
@@ -157,6 +159,11 @@ struct Planner<'a> {
 impl Plan {
     /// The dispatches of `graph`, which must not have heads wider than [`WIDEST_HEAD`].
     pub(crate) fn new(graph: &Graph) -> Self {
+        Self::with_units(graph, true)
+    }
+
+    /// The same; `units` says whether shuffle units are computed in one pass.
+    pub(crate) fn with_units(graph: &Graph, units: bool) -> Self {
         let mut weight_at = HashMap::new();
         let mut weights = 0;
         for spec in graph.weights() {
@@ -168,7 +175,7 @@ impl Plan {
         let reads = graph.nodes.iter().flat_map(|node| node.inputs.iter().copied());
         reads.chain(graph.outputs()).for_each(|node| uses[node] += 1);
         let folded = vec![false; graph.nodes.len()];
-        let mut planner = Planner { graph, uses, folded, weight_at, tasks: Vec::new() };
+        let mut planner = Planner { graph, units, uses, folded, weight_at, tasks: Vec::new() };
         planner.fold();
         for (id, node) in graph.nodes.iter().enumerate() {
             if !planner.folded[id] && !node.op.is_view() && node.op != Op::Input {
@@ -212,6 +219,9 @@ impl Planner<'_> {
 
     /// The first convolution of a fused unit whose last is `node`, and its tile.
     fn unit(&self, node: &Node) -> Option<(NodeId, (usize, usize))> {
+        if !self.units {
+            return None;
+        }
         let nodes = &self.graph.nodes;
         let &window = node.inputs.first()?;
         let (1, Op::Depthwise { kernel: 3, stride: 1, .. }) = (node.inputs.len(), nodes[window].op) else {
