@@ -229,7 +229,7 @@ impl LiveApp {
 
     /// One line below the picture.
     pub(super) fn status(&mut self, ui: &mut Ui) {
-        let last = self.live.events().into_iter().next_back();
+        let last = self.live.last_event();
         ui.horizontal(|ui| {
             let (status, name) = self.live.source();
             let state = match status {

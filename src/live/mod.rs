@@ -289,6 +289,11 @@ impl Live {
         lock(&self.shared.events).iter().cloned().collect()
     }
 
+    /// The newest message.
+    pub fn last_event(&self) -> Option<Event> {
+        lock(&self.shared.events).back().cloned()
+    }
+
     /// Adds a message, to the log too.
     pub fn note(&self, is_error: bool, line: impl Into<String>) {
         self.shared.event(is_error, line.into());

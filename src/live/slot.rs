@@ -29,11 +29,12 @@ impl<T> Latest<T> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Replaces the value; never waits for a reader.
+    /// Replaces the value, and opens the slot again where another source follows one that ended; never waits for a reader.
     pub fn put(&self, value: Arc<T>) {
         let mut state = self.lock();
         state.value = Some(value);
         state.count += 1;
+        state.closed = false;
         self.changed.notify_all();
     }
 
@@ -86,6 +87,8 @@ mod tests {
         slot.close();
         assert!(slot.wait_newer(seen, Duration::from_secs(60)).is_none());
         assert_eq!(*slot.wait_newer(0, Duration::ZERO).unwrap().0, 5);
+        slot.put(Arc::new(6));
+        assert!(!slot.is_closed());
     }
 
     #[test]

@@ -199,6 +199,10 @@ fn a_frame_of_n_takes_few_dispatches() {
         assert!(plan.image_stride < all / 3, "{name}: feature maps do not share memory");
         let arithmetic: u64 = plan.steps.iter().map(|step| step.multiply_adds).sum();
         assert_eq!(arithmetic, graph.multiply_adds(), "{name}: something is computed twice or not at all");
+        // As on OpenGL: more dispatches, the same work.
+        let apart = Plan::with_units(&graph, false);
+        assert!(apart.steps.len() > plan.steps.len() && apart.steps.len() < 70, "{name}: {}", apart.steps.len());
+        assert_eq!(apart.steps.iter().map(|step| step.multiply_adds).sum::<u64>(), arithmetic);
     }
 }
 
