@@ -83,7 +83,7 @@ train: setup ## Train as CONFIG says on the photographs in DATA
 
 test-train: setup ## Tests of the trainer
 	@scripts/setup --train
-	$(TORCH) $(CARGO) nextest run -p yolo-lat-train --release
+	$(TORCH) $(CARGO) nextest run -p yolo-lat-train
 
 setup:
 	@scripts/setup

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use plotters::coord::Shift;
+use plotters::coord::ranged1d::Ranged;
 use plotters::prelude::*;
 
 use crate::sink::{SinkError, use_own_font, write_atomically};
@@ -103,19 +104,101 @@ impl Drawing for LogChart {
         };
         mesh.x_desc(&axes[0]).y_desc(&axes[1]).label_style(("sans-serif", 15)).light_line_style(WHITE);
         mesh.x_label_formatter(&number).y_label_formatter(&number).draw().map_err(fail)?;
-        for (index, line) in lines.iter().enumerate() {
-            let color = Palette99::pick(index).to_rgba();
-            let points = shown(line);
-            let series = chart.draw_series(LineSeries::new(points.clone(), color.stroke_width(2))).map_err(fail)?;
-            series
-                .label(&line.name)
-                .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], color.stroke_width(2)));
-            chart.draw_series(points.into_iter().map(|point| Circle::new(point, 3, color.filled()))).map_err(fail)?;
-        }
+        let shown: Vec<Line> = lines.iter().map(|line| Line { name: line.name.clone(), points: shown(line) }).collect();
+        draw_lines(&mut chart, &shown, 3).map_err(fail)?;
         let mut labels = chart.configure_series_labels();
         let labels = labels.position(SeriesLabelPosition::UpperLeft).label_font(("sans-serif", 15));
         labels.background_style(WHITE.mix(0.8)).border_style(BLACK.mix(0.3)).draw().map_err(fail)?;
         area.present().map_err(fail)
+    }
+}
+
+/// Lines and their points as discs of `radius` pixels, each with its name for the legend.
+fn draw_lines<B, X, Y>(
+    chart: &mut ChartContext<'_, B, Cartesian2d<X, Y>>,
+    lines: &[Line],
+    radius: i32,
+) -> Result<(), DrawingAreaErrorKind<B::ErrorType>>
+where
+    B: DrawingBackend,
+    X: Ranged<ValueType = f64>,
+    Y: Ranged<ValueType = f64>,
+{
+    for (index, Line { name, points }) in lines.iter().enumerate() {
+        let color = Palette99::pick(index).to_rgba();
+        let series = chart.draw_series(LineSeries::new(points.iter().copied(), color.stroke_width(2)))?;
+        series.label(name).legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], color.stroke_width(2)));
+        chart.draw_series(points.iter().map(|&point| Circle::new(point, radius, color.filled())))?;
+    }
+    Ok(())
+}
+
+/// Lines with both axes linear.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LineChart {
+    /// Above the chart.
+    pub title: String,
+    /// What x and y are, with units.
+    pub axes: [String; 2],
+    /// The lines; points that are not finite are left out.
+    pub lines: Vec<Line>,
+}
+
+/// Writes charts one below the other; the extension decides: `.svg` or `.png`.
+///
+/// # Errors
+/// [`SinkError`] if the file cannot be written, has another extension, or there is nothing to draw.
+pub fn save_panels(path: &Path, charts: &[LineChart]) -> Result<(), SinkError> {
+    write(path, &Panels(charts))
+}
+
+struct Panels<'a>(&'a [LineChart]);
+
+impl Drawing for Panels<'_> {
+    fn draw<B: DrawingBackend>(&self, area: &DrawingArea<B, Shift>) -> Result<(), String> {
+        let fail = |error: DrawingAreaErrorKind<B::ErrorType>| error.to_string();
+        area.fill(&WHITE).map_err(fail)?;
+        for (chart, panel) in self.0.iter().zip(area.split_evenly((self.0.len(), 1))) {
+            chart.draw(&panel)?;
+        }
+        area.present().map_err(fail)
+    }
+}
+
+impl Drawing for LineChart {
+    fn draw<B: DrawingBackend>(&self, area: &DrawingArea<B, Shift>) -> Result<(), String> {
+        let fail = |error: DrawingAreaErrorKind<B::ErrorType>| error.to_string();
+        let is_finite = |&(x, y): &(f64, f64)| x.is_finite() && y.is_finite();
+        let shown = |line: &Line| Line {
+            name: line.name.clone(),
+            points: line.points.iter().copied().filter(is_finite).collect(),
+        };
+        let lines: Vec<Line> = self.lines.iter().map(shown).collect();
+        let range = |pick: fn(&(f64, f64)) -> f64| {
+            let values = || lines.iter().flat_map(|line| &line.points).map(pick);
+            let (low, high) = (values().fold(f64::INFINITY, f64::min), values().fold(f64::NEG_INFINITY, f64::max));
+            let room = if high > low { 0.05 * (high - low) } else { 0.5 };
+            low - room..high + room
+        };
+        if lines.iter().all(|line| line.points.is_empty()) {
+            return Err(format!("{}: there is nothing to draw", self.title));
+        }
+        let mut chart = ChartBuilder::on(area)
+            .caption(&self.title, ("sans-serif", 20))
+            .margin(10)
+            .margin_right(24)
+            .x_label_area_size(40)
+            .y_label_area_size(60)
+            .build_cartesian_2d(range(|p| p.0), range(|p| p.1))
+            .map_err(fail)?;
+        let mut mesh = chart.configure_mesh();
+        let number = |x: &f64| format!("{}", (x * 1e3).round() / 1e3);
+        mesh.x_desc(&self.axes[0]).y_desc(&self.axes[1]).label_style(("sans-serif", 14)).light_line_style(WHITE);
+        mesh.x_label_formatter(&number).y_label_formatter(&number).draw().map_err(fail)?;
+        draw_lines(&mut chart, &lines, 2).map_err(fail)?;
+        let mut labels = chart.configure_series_labels();
+        let labels = labels.position(SeriesLabelPosition::UpperRight).label_font(("sans-serif", 13));
+        labels.background_style(WHITE.mix(0.8)).border_style(BLACK.mix(0.3)).draw().map_err(fail)
     }
 }
 

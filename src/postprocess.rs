@@ -83,7 +83,8 @@ fn sigmoid(logit: f32) -> f32 {
     1.0 / (1.0 + (-logit).exp())
 }
 
-fn decode_box(logits: &ArrayView3<f32>, row: usize, column: usize, stride: usize, head: HeadConfig) -> BBox {
+/// The box of one cell, in network pixels, from box logits (4 * bins, rows, columns): see [`decode`].
+pub fn decode_box(logits: &ArrayView3<f32>, row: usize, column: usize, stride: usize, head: HeadConfig) -> BBox {
     let stride = stride as f32;
     let step = head.max_distance / (head.bins - 1) as f32 * stride;
     let distance = |side: usize| {
@@ -125,7 +126,7 @@ mod tests {
 
     use super::*;
 
-    const HEAD: HeadConfig = HeadConfig { bins: 3, max_distance: 4.0 };
+    const HEAD: HeadConfig = HeadConfig { bins: 3, max_distance: 4.0, shared: 0 };
 
     fn detection(class: usize, confidence: f32, x: f32) -> Detection {
         Detection { class, confidence, bbox: BBox::from_xywh([x, 0.0, 10.0, 10.0]) }

@@ -95,7 +95,13 @@ fn assert_engines_agree(graph: &Graph, weights: &Weights, pictures: &Array4<f32>
 fn graph_of_nodes(nodes: Vec<Node>) -> Graph {
     let last = nodes.len() - 1;
     let scales = vec![Scale { stride: 8, class: last, boxes: last }];
-    Graph { name: "test".into(), nodes, scales, head: HeadConfig { bins: 2, max_distance: 1.0 }, taps: Vec::new() }
+    Graph {
+        name: "test".into(),
+        nodes,
+        scales,
+        head: HeadConfig { bins: 2, max_distance: 1.0, shared: 0 },
+        taps: Vec::new(),
+    }
 }
 
 fn node(name: &str, op: Op, inputs: &[NodeId], shape: Shape) -> Node {

@@ -3,18 +3,15 @@
 use std::fmt::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Instant;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use clap::{Args, ValueEnum};
 use serde_json::json;
-use yolo_lat::eval::{Dataset, Evaluation, Object, evaluate, plot_precision_recall, read_coco_results};
+use yolo_lat::eval::{Dataset, Evaluation, Feed, Measured, measure, plot_precision_recall, read_coco_results};
 use yolo_lat::model::Model;
 use yolo_lat::postprocess::PostprocessOptions;
-use yolo_lat::source::{Prefetch, open_image};
-use yolo_lat::{Detection, Detector, DetectorOptions};
+
+use yolo_lat::{Detector, DetectorOptions};
 
 use super::options::{EngineArguments, is_onnx, parse_share};
 use super::{INTERRUPTED, SOME_FAILED, report};
@@ -69,14 +66,6 @@ enum Difficult {
     FalseAlarm,
 }
 
-/// Detections of every photograph that could be read, and what that took.
-struct Measured {
-    detections: Vec<Vec<Detection>>,
-    objects: Vec<Vec<Object>>,
-    images_per_second: Option<f64>,
-    failed: usize,
-}
-
 pub(super) fn run(arguments: EvalArguments) -> anyhow::Result<ExitCode> {
     let mut dataset = Dataset::load(&arguments.dataset)?;
     dataset.images.truncate(arguments.limit.unwrap_or(usize::MAX));
@@ -90,15 +79,15 @@ pub(super) fn run(arguments: EvalArguments) -> anyhow::Result<ExitCode> {
         Some(path) => Measured {
             detections: read_coco_results(path, &dataset)?,
             objects: dataset.images.iter().map(|image| image.objects.clone()).collect(),
-            images_per_second: None,
-            failed: 0,
+            ..Measured::default()
         },
-        None => match detect_all(&arguments, &dataset)? {
-            Some(measured) => measured,
-            None => return Ok(ExitCode::from(INTERRUPTED)),
-        },
+        None => detect_all(&arguments, &dataset)?,
     };
-    let evaluation = evaluate(dataset.classes.len(), &measured.objects, &measured.detections);
+    if measured.interrupted {
+        report("yolo-lat: interrupted; nothing was measured");
+        return Ok(ExitCode::from(INTERRUPTED));
+    }
+    let evaluation = measured.evaluate(dataset.classes.len());
     if let Some(path) = &arguments.plot {
         plot_precision_recall(path, &dataset.classes, &evaluation)?;
     }
@@ -111,8 +100,8 @@ pub(super) fn run(arguments: EvalArguments) -> anyhow::Result<ExitCode> {
     Ok(if measured.failed > 0 { ExitCode::from(SOME_FAILED) } else { ExitCode::SUCCESS })
 }
 
-/// Runs the model on all photographs; `None` when interrupted. Classes are matched by name.
-fn detect_all(arguments: &EvalArguments, dataset: &Dataset) -> anyhow::Result<Option<Measured>> {
+/// Runs the model on all photographs.
+fn detect_all(arguments: &EvalArguments, dataset: &Dataset) -> anyhow::Result<Measured> {
     arguments.engine.devices.apply()?;
     let options = DetectorOptions {
         engine: arguments.engine.kind(),
@@ -133,72 +122,20 @@ fn detect_all(arguments: &EvalArguments, dataset: &Dataset) -> anyhow::Result<Op
     } else {
         Detector::new(&Model::load(name)?, &options)?
     };
-    let dataset_class =
-        |name: &String| dataset.classes.iter().position(|class| common_name(class) == common_name(name));
-    let class_of: Vec<Option<usize>> = detector.classes().iter().map(dataset_class).collect();
-    if class_of.iter().all(Option::is_none) {
-        let (known, found) = (detector.classes().join(", "), dataset.classes.join(", "));
-        bail!("the model and the data set have no class in common\n  model: {known}\n  data set: {found}");
-    }
     log::info!("{name} on {}", detector.description());
-    let stop = super::interrupt_flag()?;
-    let paths: Arc<Vec<PathBuf>> = Arc::new(dataset.images.iter().map(|image| image.path.clone()).collect());
-    let load = {
-        let paths = paths.clone();
-        move |index: usize| open_image(&paths[index])
-    };
-    let mut loader = Prefetch::new(paths.len(), options.threads, stop.clone(), load).context("cannot start threads")?;
-    let progress = super::progress_bar(paths.len(), arguments.quiet);
-    let start = Instant::now();
-    let mut measured = Measured { detections: Vec::new(), objects: Vec::new(), images_per_second: None, failed: 0 };
-    loop {
-        let batch = loader.next_batch(arguments.engine.batch());
-        if stop.load(Ordering::Relaxed) {
-            progress.suspend(|| report("yolo-lat: interrupted; nothing was measured"));
-            return Ok(None);
+    let feed = Feed { batch: arguments.engine.batch(), threads: options.threads, stop: super::interrupt_flag()? };
+    let progress = super::progress_bar(dataset.images.len(), arguments.quiet);
+    let measured = measure(&mut detector, dataset, &feed, |path, error| {
+        if let Some(error) = error {
+            progress.suspend(|| report(&format!("yolo-lat: {}: {error}", path.display())));
         }
-        if batch.is_empty() {
-            break;
-        }
-        let mut pictures = Vec::new();
-        for (index, picture) in &batch {
-            match picture {
-                Ok(picture) => {
-                    pictures.push(picture);
-                    measured.objects.push(dataset.images[*index].objects.clone());
-                }
-                Err(error) => {
-                    measured.failed += 1;
-                    progress.suspend(|| report(&format!("yolo-lat: {}: {error}", paths[*index].display())));
-                }
-            }
-        }
-        for (detections, _) in detector.detect_batch(&pictures)? {
-            let in_dataset = |detection: Detection| Some(Detection { class: class_of[detection.class]?, ..detection });
-            measured.detections.push(detections.into_iter().filter_map(in_dataset).collect());
-        }
-        progress.inc(batch.len() as u64);
-    }
+        progress.inc(1);
+    })?;
     progress.finish_and_clear();
-    measured.images_per_second = Some(measured.detections.len() as f64 / start.elapsed().as_secs_f64());
-    if measured.detections.is_empty() {
+    if measured.detections.is_empty() && !measured.interrupted {
         bail!("none of the photographs could be read");
     }
-    Ok(Some(measured))
-}
-
-/// PASCAL VOC and COCO call some things by different names.
-fn common_name(name: &str) -> String {
-    let name = name.to_lowercase();
-    let names = [
-        ("aeroplane", "airplane"),
-        ("motorbike", "motorcycle"),
-        ("pottedplant", "potted plant"),
-        ("sofa", "couch"),
-        ("tvmonitor", "tv"),
-        ("diningtable", "dining table"),
-    ];
-    names.iter().find(|(voc, _)| *voc == name).map_or(name, |(_, coco)| (*coco).to_owned())
+    Ok(measured)
 }
 
 /// Percent with two decimals.
@@ -223,7 +160,7 @@ fn as_json(dataset: &Dataset, evaluation: &Evaluation, measured: &Measured) -> s
         "map50": percent(evaluation.map50),
         "map50_voc07": percent(evaluation.map50_voc07),
         "map50_95": percent(coco.ap.unwrap_or(0.0)),
-        "images_per_second": measured.images_per_second,
+        "images_per_second": measured.images_per_second(),
         "coco": {
             "ap50": coco.ap50.map(percent), "ap75": coco.ap75.map(percent), "ap_small": coco.ap_small.map(percent),
             "ap_medium": coco.ap_medium.map(percent), "ap_large": coco.ap_large.map(percent), "ar100": coco.ar100.map(percent),
@@ -258,7 +195,7 @@ fn as_table(dataset: &Dataset, evaluation: &Evaluation, measured: &Measured) -> 
         shown(coco.ap_large),
         shown(coco.ar100)
     );
-    let rate = measured.images_per_second.map(|rate| format!(", {rate:.1} images/s")).unwrap_or_default();
+    let rate = measured.images_per_second().map(|rate| format!(", {rate:.1} images/s")).unwrap_or_default();
     let _ = writeln!(table, "{} images{rate}", measured.detections.len());
     table
 }

@@ -2,11 +2,13 @@
 
 mod average_precision;
 mod dataset;
+mod measure;
 mod plot;
 mod results;
 
 pub use average_precision::{ClassResult, CocoSummary, Curve, Evaluation, evaluate};
-pub use dataset::{Dataset, DatasetError, LabelledImage, Object};
+pub use dataset::{Dataset, DatasetError, LabelledImage, Object, class_map};
+pub use measure::{Feed, MeasureError, Measured, measure};
 pub use plot::plot_precision_recall;
 pub use results::read_coco_results;
 

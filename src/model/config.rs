@@ -38,6 +38,9 @@ pub struct BackboneConfig {
     /// How a unit divides its channels between the two branches.
     #[serde(default)]
     pub split: Split,
+    /// Channels inside the transforming branch of each stage's units but the first; half of the stage's width unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hidden: Option<[usize; 3]>,
 }
 
 /// How a shuffle unit divides its input. Both spread information over all channels, neither moves data.
@@ -57,7 +60,13 @@ pub enum Split {
 pub struct NeckConfig {
     /// Channels of every feature map from the laterals on.
     pub width: usize,
-    /// Attention heads; divides `width`.
+    /// How maps of two scales are joined.
+    #[serde(default)]
+    pub fusion: Fusion,
+    /// Channels of queries, of keys and of values; `width` unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attention_width: Option<usize>,
+    /// Attention heads; divides the attention's width.
     pub heads: usize,
     /// Hidden channels of the gated feed-forward layer.
     pub hidden: usize,
@@ -76,6 +85,24 @@ fn yes() -> bool {
     true
 }
 
+impl NeckConfig {
+    /// Channels of queries, of keys and of values.
+    pub fn attention_width(&self) -> usize {
+        self.attention_width.unwrap_or(self.width)
+    }
+}
+
+/// How the neck joins maps of two scales.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fusion {
+    /// Their sum, then a separable 5x5 convolution.
+    #[default]
+    Sum,
+    /// Side by side into a ghost bottleneck (Han et al. 2020), as in NanoDet-Plus; `width` is even.
+    Ghost,
+}
+
 /// Distribution focal head (Li et al. 2020): a side's distance is an expectation over bins.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -84,6 +111,9 @@ pub struct HeadConfig {
     pub bins: usize,
     /// Distance of the last bin in units of the stride; the first bin is 0.
     pub max_distance: f32,
+    /// Separable convolutions whose result class and box branch share; 0 gives each branch one of its own.
+    #[serde(default)]
+    pub shared: usize,
 }
 
 /// What replaces the attention of a block in the baselines.
@@ -143,7 +173,8 @@ impl ModelConfig {
     fn validate(&self) -> Result<(), String> {
         const WIDEST: usize = 4096;
         let BackboneConfig { stem, widths, repeats, .. } = &self.backbone;
-        let NeckConfig { width, heads, hidden, .. } = self.neck;
+        let NeckConfig { width, heads, hidden, fusion, .. } = self.neck;
+        let attention_width = self.neck.attention_width();
         if self.classes.is_empty() || self.classes.len() > WIDEST {
             return Err(format!("classes: expected 1 to {WIDEST} names, found {}", self.classes.len()));
         }
@@ -153,9 +184,16 @@ impl ModelConfig {
             }
         }
         check_side(self.input).map_err(|reason| format!("input: {reason}"))?;
-        let named = [("backbone.stem", *stem), ("neck.width", width), ("neck.hidden", hidden), ("neck.heads", heads)];
+        let named = [
+            ("backbone.stem", *stem),
+            ("neck.width", width),
+            ("neck.attention_width", attention_width),
+            ("neck.hidden", hidden),
+            ("neck.heads", heads),
+        ];
         let widths = widths.iter().map(|&width| ("backbone.widths", width));
-        for (key, value) in named.into_iter().chain(widths) {
+        let inner = self.backbone.hidden.iter().flatten().map(|&width| ("backbone.hidden", width));
+        for (key, value) in named.into_iter().chain(widths).chain(inner) {
             if value == 0 || value > WIDEST {
                 return Err(format!("{key}: expected 1 to {WIDEST}, found {value}"));
             }
@@ -166,10 +204,18 @@ impl ModelConfig {
         if let Some(count) = repeats.iter().find(|&&count| count == 0 || count > 64) {
             return Err(format!("backbone.repeats: expected 1 to 64 units a stage, found {count}"));
         }
-        if width % heads != 0 {
-            return Err(format!("neck.heads: {heads} heads do not divide a width of {width}"));
+        if !attention_width.is_multiple_of(heads) {
+            return Err(format!("neck.heads: {heads} heads do not divide a width of {attention_width}"));
         }
-        let HeadConfig { bins, max_distance } = self.head;
+        if fusion == Fusion::Ghost && width % 2 == 1 {
+            return Err(format!(
+                "neck.width: {width} is odd, but half of a ghost's channels follow from the other half"
+            ));
+        }
+        let HeadConfig { bins, max_distance, shared } = self.head;
+        if shared > 16 {
+            return Err(format!("head.shared: expected 0 to 16 convolutions, found {shared}"));
+        }
         if !((2..=64).contains(&bins) && max_distance > 0.0 && max_distance <= 1000.0) {
             return Err(format!(
                 "head: expected 2 to 64 bins and a distance in (0, 1000], found {bins} and {max_distance}"

@@ -1,6 +1,6 @@
 //! The YOLO-LAT network: ShuffleNetV2 backbone, pyramid neck with exact linear attention, distribution focal heads.
 
-use super::config::{ActivationConfig, AttentionKind, BackboneConfig, ModelConfig, NeckConfig, STRIDES, Split};
+use super::config::{ActivationConfig, AttentionKind, BackboneConfig, Fusion, ModelConfig, NeckConfig, STRIDES, Split};
 use super::graph::{Activation, Graph, GraphBuilder, NodeId, Op, Scale, Shape};
 
 /// Builds the network for a picture of `width` x `height` pixels, both multiples of 32.
@@ -36,8 +36,9 @@ impl Network {
         config.widths.map(|width| {
             let stage = format!("stage{}", index + 2);
             x = self.down_unit(&format!("{stage}.0"), x, width, config.split);
+            let hidden = config.hidden.map_or(width / 2, |hidden| hidden[index]);
             for unit in 1..config.repeats[index] {
-                x = self.shuffle_unit(&format!("{stage}.{unit}"), x, config.split);
+                x = self.shuffle_unit(&format!("{stage}.{unit}"), x, hidden, config.split);
             }
             index += 1;
             x
@@ -55,8 +56,8 @@ impl Network {
         self.join(name, left, right, split)
     }
 
-    /// Other units: half of the channels pass unchanged.
-    fn shuffle_unit(&mut self, name: &str, x: NodeId, split: Split) -> NodeId {
+    /// Other units: half of the channels pass unchanged, `hidden` channels are inside the other branch.
+    fn shuffle_unit(&mut self, name: &str, x: NodeId, hidden: usize, split: Split) -> NodeId {
         let half = self.graph.shape(x).channels / 2;
         let (left, right) = match split {
             Split::EvenOdd => (Op::Slice { start: 0, step: 2 }, Op::Slice { start: 1, step: 2 }),
@@ -64,7 +65,7 @@ impl Network {
         };
         let left = self.graph.add(format!("{name}.left"), left, &[x], half);
         let right = self.graph.add(format!("{name}.right"), right, &[x], half);
-        let right = self.pointwise(&format!("{name}.right.pointwise1"), right, half);
+        let right = self.pointwise(&format!("{name}.right.pointwise1"), right, hidden);
         let right = self.depthwise(&format!("{name}.right.depthwise"), right, 3, 1, Activation::Identity);
         let right = self.pointwise(&format!("{name}.right.pointwise2"), right, half);
         self.join(name, left, right, split)
@@ -88,43 +89,72 @@ impl Network {
             self.pointwise(&name, feature, config.width)
         });
         let p5 = self.attention_block("ela32", lateral32, config);
-        let p4 = self.top_down("topdown16", lateral16, p5);
+        let p4 = self.top_down("topdown16", lateral16, p5, config.fusion);
         let p4 = self.attention_block("ela16", p4, config);
-        let p3 = self.top_down("topdown8", lateral8, p4);
-        let n4 = self.bottom_up("down16", "bottomup16", p3, p4);
-        let n5 = self.bottom_up("down32", "bottomup32", n4, p5);
+        let p3 = self.top_down("topdown8", lateral8, p4, config.fusion);
+        let n4 = self.bottom_up("down16", "bottomup16", p3, p4, config.fusion);
+        let n5 = self.bottom_up("down32", "bottomup32", n4, p5, config.fusion);
         [p3, n4, n5]
     }
 
-    /// `name(fine + upsampled coarse)`.
-    fn top_down(&mut self, name: &str, fine: NodeId, coarse: NodeId) -> NodeId {
+    /// The coarse map, upsampled, joined with the fine one.
+    fn top_down(&mut self, name: &str, fine: NodeId, coarse: NodeId, fusion: Fusion) -> NodeId {
         let width = self.graph.shape(fine).channels;
         let coarse = self.graph.add(format!("{name}.upsample"), Op::Upsample, &[coarse], width);
-        let sum = self.graph.add(format!("{name}.add"), Op::Add, &[fine, coarse], width);
-        self.separable(name, sum, 1)
+        self.fuse(name, coarse, fine, fusion)
     }
 
-    /// `name(coarse + down(fine))`.
-    fn bottom_up(&mut self, down: &str, name: &str, fine: NodeId, coarse: NodeId) -> NodeId {
-        let width = self.graph.shape(coarse).channels;
+    /// The fine map at half its resolution, joined with the coarse one.
+    fn bottom_up(&mut self, down: &str, name: &str, fine: NodeId, coarse: NodeId, fusion: Fusion) -> NodeId {
         let fine = self.separable(down, fine, 2);
-        let sum = self.graph.add(format!("{name}.add"), Op::Add, &[coarse, fine], width);
-        self.separable(name, sum, 1)
+        self.fuse(name, fine, coarse, fusion)
+    }
+
+    /// Joins what comes from another scale with the map of this one.
+    fn fuse(&mut self, name: &str, other: NodeId, own: NodeId, fusion: Fusion) -> NodeId {
+        let width = self.graph.shape(own).channels;
+        match fusion {
+            Fusion::Sum => {
+                let sum = self.graph.add(format!("{name}.add"), Op::Add, &[own, other], width);
+                self.separable(name, sum, 1)
+            }
+            Fusion::Ghost => {
+                let joined = self.graph.add(format!("{name}.concat"), Op::Concat, &[other, own], 2 * width);
+                self.ghost_bottleneck(name, joined, width)
+            }
+        }
+    }
+
+    /// Two ghost modules beside a linear separable convolution (GhostNet, Han et al. 2020, as NanoDet-Plus uses it).
+    fn ghost_bottleneck(&mut self, name: &str, x: NodeId, width: usize) -> NodeId {
+        let ghosts = self.ghost(&format!("{name}.ghost1"), x, width, self.activation);
+        let ghosts = self.ghost(&format!("{name}.ghost2"), ghosts, width, Activation::Identity);
+        let shortcut = self.depthwise(&format!("{name}.shortcut.depthwise"), x, 5, 1, Activation::Identity);
+        self.linear(&format!("{name}.shortcut.pointwise"), &[shortcut, ghosts], width)
+    }
+
+    /// Half of the channels by a 1x1 convolution, the other half from them by a depthwise one.
+    fn ghost(&mut self, name: &str, x: NodeId, width: usize, activation: Activation) -> NodeId {
+        let primary = Op::Conv { kernel: 1, stride: 1, activation };
+        let primary = self.graph.add(format!("{name}.primary"), primary, &[x], width / 2);
+        let cheap = self.depthwise(&format!("{name}.cheap"), primary, 3, 1, activation);
+        self.graph.add(format!("{name}.concat"), Op::Concat, &[primary, cheap], width)
     }
 
     /// Attention and gated feed-forward layer. With Hyper-Link one residual spans both: `x + ffn(attention(x))`;
     /// without it each half has its own.
     fn attention_block(&mut self, name: &str, x: NodeId, config: &NeckConfig) -> NodeId {
-        let NeckConfig { width, heads, hidden, attention: kind, kernel, hyper_link } = *config;
+        let NeckConfig { width, heads, hidden, attention: kind, kernel, hyper_link, .. } = *config;
+        let inner = config.attention_width();
         let mixed = if kind == AttentionKind::None {
-            let v = self.linear(&format!("{name}.v"), &[x], width);
-            self.position(name, &[v], width)
+            let v = self.linear(&format!("{name}.v"), &[x], inner);
+            self.position(name, &[v], inner)
         } else {
-            let qkv = self.linear(&format!("{name}.qkv"), &[x], 3 * width);
-            let v = self.graph.add(format!("{name}.v"), Op::Slice { start: 2 * width, step: 1 }, &[qkv], width);
+            let qkv = self.linear(&format!("{name}.qkv"), &[x], 3 * inner);
+            let v = self.graph.add(format!("{name}.v"), Op::Slice { start: 2 * inner, step: 1 }, &[qkv], inner);
             let attended = Op::Attention { kind, kernel, heads };
-            let attended = self.graph.add(format!("{name}.attention"), attended, &[qkv], width);
-            self.position(name, &[v, attended], width)
+            let attended = self.graph.add(format!("{name}.attention"), attended, &[qkv], inner);
+            self.position(name, &[v, attended], inner)
         };
         let projection = format!("{name}.proj");
         let mixed = if hyper_link {
@@ -148,8 +178,10 @@ impl Network {
 
     /// Class and box branch of one scale.
     fn head(&mut self, config: &ModelConfig, x: NodeId, stride: usize) -> Scale {
+        let shared = config.head.shared;
+        let x = (0..shared).fold(x, |x, layer| self.separable(&format!("head{stride}.{layer}"), x, 1));
         let mut branch = |name: &str, channels: usize| {
-            let features = self.separable(&format!("head{stride}.{name}"), x, 1);
+            let features = if shared > 0 { x } else { self.separable(&format!("head{stride}.{name}"), x, 1) };
             self.linear(&format!("head{stride}.{name}.out"), &[features], channels)
         };
         let class = branch("class", config.classes.len());

@@ -44,11 +44,7 @@ impl State {
         });
         let mut tensors: Vec<(String, Tensor)> = all.collect();
         tensors.push((STEP.into(), Tensor::from_slice(&[self.step as i64])));
-        let unfinished = path.with_extension("part");
-        Tensor::write_safetensors(&tensors, &unfinished)
-            .map_err(anyhow::Error::from)
-            .and_then(|()| Ok(std::fs::rename(&unfinished, path)?))
-            .with_context(|| format!("{}: cannot be written", path.display()))
+        write_tensors(path, &tensors)
     }
 
     /// Reads what [`State::save`] wrote into a state of the same network.
@@ -73,4 +69,16 @@ impl State {
         self.optimizer.steps = self.step as i64;
         Ok(())
     }
+}
+
+/// Writes tensors beside `path` and renames the file, so that there is always a whole one.
+///
+/// # Errors
+/// The file cannot be written.
+pub(crate) fn write_tensors<N: AsRef<str>>(path: &Path, tensors: &[(N, Tensor)]) -> anyhow::Result<()> {
+    let unfinished = path.with_extension("part");
+    Tensor::write_safetensors(tensors, &unfinished)
+        .map_err(anyhow::Error::from)
+        .and_then(|()| Ok(std::fs::rename(&unfinished, path)?))
+        .with_context(|| format!("{}: cannot be written", path.display()))
 }

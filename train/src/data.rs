@@ -1,7 +1,9 @@
-//! Labelled photographs in memory, and what augmentation makes of them. Every sample follows from a seed alone, so that
-//! a resumed run sees what an uninterrupted one would have seen.
+//! Photographs in memory, and what augmentation makes of them. Every sample follows from a seed alone, so that a resumed
+//! run sees what an uninterrupted one would have seen.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use image::RgbImage;
@@ -9,9 +11,9 @@ use rand::rngs::SmallRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
-use yolo_lat::eval::Dataset;
+use yolo_lat::eval::{Dataset, class_map};
 use yolo_lat::geometry::{BBox, Letterbox};
-use yolo_lat::source::{Prefetch, open_image};
+use yolo_lat::source::{IMAGE_EXTENSIONS, Prefetch, open_image};
 
 /// An object that is smaller or more cut off than this teaches nothing: pixels, share of its area.
 const SMALLEST_SIDE: f32 = 2.0;
@@ -23,6 +25,8 @@ const SMALLEST_SHARE: f32 = 0.2;
 pub(crate) struct Augmentation {
     /// Least and largest scale, relative to the letterbox.
     pub(crate) scale: [f32; 2],
+    /// How far from the middle a photograph may lie: 0 not at all, 1 as far as the free room lets it.
+    pub(crate) translate: f32,
     /// Largest change of the aspect ratio, as a share.
     pub(crate) aspect: f32,
     /// Probability of mirroring.
@@ -31,63 +35,126 @@ pub(crate) struct Augmentation {
     pub(crate) hsv: [f32; 3],
     /// Probability of a mosaic of four photographs.
     pub(crate) mosaic: f32,
+    /// Probability of mixing two samples pixel by pixel, in shares of 0.4 to 0.6 (Zhang et al. 2018).
+    pub(crate) mixup: f32,
 }
 
 impl Default for Augmentation {
     fn default() -> Self {
-        Self { scale: [0.5, 1.5], aspect: 0.2, flip: 0.5, hsv: [0.015, 0.6, 0.4], mosaic: 0.5 }
+        Self {
+            scale: [0.5, 1.5],
+            translate: 1.0,
+            aspect: 0.2,
+            flip: 0.5,
+            hsv: [0.015, 0.6, 0.4],
+            mosaic: 0.5,
+            mixup: 0.0,
+        }
     }
 }
 
 impl Augmentation {
     /// What is left for the last epochs: the pictures as the detector will see them, mirrored or not.
     pub(crate) fn gentle() -> Self {
-        Self { scale: [1.0, 1.0], aspect: 0.0, flip: 0.5, hsv: [0.0; 3], mosaic: 0.0 }
+        Self { scale: [1.0, 1.0], translate: 0.0, aspect: 0.0, flip: 0.5, hsv: [0.0; 3], mosaic: 0.0, mixup: 0.0 }
+    }
+}
+
+/// A box to learn: a label, or what a teacher said.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Target {
+    /// In pixels of the photograph or of the sample.
+    pub(crate) bbox: BBox,
+    /// The class; of a teacher's box the likeliest.
+    pub(crate) class: usize,
+    /// A teacher's probabilities of all classes; none for a label.
+    pub(crate) scores: Option<Arc<[f32]>>,
+    /// Which teacher.
+    pub(crate) teacher: usize,
+}
+
+impl Target {
+    /// What a person or a file says for sure.
+    pub(crate) fn label(class: usize, bbox: BBox) -> Self {
+        Self { bbox, class, scores: None, teacher: 0 }
     }
 }
 
 /// A photograph with the classes of the model.
-struct Photograph {
-    pixels: RgbImage,
-    objects: Vec<(usize, BBox)>,
+pub(crate) struct Photograph {
+    pub(crate) path: PathBuf,
+    pub(crate) pixels: RgbImage,
+    pub(crate) targets: Vec<Target>,
+    /// Whether a person looked at it: without labels, a teacher's surest boxes stand for them.
+    pub(crate) is_labelled: bool,
 }
 
-/// A training picture: RGB planes in 0..1 of one square size, and its objects in its pixels.
+/// A training picture: RGB planes in 0..1 of one square size, and the boxes in it, in its pixels.
 pub(crate) struct Sample {
     pub(crate) pixels: Vec<f32>,
-    pub(crate) objects: Vec<(usize, BBox)>,
+    pub(crate) targets: Vec<Target>,
+}
+
+/// Which photographs to read.
+pub(crate) struct Sources<'a> {
+    /// Data sets in any format that `yolo-lat eval` reads.
+    pub(crate) labelled: Vec<PathBuf>,
+    /// Folders of photographs.
+    pub(crate) unlabelled: Vec<PathBuf>,
+    /// Names of the model's classes.
+    pub(crate) classes: &'a [String],
+    /// Classes of data sets that are called otherwise in the model.
+    pub(crate) rename: &'a BTreeMap<String, String>,
+    /// Only the first photographs of each.
+    pub(crate) limit: Option<usize>,
 }
 
 /// All photographs of a run.
-pub(crate) struct Photographs(Vec<Photograph>);
+pub(crate) struct Photographs(pub(crate) Vec<Photograph>);
 
 impl Photographs {
-    /// Reads data sets and maps their classes by name; objects of other classes and crowds are left out.
+    /// Reads data sets and maps their classes by name; objects of other classes and crowds are left out. Files that are
+    /// no pictures are reported to `skipped` and left out.
     ///
     /// # Errors
-    /// A data set cannot be read, or none of its classes is known.
-    pub(crate) fn load(folders: &[impl AsRef<Path>], classes: &[String], limit: Option<usize>) -> anyhow::Result<Self> {
-        let mut photographs = Vec::new();
-        for folder in folders {
-            let folder = folder.as_ref();
-            let dataset = Dataset::load(folder)?;
-            let index = |name: &String| classes.iter().position(|class| class.eq_ignore_ascii_case(name));
-            let class_of: Vec<Option<usize>> = dataset.classes.iter().map(index).collect();
-            if class_of.iter().all(Option::is_none) {
-                bail!("{}: none of its classes is one of the model's", folder.display());
+    /// A data set cannot be read, none of its classes is known, or nothing is left.
+    pub(crate) fn load(sources: &Sources, mut skipped: impl FnMut(&str)) -> anyhow::Result<Self> {
+        let mut wanted: Vec<(PathBuf, Vec<Target>, bool)> = Vec::new();
+        let limit = sources.limit.unwrap_or(usize::MAX);
+        for folder in &sources.labelled {
+            let mut dataset = Dataset::load(folder)?;
+            for class in &mut dataset.classes {
+                if let Some(name) = sources.rename.get(class) {
+                    class.clone_from(name);
+                }
             }
-            let mut images = dataset.images;
-            images.truncate(limit.unwrap_or(usize::MAX));
-            let paths: Vec<_> = images.iter().map(|image| image.path.clone()).collect();
-            let threads = yolo_lat::engine::cpu::available_threads();
-            let mut loader =
-                Prefetch::new(paths.len(), threads, Default::default(), move |index| open_image(&paths[index]))?;
-            while let Some((index, pixels)) = loader.next_item() {
-                let image = &images[index];
-                let pixels = pixels.with_context(|| image.path.display().to_string())?;
+            let class_of = class_map(&dataset.classes, sources.classes);
+            if class_of.iter().all(Option::is_none) {
+                bail!(
+                    "{}: none of its classes ({}) is one of the model's; [rename] in the configuration maps names",
+                    folder.display(),
+                    dataset.classes.join(", ")
+                );
+            }
+            for image in dataset.images.into_iter().take(limit) {
                 let objects = image.objects.iter().filter(|object| !object.crowd);
-                let objects = objects.filter_map(|object| Some((class_of[object.class]?, object.bbox)));
-                photographs.push(Photograph { objects: objects.collect(), pixels });
+                let targets = objects.filter_map(|object| Some(Target::label(class_of[object.class]?, object.bbox)));
+                wanted.push((image.path, targets.collect(), true));
+            }
+        }
+        for folder in &sources.unlabelled {
+            wanted.extend(pictures_in(folder)?.into_iter().take(limit).map(|path| (path, Vec::new(), false)));
+        }
+        let paths: Vec<PathBuf> = wanted.iter().map(|(path, ..)| path.clone()).collect();
+        let threads = yolo_lat::engine::cpu::available_threads();
+        let mut loader =
+            Prefetch::new(paths.len(), threads, Default::default(), move |index| open_image(&paths[index]))?;
+        let mut photographs = Vec::new();
+        for (path, targets, is_labelled) in wanted {
+            let (_, pixels) = loader.next_item().context("a thread that reads photographs ended")?;
+            match pixels {
+                Ok(pixels) => photographs.push(Photograph { path, pixels, targets, is_labelled }),
+                Err(error) => skipped(&format!("{}: {error}; left out", path.display())),
             }
         }
         if photographs.is_empty() {
@@ -111,6 +178,21 @@ impl Photographs {
     /// Photograph `index` as a picture of `size` x `size`, changed as `seed` decides.
     pub(crate) fn sample(&self, index: usize, size: usize, augmentation: &Augmentation, seed: u64) -> Sample {
         let mut random = SmallRng::seed_from_u64(seed);
+        let mut sample = self.single(index, size, augmentation, &mut random);
+        // Nothing is drawn where there is no mixup, so that runs without it see what they always saw.
+        if augmentation.mixup > 0.0 && random.random::<f32>() < augmentation.mixup {
+            let other = self.single(random.random_range(0..self.len()), size, augmentation, &mut random);
+            let share = random.random_range(0.4..=0.6f32);
+            for (pixel, other) in sample.pixels.iter_mut().zip(other.pixels) {
+                *pixel += (other - *pixel) * share;
+            }
+            sample.targets.extend(other.targets);
+        }
+        sample
+    }
+
+    /// One photograph or a mosaic of four.
+    fn single(&self, index: usize, size: usize, augmentation: &Augmentation, random: &mut SmallRng) -> Sample {
         let mut canvas = Canvas::new(size);
         if random.random::<f32>() < augmentation.mosaic {
             let side = size as f32;
@@ -126,14 +208,14 @@ impl Photographs {
                 };
                 // Each photograph has a corner where the four meet.
                 let corner = (if right { 0.0 } else { 1.0 }, if low { 0.0 } else { 1.0 });
-                canvas.place(&self.0[index], area, Some(corner), 0.7, augmentation, &mut random);
+                canvas.place(&self.0[index], area, Some(corner), 0.7, augmentation, random);
             }
         } else {
             let area = BBox { x1: 0.0, y1: 0.0, x2: size as f32, y2: size as f32 };
-            canvas.place(&self.0[index], area, None, 1.0, augmentation, &mut random);
+            canvas.place(&self.0[index], area, None, 1.0, augmentation, random);
         }
-        canvas.recolor(augmentation.hsv, &mut random);
-        Sample { pixels: canvas.pixels, objects: canvas.objects }
+        canvas.recolor(augmentation.hsv, random);
+        Sample { pixels: canvas.pixels, targets: canvas.targets }
     }
 }
 
@@ -141,12 +223,27 @@ impl Photographs {
 struct Canvas {
     size: usize,
     pixels: Vec<f32>,
-    objects: Vec<(usize, BBox)>,
+    targets: Vec<Target>,
+}
+
+/// Pictures of a folder by name.
+fn pictures_in(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let entries = std::fs::read_dir(folder).with_context(|| format!("{}: cannot be read", folder.display()))?;
+    let mut paths = entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>()?;
+    paths.retain(|path| {
+        let extension = path.extension().map(|extension| extension.to_string_lossy().to_lowercase());
+        extension.is_some_and(|extension| IMAGE_EXTENSIONS.contains(&extension.as_str()))
+    });
+    paths.sort();
+    if paths.is_empty() {
+        bail!("{}: no photographs in this folder", folder.display());
+    }
+    Ok(paths)
 }
 
 impl Canvas {
     fn new(size: usize) -> Self {
-        Self { size, pixels: vec![Letterbox::GREY; 3 * size * size], objects: Vec::new() }
+        Self { size, pixels: vec![Letterbox::GREY; 3 * size * size], targets: Vec::new() }
     }
 
     /// Draws a photograph into `area`. `corner` is the corner of the photograph (0 or 1 in x and y) that lies in the same
@@ -169,17 +266,16 @@ impl Canvas {
         let (drawn_w, drawn_h) = (width * scale_x, height * scale_y);
         let (left, top) = match corner {
             Some((x, y)) => (area.x1 + x * (area.width() - drawn_w), area.y1 + y * (area.height() - drawn_h)),
-            None if augmentation.scale == [1.0, 1.0] => {
-                ((area.width() - drawn_w) / 2.0, (area.height() - drawn_h) / 2.0)
+            None if augmentation.translate == 0.0 => ((area.width() - drawn_w) / 2.0, (area.height() - drawn_h) / 2.0),
+            None => {
+                let mut place = |room: f32| (0.5 + (random.random::<f32>() - 0.5) * augmentation.translate) * room;
+                (area.x1 + place(area.width() - drawn_w), area.y1 + place(area.height() - drawn_h))
             }
-            None => (
-                area.x1 + random.random::<f32>() * (area.width() - drawn_w),
-                area.y1 + random.random::<f32>() * (area.height() - drawn_h),
-            ),
         };
         let drawn = BBox { x1: left, y1: top, x2: left + drawn_w, y2: top + drawn_h };
         self.draw(&photograph.pixels, drawn, area, flip);
-        for &(class, bbox) in &photograph.objects {
+        for target in &photograph.targets {
+            let bbox = target.bbox;
             let (x1, x2) = if flip { (width - bbox.x2, width - bbox.x1) } else { (bbox.x1, bbox.x2) };
             let whole = BBox {
                 x1: left + x1 * scale_x,
@@ -195,7 +291,7 @@ impl Canvas {
             };
             let large = seen.width() > SMALLEST_SIDE && seen.height() > SMALLEST_SIDE;
             if large && seen.area() > SMALLEST_SHARE * whole.area() {
-                self.objects.push((class, seen));
+                self.targets.push(Target { bbox: seen, ..target.clone() });
             }
         }
     }

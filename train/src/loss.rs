@@ -1,9 +1,9 @@
-//! What training minimises: varifocal classes, CIoU boxes, distribution focal distances, on task-aligned assignments.
+//! What training minimises: varifocal (or cross-entropy) classes, CIoU boxes, distribution focal distances, on task-aligned
+//! assignments; the same against what teachers say.
 
+use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 use yolo_lat::model::config::{HeadConfig, STRIDES};
-
-use crate::teacher::TeacherConfig;
 
 /// Cells of one scale that may learn an object.
 const CANDIDATES: i64 = 10;
@@ -13,7 +13,18 @@ const DISTRIBUTION_WEIGHT: f64 = 0.5;
 /// A teacher's boxes count where its best class has at least this score.
 const LEAST_CERTAINTY: f64 = 0.05;
 
-/// Labels of a batch, padded to the picture with the most objects.
+/// How classes are learnt.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum ClassLoss {
+    /// Varifocal loss (Zhang et al. 2021): positives weighted by their quality, negatives by 0.75 p^2.
+    #[default]
+    Varifocal,
+    /// Binary cross-entropy with the quality, every cell alike.
+    Bce,
+}
+
+/// Boxes of a batch, padded to the picture with the most of them.
 pub(crate) struct Targets {
     /// (n, m) class indices, 0 where padded.
     pub(crate) classes: Tensor,
@@ -21,10 +32,27 @@ pub(crate) struct Targets {
     pub(crate) boxes: Tensor,
     /// (n, m) 1 for an object, 0 for padding.
     pub(crate) mask: Tensor,
+    /// (n, m, classes) a teacher's probabilities; without them the class is certain.
+    pub(crate) scores: Option<Tensor>,
 }
 
-/// A teacher's answers to a batch, cell by cell.
-pub(crate) struct TeacherTargets {
+/// What a teacher says to a batch.
+pub(crate) enum Answers {
+    /// Cell by cell, to the very pictures of the batch.
+    Dense(DenseAnswers),
+    /// Boxes that it found in the photographs, moved with them.
+    Boxes(Targets),
+}
+
+/// A teacher and how much its answers weigh.
+pub(crate) struct Lesson {
+    pub(crate) answers: Answers,
+    pub(crate) class_weight: f64,
+    pub(crate) box_weight: f64,
+}
+
+/// A teacher's answers cell by cell.
+pub(crate) struct DenseAnswers {
     /// (n, a, classes) probabilities.
     pub(crate) scores: Tensor,
     /// (n, a, 4) corners in network pixels.
@@ -150,43 +178,101 @@ fn assign(predictions: &Predictions, targets: &Targets) -> Assignment {
     Assignment { object, quality }
 }
 
-/// The loss of a batch, over the sum of qualities; with a teacher, also the difference from its answers.
+/// The loss of a batch and, added to it, its difference from what teachers say.
 pub(crate) fn loss(
     outputs: &[Tensor],
     targets: &Targets,
-    teacher: Option<(&TeacherTargets, &TeacherConfig)>,
+    lessons: &[Lesson],
     head: HeadConfig,
+    class_loss: ClassLoss,
 ) -> Loss {
     let predictions = flatten(outputs, head);
-    let Assignment { object, quality } = tch::no_grad(|| assign(&predictions, targets));
+    let parts = box_loss(&predictions, targets, head, class_loss);
+    let value = |x: &Tensor| f64::try_from(x.detach().to_device(Device::Cpu)).unwrap_or(f64::NAN);
+    let mut found = Loss {
+        class: value(&parts.class),
+        boxes: value(&parts.boxes),
+        distribution: value(&parts.distribution),
+        teacher: 0.0,
+        total: parts.class + parts.boxes * BOX_WEIGHT + parts.distribution * DISTRIBUTION_WEIGHT,
+    };
+    for Lesson { answers, class_weight, box_weight } in lessons {
+        let part = match answers {
+            Answers::Dense(answers) => dense_loss(&predictions, answers, head, *class_weight, *box_weight),
+            Answers::Boxes(targets) => {
+                let parts = box_loss(&predictions, targets, head, class_loss);
+                let boxes = parts.boxes * BOX_WEIGHT + parts.distribution * DISTRIBUTION_WEIGHT;
+                parts.class * *class_weight + boxes * *box_weight
+            }
+        };
+        found.teacher += value(&part);
+        found.total += part;
+    }
+    found
+}
+
+/// The three parts of the loss against boxes, each over the sum of qualities.
+struct Parts {
+    class: Tensor,
+    boxes: Tensor,
+    distribution: Tensor,
+}
+
+fn box_loss(predictions: &Predictions, targets: &Targets, head: HeadConfig, class_loss: ClassLoss) -> Parts {
+    let Assignment { object, quality } = tch::no_grad(|| assign(predictions, targets));
     let normalizer = f64::try_from(quality.sum(Kind::Float)).unwrap_or(1.0).max(1.0);
-    let class = class_loss(&predictions, targets, &object, &quality) / normalizer;
-    let positive = quality.gt(0.0).reshape([-1]).nonzero().squeeze_dim(-1);
-    let weight = quality.reshape([-1]).index_select(0, &positive);
+    let wanted = wanted_scores(predictions, targets, &object, &quality);
+    let class = score_loss(&predictions.class_logits, &wanted, class_loss) / normalizer;
+    // A teacher's box counts as far as the teacher is sure of it.
+    let weight = match &targets.scores {
+        Some(_) => wanted.amax(-1, false),
+        None => quality,
+    };
+    let positive = weight.gt(0.0).reshape([-1]).nonzero().squeeze_dim(-1);
+    let weight = weight.reshape([-1]).index_select(0, &positive);
     let object_boxes = targets.boxes.gather(1, &object.unsqueeze(-1).expand([-1, -1, 4], false), false);
     let wanted = object_boxes.reshape([-1, 4]).index_select(0, &positive);
     let found = predictions.boxes.reshape([-1, 4]).index_select(0, &positive);
     let boxes = ((overlap(&found, &wanted, true).neg() + 1.0) * &weight).sum(Kind::Float) / normalizer;
-    let distribution = distribution_loss(&predictions, &wanted, &positive, &weight, head) / normalizer;
-    let value = |x: &Tensor| f64::try_from(x.detach().to_device(Device::Cpu)).unwrap_or(f64::NAN);
-    let parts = (value(&class), value(&boxes), value(&distribution));
-    let mut total = class + boxes * BOX_WEIGHT + distribution * DISTRIBUTION_WEIGHT;
-    let mut taught = 0.0;
-    if let Some((teacher, config)) = teacher {
-        let part = teacher_loss(&predictions, teacher, head, config);
-        taught = value(&part);
-        total += part;
+    let distribution = distribution_loss(predictions, &wanted, &positive, &weight, head) / normalizer;
+    Parts { class, boxes, distribution }
+}
+
+/// (n, a, classes): each cell's quality at its object's class, or spread over the classes as the teacher sees them.
+fn wanted_scores(predictions: &Predictions, targets: &Targets, object: &Tensor, quality: &Tensor) -> Tensor {
+    let quality = quality.unsqueeze(-1);
+    match &targets.scores {
+        Some(scores) => {
+            let classes = scores.size()[2];
+            scores.gather(1, &object.unsqueeze(-1).expand([-1, -1, classes], false), false) * quality
+        }
+        None => {
+            let class = targets.classes.gather(1, object, false);
+            predictions.class_logits.zeros_like().scatter(2, &class.unsqueeze(-1), &quality)
+        }
     }
-    Loss { total, class: parts.0, boxes: parts.1, distribution: parts.2, teacher: taught }
+}
+
+/// Sum over all cells and classes.
+fn score_loss(logits: &Tensor, wanted: &Tensor, kind: ClassLoss) -> Tensor {
+    let weight = match kind {
+        ClassLoss::Bce => None,
+        ClassLoss::Varifocal => {
+            let negatives = logits.detach().sigmoid().square() * 0.75;
+            Some(wanted.where_self(&wanted.gt(0.0), &negatives))
+        }
+    };
+    logits.binary_cross_entropy_with_logits(wanted, weight.as_ref(), None::<&Tensor>, tch::Reduction::Sum)
 }
 
 /// Difference from a teacher: cross-entropy with its class scores, CIoU and distribution loss against its boxes where
 /// it is sure of an object. Both are sums over cells, divided by the sum of the teacher's best scores.
-fn teacher_loss(
+fn dense_loss(
     predictions: &Predictions,
-    teacher: &TeacherTargets,
+    teacher: &DenseAnswers,
     head: HeadConfig,
-    config: &TeacherConfig,
+    class_weight: f64,
+    box_weight: f64,
 ) -> Tensor {
     let certainty = teacher.scores.amax(-1, false).reshape([-1]);
     let certainty = certainty.where_self(&certainty.gt(LEAST_CERTAINTY), &certainty.zeros_like());
@@ -205,17 +291,7 @@ fn teacher_loss(
     let found = predictions.boxes.reshape([-1, 4]).index_select(0, &positive);
     let boxes = ((overlap(&found, &wanted, true).neg() + 1.0) * &weight).sum(Kind::Float) * BOX_WEIGHT;
     let distribution = distribution_loss(predictions, &wanted, &positive, &weight, head) * DISTRIBUTION_WEIGHT;
-    class * config.class + (boxes + distribution) / normalizer * config.boxes
-}
-
-/// Varifocal loss (Zhang et al. 2021): positives weighted by their quality, negatives by 0.75 p^2.
-fn class_loss(predictions: &Predictions, targets: &Targets, object: &Tensor, quality: &Tensor) -> Tensor {
-    let logits = &predictions.class_logits;
-    let class = targets.classes.gather(1, object, false);
-    let wanted = logits.zeros_like().scatter(2, &class.unsqueeze(-1), &quality.unsqueeze(-1));
-    let weight = logits.detach().sigmoid().square() * 0.75;
-    let weight = wanted.where_self(&wanted.gt(0.0), &weight);
-    logits.binary_cross_entropy_with_logits(&wanted, Some(&weight), None::<&Tensor>, tch::Reduction::Sum)
+    class * class_weight + (boxes + distribution) / normalizer * box_weight
 }
 
 /// Cross-entropy with the two bins next to each distance (Li et al. 2020).

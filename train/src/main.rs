@@ -1,10 +1,15 @@
 //! `yolo-lat-train`: trains the network that the library describes and writes weights that its engines run.
 
+mod ablate;
+mod batch;
 mod checkpoint;
+mod config;
 mod data;
+mod log;
 mod loss;
 mod network;
 mod optimizer;
+mod plot;
 mod run;
 mod teacher;
 
@@ -25,6 +30,10 @@ struct Arguments {
 enum Command {
     /// Train as a TOML file says
     Train(TrainArguments),
+    /// Draw the curves of runs
+    Plot(plot::PlotArguments),
+    /// Train the same network with parts of it changed, and compare
+    Ablate(TrainArguments),
 }
 
 /// What the configuration does not decide.
@@ -41,22 +50,24 @@ pub(crate) struct TrainArguments {
     /// Folded weights (safetensors) to start from, instead of the configuration's
     #[arg(long, value_name = "FILE")]
     init: Option<PathBuf>,
-    /// NanoDet-Plus-m (ONNX) to learn from, instead of the configuration's
+    /// Detector to learn from, for a [[teacher]] of the configuration without a file: NanoDet-Plus-m (ONNX) or a model of
+    /// this project; may be given several times
     #[arg(long, value_name = "FILE")]
-    teacher: Option<PathBuf>,
+    teacher: Vec<PathBuf>,
     /// cpu or cuda
     #[arg(long, default_value = "cpu")]
     device: String,
 }
 
 fn main() -> ExitCode {
-    let Arguments { command: Command::Train(arguments) } = Arguments::parse();
-    match run::train(&arguments) {
-        Ok(code) => code,
-        Err(error) => {
-            // A closed standard error is no reason to fail differently.
-            let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("yolo-lat-train: {error:#}\n"));
-            ExitCode::from(2)
-        }
-    }
+    let Arguments { command } = Arguments::parse();
+    let result = match &command {
+        Command::Train(arguments) => run::train(arguments),
+        Command::Plot(arguments) => plot::plot(arguments).map(|()| ExitCode::SUCCESS),
+        Command::Ablate(arguments) => ablate::ablate(arguments),
+    };
+    result.unwrap_or_else(|error| {
+        log::say(&format!("yolo-lat-train: {error:#}"));
+        ExitCode::from(2)
+    })
 }

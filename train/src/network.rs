@@ -1,6 +1,6 @@
 //! The graph with autograd: every convolution that has a bias gets a batch norm, which export folds back into it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, bail};
 use tch::{Device, IndexOp, Kind, Tensor};
@@ -21,7 +21,8 @@ pub(crate) enum Mode {
     /// Running statistics: what the folded network computes.
     #[cfg(test)]
     Eval,
-    /// Sets each batch norm so that it undoes itself on this batch: the network computes what it did when folded.
+    /// Sets each batch norm so that it undoes itself on this batch: the network computes what it did when folded. Those of
+    /// layers that started from chance take their statistics from the batch.
     Restore,
 }
 
@@ -30,7 +31,7 @@ pub(crate) enum Mode {
 pub(crate) struct InitReport {
     /// Copied.
     pub(crate) taken: Vec<String>,
-    /// In the file, but not in the network or of another shape.
+    /// In the file, but not in the network, of another shape or not wanted.
     pub(crate) skipped: Vec<String>,
     /// In the network only: they start from chance.
     pub(crate) missing: Vec<String>,
@@ -47,6 +48,8 @@ pub(crate) struct Network {
     pub(crate) buffers: BTreeMap<String, Tensor>,
     /// Nodes whose names begin so stay as they are: no gradients, running statistics.
     frozen: Vec<String>,
+    /// Nodes that no file gave weights to.
+    fresh: BTreeSet<String>,
 }
 
 /// Outputs and final convolutions have a plain bias, the others a batch norm.
@@ -64,7 +67,8 @@ pub(crate) fn channels_last(x: &Tensor) -> Tensor {
 }
 
 impl Network {
-    /// Random weights (He et al. 2015); class scores start at 1 %.
+    /// Random weights (He et al. 2015); class scores start at 1 %, attention blocks change nothing (their last scale is 0,
+    /// Goyal et al. 2017), so that they do not disturb weights that [`Network::init`] takes.
     pub(crate) fn new(graph: Graph, device: Device) -> Self {
         let (mut parameters, mut buffers) = (BTreeMap::new(), BTreeMap::new());
         for node in &graph.nodes {
@@ -76,7 +80,8 @@ impl Network {
             parameters.insert(weight.name.clone(), channels_last(&value));
             let vector = |value: f64| Tensor::full([shape[0]], value, (Kind::Float, device));
             if has_norm(node) {
-                parameters.insert(format!("{}.norm.weight", node.name), vector(1.0));
+                let closes_block = node.name.ends_with(".down");
+                parameters.insert(format!("{}.norm.weight", node.name), vector(if closes_block { 0.0 } else { 1.0 }));
                 parameters.insert(format!("{}.norm.bias", node.name), vector(0.0));
                 buffers.insert(format!("{}.norm.mean", node.name), vector(0.0));
                 buffers.insert(format!("{}.norm.variance", node.name), vector(1.0));
@@ -88,7 +93,8 @@ impl Network {
         for parameter in parameters.values_mut() {
             *parameter = parameter.set_requires_grad(true);
         }
-        Self { graph, device, parameters, buffers, frozen: Vec::new() }
+        let fresh = graph.nodes.iter().map(|node| node.name.clone()).collect();
+        Self { graph, device, parameters, buffers, frozen: Vec::new(), fresh }
     }
 
     /// Excludes the nodes whose names begin with one of `prefixes` from training.
@@ -110,17 +116,17 @@ impl Network {
         Ok(())
     }
 
-    /// Takes what fits from folded weights. Batch norms start as identities with the folded bias as shift; one pass
+    /// Takes what is `wanted` by name and fits from folded weights. Batch norms start as identities with the folded bias as shift; one pass
     /// with [`Mode::Restore`] then gives them their statistics.
     ///
     /// # Errors
     /// The tensors do not fit their declared shapes.
-    pub(crate) fn init(&mut self, weights: &Weights) -> anyhow::Result<InitReport> {
+    pub(crate) fn init(&mut self, weights: &Weights, wanted: impl Fn(&str) -> bool) -> anyhow::Result<InitReport> {
         let mut report = InitReport::default();
         let specs = self.graph.weights();
         for spec in &specs {
             match weights.get(&spec.name) {
-                Some(tensor) if tensor.shape == spec.shape => {
+                Some(tensor) if tensor.shape == spec.shape && wanted(&spec.name) => {
                     let node = spec.name.rsplit_once('.').map_or("", |(node, _)| node);
                     let norm = format!("{node}.norm.bias");
                     let target = if self.parameters.contains_key(&spec.name) { &spec.name } else { &norm };
@@ -129,6 +135,7 @@ impl Network {
                     let shape: Vec<i64> = tensor.shape.iter().map(|&side| side as i64).collect();
                     let value = Tensor::from_slice(&tensor.values).reshape(shape).to_device(self.device);
                     tch::no_grad(|| parameter.copy_(&value));
+                    self.fresh.remove(node);
                     report.taken.push(spec.name.clone());
                 }
                 Some(_) => {
@@ -217,8 +224,10 @@ impl Network {
                 let (mut mean, mut variance) = (mean.shallow_clone(), variance.shallow_clone());
                 mean.copy_(&found_mean);
                 variance.copy_(&found_variance);
-                scale.shallow_clone().copy_(&(found_variance + EPSILON).sqrt());
-                shift.shallow_clone().copy_(&(shift + found_mean));
+                if !self.fresh.contains(&node.name) {
+                    scale.shallow_clone().copy_(&(found_variance + EPSILON).sqrt());
+                    shift.shallow_clone().copy_(&(shift + found_mean));
+                }
             });
         }
         map.batch_norm(
@@ -367,7 +376,7 @@ mod tests {
         let model = Model::load("../tests/golden/bootstrap/yolo-lat-n.toml").unwrap();
         let graph = model.graph(96, 96).unwrap();
         let mut network = Network::new(graph.clone(), Device::Cpu);
-        let report = network.init(&model.weights).unwrap();
+        let report = network.init(&model.weights, |_| true).unwrap();
         assert!(report.skipped.is_empty() && report.missing.is_empty(), "{report:?}");
         tch::manual_seed(1);
         tch::no_grad(|| network.forward(&Tensor::rand([4, 3, 96, 96], (Kind::Float, Device::Cpu)), Mode::Restore));
@@ -408,7 +417,7 @@ mod tests {
         let model = Model::load("../tests/golden/bootstrap/yolo-lat-n.toml").unwrap();
         let config = ModelConfig::parse(include_str!("../../models/yolo-lat-s.toml"), "s").unwrap();
         let mut network = Network::new(graph_of(&config, 64, 64).unwrap(), Device::Cpu);
-        let report = network.init(&model.weights).unwrap();
+        let report = network.init(&model.weights, |_| true).unwrap();
         assert!(report.taken.contains(&"stem.weight".to_owned()), "{report:?}");
         assert!(
             report.skipped.contains(&"lateral8.weight".to_owned())

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use anyhow::bail;
 use tch::Tensor;
 
 const BETAS: (f64, f64) = (0.9, 0.999);
@@ -17,17 +18,44 @@ pub(crate) struct AdamW {
     /// Steps made.
     pub(crate) steps: i64,
     weight_decay: f64,
+    /// Share of the learning rate by the beginning of a parameter's name; the longest that fits counts.
+    rate_shares: BTreeMap<String, f64>,
 }
 
 impl AdamW {
     /// Nothing seen yet.
-    pub(crate) fn new(parameters: &Tensors, weight_decay: f64) -> Self {
+    ///
+    /// # Errors
+    /// A prefix of `rate_shares` begins no parameter's name.
+    pub(crate) fn new(
+        parameters: &Tensors,
+        weight_decay: f64,
+        rate_shares: BTreeMap<String, f64>,
+    ) -> anyhow::Result<Self> {
+        for prefix in rate_shares.keys() {
+            if !parameters.keys().any(|name| name.starts_with(prefix.as_str())) {
+                bail!("rate_shares: no layer's name begins with {prefix:?}");
+            }
+        }
         let zeros = || parameters.iter().map(|(name, value)| (name.clone(), value.detach().zeros_like())).collect();
-        Self { first: zeros(), second: zeros(), steps: 0, weight_decay }
+        Ok(Self { first: zeros(), second: zeros(), steps: 0, weight_decay, rate_shares })
     }
 
-    /// One step along the gradients, scaled to a common norm of at most `clip`; norms and biases do not decay. Gradients
-    /// are zero afterwards. Gives the norm they had.
+    /// Throws gradients away that no step was made of.
+    pub(crate) fn forget(&self, parameters: &Tensors) {
+        for mut gradient in parameters.values().map(Tensor::grad).filter(Tensor::defined) {
+            let _ = gradient.zero_();
+        }
+    }
+
+    fn rate_share(&self, name: &str) -> f64 {
+        // In the order of names, a longer prefix comes after those that it begins with.
+        let mut longest_first = self.rate_shares.iter().rev();
+        longest_first.find(|(prefix, _)| name.starts_with(prefix.as_str())).map_or(1.0, |(_, &share)| share)
+    }
+
+    /// One step along the gradients, scaled to a common norm of at most `clip`; norms and biases do not decay, groups have
+    /// their shares of the rate. Gradients are zero afterwards. Gives the norm they had.
     pub(crate) fn step(&mut self, parameters: &Tensors, rate: f64, clip: f64) -> f64 {
         tch::no_grad(|| {
             self.steps += 1;
@@ -40,8 +68,11 @@ impl AdamW {
             let scale = (clip / (norm + 1e-6)).min(1.0);
             let (first_bias, second_bias) =
                 (1.0 - BETAS.0.powi(self.steps as i32), 1.0 - BETAS.1.powi(self.steps as i32));
-            let moments = self.first.values_mut().zip(self.second.values_mut());
-            for (((name, parameter), mut gradient), (first, second)) in parameters.iter().zip(gradients).zip(moments) {
+            let rates: Vec<f64> = parameters.keys().map(|name| rate * self.rate_share(name)).collect();
+            let moments = self.first.values_mut().zip(self.second.values_mut()).zip(rates);
+            for (((name, parameter), mut gradient), ((first, second), rate)) in
+                parameters.iter().zip(gradients).zip(moments)
+            {
                 if !gradient.defined() {
                     continue;
                 }
@@ -98,12 +129,32 @@ mod tests {
     fn it_finds_the_minimum_of_a_parabola() {
         let x = Tensor::from_slice(&[5.0f32, -3.0]).set_requires_grad(true);
         let parameters: Tensors = [("x.bias".to_owned(), x.shallow_clone())].into();
-        let mut optimizer = AdamW::new(&parameters, 0.0);
+        let mut optimizer = AdamW::new(&parameters, 0.0, BTreeMap::new()).unwrap();
         for _ in 0..500 {
             (&x - 1.0).square().sum(tch::Kind::Float).backward();
             optimizer.step(&parameters, 0.05, 10.0);
         }
         let found: Vec<f32> = Vec::try_from(&x.detach()).unwrap();
         assert!(found.iter().all(|x| (x - 1.0).abs() < 0.01), "{found:?}");
+    }
+
+    #[test]
+    fn groups_have_their_own_rates_and_only_filters_decay() {
+        let names = ["stem.weight", "stem.norm.weight", "stage2.weight", "head.weight", "head.bias"];
+        let new = |name: &&str| ((*name).to_owned(), Tensor::from_slice(&[1.0f32]).set_requires_grad(true));
+        let parameters: Tensors = names.iter().map(new).collect();
+        let shares = [("stem".to_owned(), 0.0), ("sta".to_owned(), 0.5), ("stage2".to_owned(), 0.25)].into();
+        let mut optimizer = AdamW::new(&parameters, 0.5, shares).unwrap();
+        let sum = parameters.values().fold(Tensor::from(0.0f32), |sum, x| sum + x.sum(tch::Kind::Float));
+        sum.backward();
+        optimizer.step(&parameters, 0.1, 100.0);
+        let found = |name: &str| parameters[name].double_value(&[0]);
+        // The first step of Adam has the length of the rate; a filter has shrunk by rate * decay before.
+        assert!((found("stem.weight") - 1.0).abs() < 1e-6);
+        assert!((found("stem.norm.weight") - 1.0).abs() < 1e-6);
+        assert!((found("stage2.weight") - (1.0 - 0.025 * 0.5 - 0.025)).abs() < 1e-5);
+        assert!((found("head.weight") - (1.0 - 0.1 * 0.5 - 0.1)).abs() < 1e-5);
+        assert!((found("head.bias") - 0.9).abs() < 1e-5);
+        assert!(AdamW::new(&parameters, 0.0, [("neck".to_owned(), 0.5)].into()).is_err());
     }
 }

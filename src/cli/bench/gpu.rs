@@ -153,7 +153,13 @@ fn attention_graph(side: usize, kind: AttentionKind) -> Graph {
         node("box", Op::Slice { start: 0, step: WIDTH / 8 }, &[2], 8),
     ];
     let scales = vec![Scale { stride: 1, class: 3, boxes: 4 }];
-    Graph { name: "attention".into(), nodes, scales, head: HeadConfig { bins: 2, max_distance: 1.0 }, taps: Vec::new() }
+    Graph {
+        name: "attention".into(),
+        nodes,
+        scales,
+        head: HeadConfig { bins: 2, max_distance: 1.0, shared: 0 },
+        taps: Vec::new(),
+    }
 }
 
 fn measure_attention(

@@ -36,7 +36,7 @@ fn letterbox_session(gpu: Arc<Gpu>, width: usize, height: usize) -> Session {
         name: "letterbox".into(),
         nodes,
         scales,
-        head: HeadConfig { bins: 2, max_distance: 1.0 },
+        head: HeadConfig { bins: 2, max_distance: 1.0, shared: 0 },
         taps: Vec::new(),
     };
     Session::new(gpu, Plan::new(&graph), &[]).unwrap()
@@ -250,7 +250,13 @@ fn head_graph(classes: usize, bins: usize, side: usize) -> Graph {
         node("box", Op::Slice { start: 1, step: 2 }, &[0], shape(4 * bins)),
     ];
     let scales = vec![Scale { stride: 8, class: 1, boxes: 2 }];
-    Graph { name: "head".into(), nodes, scales, head: HeadConfig { bins, max_distance: 7.0 }, taps: Vec::new() }
+    Graph {
+        name: "head".into(),
+        nodes,
+        scales,
+        head: HeadConfig { bins, max_distance: 7.0, shared: 0 },
+        taps: Vec::new(),
+    }
 }
 
 #[test]

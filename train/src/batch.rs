@@ -1,0 +1,123 @@
+//! Samples and teachers' answers on their way to libtorch.
+
+use std::sync::Arc;
+
+use tch::{Device, Kind, Tensor};
+
+use crate::config::TrainConfig;
+use crate::data::{Augmentation, Photographs, Sample, Target};
+use crate::loss::{Answers, DenseAnswers, Lesson, Targets};
+use crate::teacher::{Answer, Mode, Teacher, TeacherConfig};
+
+/// What a step learns from.
+pub(crate) struct Batch {
+    /// Side of its pictures.
+    pub(crate) size: usize,
+    pub(crate) samples: Vec<Sample>,
+    /// Of each dense teacher, an answer to each sample.
+    pub(crate) dense: Vec<Vec<Answer>>,
+}
+
+/// Makes the batches of a run from their numbers alone.
+#[derive(Clone)]
+pub(crate) struct Batches {
+    pub(crate) config: Arc<TrainConfig>,
+    pub(crate) photographs: Arc<Photographs>,
+    /// Those that are asked about every sample.
+    pub(crate) dense: Arc<Vec<Teacher>>,
+}
+
+impl Batches {
+    /// Steps that see every photograph once.
+    pub(crate) fn steps_per_epoch(&self) -> usize {
+        (self.photographs.len() / (self.config.batch * self.config.accumulate)).max(1)
+    }
+
+    /// Makes batch `index` of an epoch, whose photographs have the given order.
+    ///
+    /// # Errors
+    /// A teacher fails.
+    pub(crate) fn load(&self, epoch: usize, order: &[usize], index: usize) -> anyhow::Result<Batch> {
+        let Self { config, photographs, dense } = self;
+        let augmentation = if config.is_gentle(epoch) { Augmentation::gentle() } else { config.augmentation };
+        let step = dense.iter().map(Teacher::step).max().unwrap_or(32);
+        let per_epoch = self.steps_per_epoch() * config.accumulate;
+        let size = config.size_of(epoch * per_epoch + index, epoch, step);
+        let start = index * config.batch;
+        let sample = |place: usize| {
+            let seed = config.seed.wrapping_mul(1_000_003).wrapping_add((epoch * order.len() + place) as u64);
+            photographs.sample(order[place % order.len()], size, &augmentation, seed)
+        };
+        let samples: Vec<Sample> = (start..start + config.batch).map(sample).collect();
+        let ask = |teacher: &Teacher| samples.iter().map(|sample| teacher.answer(&sample.pixels, size)).collect();
+        let dense = dense.iter().map(ask).collect::<anyhow::Result<_>>()?;
+        Ok(Batch { size, samples, dense })
+    }
+}
+
+impl Batch {
+    /// (n, 3, size, size), the labels and what each teacher says.
+    pub(crate) fn tensors(&self, teachers: &[TeacherConfig], classes: usize, device: Device) -> Tensors {
+        let (count, size) = (self.samples.len() as i64, self.size as i64);
+        let pixels: Vec<&[f32]> = self.samples.iter().map(|sample| &sample.pixels[..]).collect();
+        let pictures = Tensor::from_slice(&pixels.concat()).reshape([count, 3, size, size]).to_device(device);
+        let labels = self.boxes(|target| target.scores.is_none(), None, device);
+        let mut dense = self.dense.iter();
+        let answers = teachers.iter().enumerate().filter_map(|(index, teacher)| {
+            let answers = match teacher.answers {
+                Mode::Dense => Answers::Dense(dense_answers(dense.next()?, classes, device)),
+                Mode::Cached => {
+                    let is_his = |target: &Target| target.scores.is_some() && target.teacher == index;
+                    Answers::Boxes(self.boxes(is_his, Some(classes), device))
+                }
+            };
+            Some(Lesson { answers, class_weight: teacher.class, box_weight: teacher.boxes })
+        });
+        Tensors { lessons: answers.collect(), pictures, labels }
+    }
+
+    /// The targets that are `wanted`, padded; with their scores if `classes` says how many there are.
+    fn boxes(&self, wanted: impl Fn(&Target) -> bool, classes: Option<usize>, device: Device) -> Targets {
+        let chosen: Vec<Vec<&Target>> =
+            self.samples.iter().map(|sample| sample.targets.iter().filter(|target| wanted(target)).collect()).collect();
+        let most = chosen.iter().map(Vec::len).max().unwrap_or(0).max(1);
+        let (mut indices, mut corners, mut mask, mut scores) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        for targets in &chosen {
+            for place in 0..most {
+                let target = targets.get(place);
+                indices.push(target.map_or(0, |target| target.class as i64));
+                let bbox = target.map(|target| target.bbox).unwrap_or_default();
+                corners.extend([bbox.x1, bbox.y1, bbox.x2, bbox.y2]);
+                mask.push(if target.is_some() { 1.0f32 } else { 0.0 });
+                match target.and_then(|target| target.scores.as_ref()) {
+                    Some(known) => scores.extend_from_slice(known),
+                    None => scores.extend(std::iter::repeat_n(0.0, classes.unwrap_or(0))),
+                }
+            }
+        }
+        let (count, most) = (self.samples.len() as i64, most as i64);
+        let scores = classes.map(|classes| Tensor::from_slice(&scores).reshape([count, most, classes as i64]));
+        Targets {
+            classes: Tensor::from_slice(&indices).reshape([count, most]).to_device(device),
+            boxes: Tensor::from_slice(&corners).reshape([count, most, 4]).to_kind(Kind::Float).to_device(device),
+            mask: Tensor::from_slice(&mask).reshape([count, most]).to_device(device),
+            scores: scores.map(|scores| scores.to_device(device)),
+        }
+    }
+}
+
+fn dense_answers(answers: &[Answer], classes: usize, device: Device) -> DenseAnswers {
+    let join = |part: fn(&Answer) -> &[f32], width: usize| {
+        let values: Vec<&[f32]> = answers.iter().map(part).collect();
+        let all = Tensor::from_slice(&values.concat());
+        all.reshape([answers.len() as i64, -1, width as i64]).to_device(device)
+    };
+    DenseAnswers { scores: join(|answer| &answer.scores, classes), boxes: join(|answer| &answer.boxes, 4) }
+}
+
+/// A batch in libtorch's memory.
+pub(crate) struct Tensors {
+    pub(crate) pictures: Tensor,
+    pub(crate) labels: Targets,
+    pub(crate) lessons: Vec<Lesson>,
+}

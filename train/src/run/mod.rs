@@ -1,0 +1,371 @@
+//! The training loop.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use indicatif::{ProgressBar, ProgressStyle};
+use tch::{Device, Kind, Tensor};
+use yolo_lat::engine::EngineKind;
+use yolo_lat::eval::{Dataset, Feed, measure};
+use yolo_lat::model::{Model, ModelConfig, Weights, graph_of};
+use yolo_lat::sink::write_atomically;
+use yolo_lat::source::Prefetch;
+use yolo_lat::{Detector, DetectorOptions};
+
+use crate::TrainArguments;
+use crate::batch::{Batch, Batches, Tensors};
+use crate::checkpoint::{State, write_tensors};
+use crate::config::TrainConfig;
+use crate::data::{Photographs, Sources};
+use crate::log::{Sums, say};
+use crate::loss::{Loss, loss};
+use crate::network::{Mode, Network};
+use crate::optimizer::{AdamW, average, learning_rate};
+use crate::teacher::{self, Teacher};
+
+const CHECKPOINT_EVERY: Duration = Duration::from_secs(180);
+/// Steps between two lines of the log.
+const LOG_EVERY: usize = 50;
+
+/// Trains as `arguments` say; exit code 0 at the end, 130 after an interrupt (with a checkpoint).
+///
+/// # Errors
+/// A file is missing or wrong, the device is not there, or the loss is no number.
+pub(crate) fn train(arguments: &TrainArguments) -> anyhow::Result<ExitCode> {
+    let mut config = TrainConfig::load(&arguments.config)?;
+    config.init = arguments.init.clone().or(config.init);
+    fill_teachers(&mut config, &arguments.teacher)?;
+    let device = device(&arguments.device)?;
+    let mut trainer = Trainer::new(config, device, &arguments.data, interrupt_flag()?)?;
+    trainer.start(arguments.resume)?;
+    trainer.run()
+}
+
+/// Gives `files` to the teachers that have none, in their order.
+pub(crate) fn fill_teachers(config: &mut TrainConfig, files: &[PathBuf]) -> anyhow::Result<()> {
+    let mut files = files.iter();
+    for teacher in config.teachers.iter_mut().filter(|teacher| teacher.file.is_none()) {
+        let file = files.next().context("a teacher is wanted: name its file with --teacher FILE")?;
+        teacher.file = Some(file.clone());
+    }
+    match files.next() {
+        Some(file) => bail!("--teacher {}: the configuration has no [[teacher]] without a file for it", file.display()),
+        None => Ok(()),
+    }
+}
+
+/// The device of that name.
+pub(crate) fn device(name: &str) -> anyhow::Result<Device> {
+    match name {
+        "cpu" => Ok(Device::Cpu),
+        "cuda" if tch::Cuda::is_available() => Ok(Device::Cuda(0)),
+        "cuda" => bail!("--device cuda: this libtorch sees no CUDA device"),
+        other => bail!("--device {other}: expected cpu or cuda"),
+    }
+}
+
+/// Set by Ctrl-C and SIGTERM; a second one ends the program at once.
+pub(crate) fn interrupt_flag() -> anyhow::Result<Arc<AtomicBool>> {
+    let interrupted = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        signal_hook::flag::register_conditional_shutdown(signal, 130, interrupted.clone())?;
+        signal_hook::flag::register(signal, interrupted.clone())?;
+    }
+    Ok(interrupted)
+}
+
+/// A run.
+pub(crate) struct Trainer {
+    config: Arc<TrainConfig>,
+    model: ModelConfig,
+    device: Device,
+    val: PathBuf,
+    batches: Batches,
+    state: State,
+    interrupted: Arc<AtomicBool>,
+}
+
+impl Trainer {
+    /// Reads the photographs, asks the cached teachers, builds the network.
+    ///
+    /// # Errors
+    /// A file is missing or wrong.
+    pub(crate) fn new(
+        config: TrainConfig,
+        device: Device,
+        data: &Path,
+        interrupted: Arc<AtomicBool>,
+    ) -> anyhow::Result<Self> {
+        let text = std::fs::read_to_string(&config.model)
+            .with_context(|| format!("{}: cannot be read", config.model.display()))?;
+        let model = ModelConfig::parse(&text, &config.model.display().to_string())?;
+        std::fs::create_dir_all(&config.output)
+            .with_context(|| format!("{}: cannot be made", config.output.display()))?;
+        tch::manual_seed(config.seed as i64);
+        let join = |folders: &[PathBuf]| folders.iter().map(|folder| data.join(folder)).collect();
+        let sources = Sources {
+            labelled: join(&config.train),
+            unlabelled: join(&config.unlabelled),
+            classes: &model.classes,
+            rename: &config.rename,
+            limit: config.limit,
+        };
+        let mut photographs = Photographs::load(&sources, say)?;
+        say(&format!("{} photographs, model {}", photographs.len(), model.name));
+        let dense = teachers(&config, &model.classes, &mut photographs)?;
+        if let Some(teacher) = dense.iter().find(|teacher| !config.size.is_multiple_of(teacher.step())) {
+            bail!("size: a dense teacher needs a multiple of {}, found {}", teacher.step(), config.size);
+        }
+        let mut network = Network::new(graph_of(&model, config.size, config.size)?, device);
+        network.freeze(&config.frozen)?;
+        let average = network.parameters.iter().map(|(name, value)| (name.clone(), value.detach().copy())).collect();
+        let optimizer = AdamW::new(&network.parameters, config.weight_decay, config.rate_shares.clone())?;
+        let state = State { network, average, optimizer, step: 0 };
+        let config = Arc::new(config);
+        let batches = Batches { config: config.clone(), photographs: Arc::new(photographs), dense: Arc::new(dense) };
+        Ok(Self { val: data.join(&config.val), config, model, device, batches, state, interrupted })
+    }
+
+    fn checkpoint(&self) -> PathBuf {
+        self.config.output.join("checkpoint.safetensors")
+    }
+
+    /// Goes on from the last checkpoint if `resume` says so and there is one, else starts anew.
+    ///
+    /// # Errors
+    /// A file is wrong.
+    pub(crate) fn start(&mut self, resume: bool) -> anyhow::Result<()> {
+        let checkpoint = self.checkpoint();
+        if resume && checkpoint.exists() {
+            self.state.load(&checkpoint)?;
+            say(&format!("going on after step {}", self.state.step));
+            return Ok(());
+        }
+        self.init()
+    }
+
+    /// Starts from the given weights and restores their batch norms on one batch.
+    fn init(&mut self) -> anyhow::Result<()> {
+        let Some(path) = &self.config.init else { return Ok(()) };
+        let weights = Weights::load(path)?;
+        let wanted = |name: &str| {
+            let prefixes = &self.config.init_only;
+            prefixes.is_empty() || prefixes.iter().any(|prefix| name.starts_with(prefix.as_str()))
+        };
+        let report = self.state.network.init(&weights, wanted)?;
+        let list = |names: &[String]| if names.is_empty() { "none".into() } else { names.join(" ") };
+        say(&format!(
+            "{}: {} tensors taken; skipped: {}; missing: {}",
+            path.display(),
+            report.taken.len(),
+            list(&report.skipped),
+            list(&report.missing)
+        ));
+        let (photographs, size) = (&self.batches.photographs, self.config.size);
+        let samples = (0..self.config.batch.max(16))
+            .map(|index| photographs.sample(index % photographs.len(), size, &self.config.augmentation, index as u64));
+        let batch = Batch { size, samples: samples.collect(), dense: Vec::new() };
+        let Tensors { pictures, .. } = batch.tensors(&[], self.model.classes.len(), self.device);
+        tch::no_grad(|| self.state.network.forward(&pictures, Mode::Restore));
+        for (average, parameter) in self.state.average.values_mut().zip(self.state.network.parameters.values()) {
+            average.copy_(&parameter.detach());
+        }
+        Ok(())
+    }
+
+    fn steps(&self) -> usize {
+        self.batches.steps_per_epoch() * self.config.epochs
+    }
+
+    /// Batches from `step` to the end of its epoch, made ahead by threads.
+    fn batches(&self, step: usize) -> anyhow::Result<Prefetch<anyhow::Result<Batch>>> {
+        let per_epoch = self.batches.steps_per_epoch();
+        let (epoch, first) = (step / per_epoch, step % per_epoch * self.config.accumulate);
+        let order = self.batches.photographs.order(self.config.seed, epoch);
+        let batches = self.batches.clone();
+        let load = move |index: usize| batches.load(epoch, &order, first + index);
+        let threads = yolo_lat::engine::cpu::available_threads();
+        let count = per_epoch * self.config.accumulate - first;
+        Ok(Prefetch::new(count, threads, self.interrupted.clone(), load)?)
+    }
+
+    /// Trains to the end, or until it is interrupted.
+    ///
+    /// # Errors
+    /// The loss is no number, or a file cannot be written.
+    pub(crate) fn run(&mut self) -> anyhow::Result<ExitCode> {
+        let (checkpoint, per_epoch, steps) = (self.checkpoint(), self.batches.steps_per_epoch(), self.steps());
+        let log_path = self.config.output.join("metrics.jsonl");
+        let mut log =
+            OpenOptions::new().create(true).append(true).open(&log_path).context("the log cannot be written")?;
+        let style = ProgressStyle::with_template("{bar:24} {human_pos}/{human_len} steps, {eta} left, {msg}");
+        let progress =
+            ProgressBar::new(steps as u64).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        let mut saved = Instant::now();
+        while self.state.step < steps {
+            let epoch = self.state.step / per_epoch;
+            let (mut sums, mut recent) = (Sums::default(), Sums::default());
+            let mut batches = self.batches(self.state.step)?;
+            while self.state.step < (epoch + 1) * per_epoch {
+                if self.step(&mut batches, [&mut sums, &mut recent])?.is_none() {
+                    break;
+                }
+                progress.set_position(self.state.step as u64);
+                progress.set_message(sums.to_string());
+                if self.state.step.is_multiple_of(LOG_EVERY) {
+                    writeln!(log, "{}", recent.as_json(self.state.step)).context("the log cannot be written")?;
+                    recent = Sums::default();
+                }
+                if saved.elapsed() > CHECKPOINT_EVERY {
+                    self.state.save(&checkpoint)?;
+                    saved = Instant::now();
+                }
+            }
+            if self.interrupted.load(Ordering::Relaxed) {
+                self.state.save(&checkpoint)?;
+                progress.suspend(|| say(&format!("interrupted after step {}; --resume goes on", self.state.step)));
+                return Ok(ExitCode::from(130));
+            }
+            let is_last = self.state.step >= steps;
+            let mut line = sums.as_json(self.state.step);
+            line["epoch"] = (epoch + 1).into();
+            if is_last || (epoch + 1).is_multiple_of(self.config.measure_every) {
+                let limit = if is_last { usize::MAX } else { self.config.val_limit };
+                let Some(map50) = self.measure(limit)? else { continue };
+                line["map50"] = map50.into();
+            }
+            writeln!(log, "{line}").context("the log cannot be written")?;
+            progress.suspend(|| say(&line.to_string()));
+            self.state.save(&checkpoint)?;
+            saved = Instant::now();
+        }
+        progress.finish_and_clear();
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// One step of the optimiser on the next batches, or `None` where there are no more: after an interrupt.
+    fn step(
+        &mut self,
+        batches: &mut Prefetch<anyhow::Result<Batch>>,
+        mut sums: [&mut Sums; 2],
+    ) -> anyhow::Result<Option<Loss>> {
+        let config = self.config.clone();
+        let mut last = None;
+        for _ in 0..config.accumulate {
+            let waiting = Instant::now();
+            let Some((_, batch)) = batches.next_item() else {
+                self.state.optimizer.forget(&self.state.network.parameters);
+                return Ok(None);
+            };
+            let (batch, waited) = (batch?, waiting.elapsed());
+            let found = self.backward(&batch)?;
+            for sums in &mut sums {
+                sums.waited += waited;
+                sums.add(&found, batch.samples.len());
+            }
+            last = Some(found);
+        }
+        let steps = self.steps();
+        let rate = learning_rate(self.state.step, steps, config.warmup_steps, config.rate, config.last_rate);
+        self.state.optimizer.step(&self.state.network.parameters, rate, config.clip);
+        average(&mut self.state.average, &self.state.network.parameters, config.average_decay, self.state.step);
+        self.state.step += 1;
+        Ok(last)
+    }
+
+    /// Adds the gradients of a batch.
+    fn backward(&mut self, batch: &Batch) -> anyhow::Result<Loss> {
+        let config = &self.config;
+        let Tensors { pictures, labels, lessons } =
+            batch.tensors(&config.teachers, self.model.classes.len(), self.device);
+        let outputs = self.state.network.forward(&pictures, Mode::Train);
+        let found = loss(&outputs, &labels, &lessons, self.model.head, config.class_loss);
+        if !(found.class + found.boxes + found.distribution + found.teacher).is_finite() {
+            let path = config.output.join("bad-batch.safetensors");
+            let tensors =
+                [("pictures", pictures), ("boxes", labels.boxes), ("classes", labels.classes), ("mask", labels.mask)];
+            write_tensors(&path, &tensors)?;
+            bail!("the loss is not a number at step {}; the batch is in {}", self.state.step, path.display());
+        }
+        (&found.total / config.accumulate as f64).backward();
+        Ok(found)
+    }
+
+    /// Writes the averaged weights for the engines and measures them with the library: mAP50 in percent, or `None` when
+    /// interrupted.
+    fn measure(&mut self, limit: usize) -> anyhow::Result<Option<f64>> {
+        let average = self.state.average.iter().map(|(name, value)| (name.clone(), value.shallow_clone())).collect();
+        let parameters = std::mem::replace(&mut self.state.network.parameters, average);
+        let folded = self.state.network.fold();
+        self.state.network.parameters = parameters;
+        let model = Model::new(self.model.clone(), folded?, "trained weights")?;
+        self.write(&model)?;
+        let mut options = DetectorOptions {
+            engine: EngineKind::Cpu,
+            size: Some((self.config.size, self.config.size)),
+            ..DetectorOptions::default()
+        };
+        // As `yolo-lat eval` measures.
+        options.postprocess.confidence = 0.001;
+        options.postprocess.multi_label = true;
+        let mut detector = Detector::new(&model, &options)?;
+        let mut dataset = Dataset::load(&self.val)?;
+        dataset.images.truncate(limit);
+        let feed = Feed { batch: options.threads, threads: options.threads, stop: self.interrupted.clone() };
+        let measured = measure(&mut detector, &dataset, &feed, |path, error| {
+            if let Some(error) = error {
+                say(&format!("{}: {error}; not measured", path.display()));
+            }
+        })?;
+        let map50 = 100.0 * measured.evaluate(dataset.classes.len()).map50;
+        Ok((!measured.interrupted).then_some((map50 * 100.0).round() / 100.0))
+    }
+
+    /// `OUTPUT/NAME.toml` and `.safetensors`, as the engines load them.
+    fn write(&self, model: &Model) -> anyhow::Result<()> {
+        let path = self.config.output.join(format!("{}.safetensors", model.config.name));
+        let tensor = |(name, tensor): (&str, &yolo_lat::model::Tensor)| {
+            let shape: Vec<i64> = tensor.shape.iter().map(|&side| side as i64).collect();
+            (name.to_owned(), Tensor::from_slice(&tensor.values).reshape(shape).to_kind(Kind::Float))
+        };
+        write_tensors(&path, &model.weights.iter().map(tensor).collect::<Vec<_>>())?;
+        let text = std::fs::read(&self.config.model)?;
+        write_atomically(&path.with_extension("toml"), |writer| writer.write_all(&text))?;
+        Ok(())
+    }
+}
+
+/// Loads all teachers. The cached ones add their boxes to the photographs, the dense ones are given back.
+fn teachers(config: &TrainConfig, classes: &[String], photographs: &mut Photographs) -> anyhow::Result<Vec<Teacher>> {
+    let mut dense = Vec::new();
+    for (index, wanted) in config.teachers.iter().enumerate() {
+        let file = wanted.file.as_ref().context("a teacher is wanted: name its file with --teacher FILE")?;
+        let teacher = Teacher::load(file, classes)?;
+        if wanted.answers == teacher::Mode::Dense {
+            dense.push(teacher);
+            continue;
+        }
+        let size = wanted.size.unwrap_or(config.size);
+        if !size.is_multiple_of(teacher.step()) {
+            bail!("teacher.size: {} needs a multiple of {}, found {size}", file.display(), teacher.step());
+        }
+        let cache = wanted.cache.clone().unwrap_or_else(|| config.output.join(format!("answers-{index}.safetensors")));
+        let style = ProgressStyle::with_template("{bar:24} {human_pos}/{human_len} photographs asked, {eta} left");
+        let progress = ProgressBar::new(photographs.len() as u64)
+            .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        let computed = teacher.teach(index, &mut photographs.0, size, &cache, wanted.labels_from, &progress)?;
+        progress.finish_and_clear();
+        let source = if computed == 0 { "read from" } else { "written to" };
+        say(&format!("answers of {} {source} {}", file.display(), cache.display()));
+    }
+    Ok(dense)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,344 @@
+//! Whole runs with a small network on the three sample photographs.
+
+use super::*;
+use crate::data::Augmentation;
+use crate::teacher::TeacherConfig;
+
+const TINY: &str = "../tests/data/tiny";
+const BOOTSTRAP: &str = "../tests/golden/bootstrap/yolo-lat-n";
+
+/// A run on the sample photographs, unchanged, at 96 pixels.
+fn config(output: &Path, epochs: usize) -> TrainConfig {
+    let model = output.join("model.toml");
+    std::fs::write(&model, include_str!("../../../models/yolo-lat-n.toml").replace("input = 320", "input = 96"))
+        .unwrap();
+    TrainConfig {
+        model,
+        init: Some(format!("{BOOTSTRAP}.safetensors").into()),
+        init_only: Vec::new(),
+        output: output.to_owned(),
+        train: vec![TINY.into()],
+        unlabelled: Vec::new(),
+        rename: Default::default(),
+        val: TINY.into(),
+        val_limit: 3,
+        size: 96,
+        multi_scale: None,
+        epochs,
+        batch: 3,
+        accumulate: 1,
+        rate: 2e-3,
+        last_rate: 0.02,
+        rate_shares: Default::default(),
+        warmup_steps: 5,
+        weight_decay: 0.0,
+        clip: 10.0,
+        average_decay: 0.9,
+        gentle_share: 0.0,
+        measure_every: epochs,
+        seed: 3,
+        class_loss: Default::default(),
+        frozen: Vec::new(),
+        teachers: Vec::new(),
+        limit: None,
+        augmentation: Augmentation { flip: 0.0, ..Augmentation::gentle() },
+    }
+}
+
+fn trainer(config: TrainConfig) -> Trainer {
+    Trainer::new(config, Device::Cpu, Path::new(""), Arc::new(AtomicBool::new(false))).unwrap()
+}
+
+/// Makes `count` steps; the sum of class and box loss of each. The distribution is left out: its cross-entropy with a
+/// position between two bins cannot reach 0.
+fn steps(trainer: &mut Trainer, count: usize) -> Vec<f64> {
+    let mut losses = Vec::new();
+    while losses.len() < count {
+        let mut batches = trainer.batches(trainer.state.step).unwrap();
+        while losses.len() < count {
+            let [mut a, mut b] = [Sums::default(), Sums::default()];
+            match trainer.step(&mut batches, [&mut a, &mut b]).unwrap() {
+                Some(found) => losses.push(found.class + found.boxes),
+                None => break,
+            }
+        }
+    }
+    losses
+}
+
+fn parameters_of(trainer: &Trainer) -> Vec<(String, Tensor)> {
+    trainer.state.network.parameters.iter().map(|(name, value)| (name.clone(), value.detach().copy())).collect()
+}
+
+#[test]
+fn a_resumed_run_equals_an_uninterrupted_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut whole = trainer(config(folder.path(), 6));
+    whole.start(false).unwrap();
+    let expected = steps(&mut whole, 6);
+    let mut first = trainer(config(folder.path(), 6));
+    first.start(false).unwrap();
+    let mut found = steps(&mut first, 3);
+    first.state.save(&first.checkpoint()).unwrap();
+    let mut second = trainer(config(folder.path(), 6));
+    second.start(true).unwrap();
+    assert_eq!(second.state.step, 3);
+    found.extend(steps(&mut second, 3));
+    assert_eq!(found, expected);
+    assert_eq!(parameters_of(&whole), parameters_of(&second));
+}
+
+#[test]
+fn three_photographs_are_learnt_by_heart() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut trainer = trainer(config(folder.path(), 150));
+    trainer.start(false).unwrap();
+    let losses = steps(&mut trainer, 150);
+    let map50 = trainer.measure(3).unwrap().unwrap();
+    assert!(map50 > 90.0, "mAP50 {map50}, losses {losses:?}");
+    assert!(losses[149] < losses[0] / 10.0, "{} from {}", losses[149], losses[0]);
+    let written = folder.path().join("yolo-lat-n.toml");
+    assert!(Model::load(written.to_str().unwrap()).is_ok(), "the engines load what was written");
+}
+
+#[test]
+fn a_whole_run_writes_log_checkpoint_and_weights() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = config(folder.path(), 2);
+    config.multi_scale = Some([64, 128]);
+    config.augmentation = Augmentation { mixup: 1.0, ..Augmentation::default() };
+    config.class_loss = crate::loss::ClassLoss::Bce;
+    config.rate_shares = [("stage".to_owned(), 0.1)].into();
+    let mut trainer = trainer(config);
+    trainer.start(false).unwrap();
+    assert_eq!(trainer.run().unwrap(), ExitCode::SUCCESS);
+    let log = std::fs::read_to_string(folder.path().join("metrics.jsonl")).unwrap();
+    let last: serde_json::Value = serde_json::from_str(log.lines().last().unwrap()).unwrap();
+    assert_eq!(last["epoch"], 2);
+    assert!(last["map50"].is_number() && last["waited_seconds"].is_number());
+    for file in ["checkpoint.safetensors", "yolo-lat-n.safetensors", "yolo-lat-n.toml"] {
+        assert!(folder.path().join(file).exists(), "{file}");
+    }
+}
+
+#[test]
+fn an_interrupt_saves_and_the_run_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let interrupted = Arc::new(AtomicBool::new(true));
+    let mut trainer = Trainer::new(config(folder.path(), 2), Device::Cpu, Path::new(""), interrupted).unwrap();
+    trainer.start(false).unwrap();
+    assert_eq!(trainer.run().unwrap(), ExitCode::from(130));
+    let mut again = self::trainer(config(folder.path(), 2));
+    again.start(true).unwrap();
+    assert_eq!(again.run().unwrap(), ExitCode::SUCCESS);
+    assert_eq!(again.state.step, 2);
+}
+
+#[test]
+fn a_loss_that_is_no_number_stops_and_leaves_the_batch() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut trainer = trainer(config(folder.path(), 2));
+    trainer.start(false).unwrap();
+    let stem = trainer.state.network.parameters["stem.weight"].shallow_clone();
+    let _ = tch::no_grad(|| stem.shallow_clone().fill_(f64::NAN));
+    let error = trainer.run().unwrap_err().to_string();
+    assert!(error.contains("not a number at step 0"), "{error}");
+    let batch = Tensor::read_safetensors(folder.path().join("bad-batch.safetensors")).unwrap();
+    let pictures = batch.iter().find(|(name, _)| name == "pictures").unwrap();
+    assert_eq!(pictures.1.size(), [3, 3, 96, 96]);
+}
+
+#[test]
+fn accumulated_gradients_are_means_of_batches() {
+    let folder = tempfile::tempdir().unwrap();
+    // Two batches of the same photographs, accumulated, are one batch.
+    let mut twice = trainer(TrainConfig { accumulate: 2, limit: Some(1), batch: 1, ..config(folder.path(), 2) });
+    let mut once = trainer(TrainConfig { limit: Some(1), batch: 1, ..config(folder.path(), 2) });
+    let mut found = Vec::new();
+    for trainer in [&mut twice, &mut once] {
+        trainer.start(false).unwrap();
+        steps(trainer, 2);
+        found.push(parameters_of(trainer));
+    }
+    for ((name, twice), (_, once)) in found[0].iter().zip(&found[1]) {
+        let difference = (twice - once).abs().max().double_value(&[]);
+        assert!(difference < 1e-4, "{name}: {difference}");
+    }
+    assert_eq!(twice.state.step, 2);
+}
+
+#[test]
+fn with_a_rate_of_nothing_the_published_backbone_computes_what_it_did() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = include_str!("../../../models/yolo-lat-n.toml");
+    let model = ModelConfig::parse(text, "n").unwrap();
+    let mut graph = graph_of(&model, 352, 352).unwrap();
+    for stage in ["stage2.3.concat", "stage3.7.concat", "stage4.3.concat"] {
+        graph.taps.push(graph.nodes.iter().position(|node| node.name == stage).unwrap());
+    }
+    let mut network = Network::new(graph, Device::Cpu);
+    let weights = Weights::load("golden/backbone.safetensors".as_ref()).unwrap();
+    let report = network.init(&weights, |_| true).unwrap();
+    assert!(report.skipped.is_empty() && report.missing.iter().all(|name| !name.starts_with("sta")), "{report:?}");
+    let (count, side) = (3 * 352 * 352, 352);
+    let value = |index: usize| {
+        let (c, y, x) = (index / (side * side), index / side % side, index % side);
+        ((7 * c + 3 * y + 5 * x) % 256) as f32 / 255.0
+    };
+    let picture = Tensor::from_slice(&(0..count).map(value).collect::<Vec<f32>>()).reshape([1, 3, 352, 352]);
+    tch::no_grad(|| network.forward(&picture, Mode::Restore));
+    // A step of the trainer with a learning rate of 0: statistics of the batch, decay and all.
+    let mut optimizer = crate::optimizer::AdamW::new(&network.parameters, 0.05, Default::default()).unwrap();
+    let outputs = network.forward(&picture, Mode::Train);
+    outputs[0].square().sum(Kind::Float).backward();
+    optimizer.step(&network.parameters, 0.0, 10.0);
+    let outputs = network.forward(&picture, Mode::Train);
+    let published: serde_json::Value = serde_json::from_str(include_str!("../../golden/stages.json")).unwrap();
+    for (stage, output) in ["stage2", "stage3", "stage4"].into_iter().zip(&outputs[outputs.len() - 3..]) {
+        let found: Vec<f32> = Vec::try_from(&output.detach().contiguous().reshape([-1])).unwrap();
+        let expected: Vec<f64> = serde_json::from_value(published[stage].clone()).unwrap();
+        let largest = expected.iter().fold(1.0f64, |largest, x| largest.max(x.abs()));
+        assert_eq!(found.len().div_ceil(97), expected.len());
+        for (found, expected) in found.iter().step_by(97).zip(expected) {
+            let difference = (f64::from(*found) - expected).abs() / largest;
+            assert!(difference < 1e-4, "{stage}: {found} instead of {expected}");
+        }
+    }
+    drop(folder);
+}
+
+/// The sample photographs as a VOC and as a YOLO folder.
+fn other_formats(folder: &Path) -> [PathBuf; 2] {
+    let dataset = Dataset::load(TINY.as_ref()).unwrap();
+    let (voc, yolo) = (folder.join("voc"), folder.join("yolo"));
+    for path in [voc.join("Annotations"), voc.join("JPEGImages"), yolo.join("labels"), yolo.join("images")] {
+        std::fs::create_dir_all(path).unwrap();
+    }
+    std::fs::write(yolo.join("classes.txt"), dataset.classes.join("\n")).unwrap();
+    for image in &dataset.images {
+        let (stem, name) = (image.path.file_stem().unwrap(), image.path.file_name().unwrap());
+        let (stem, name) = (stem.to_string_lossy(), name.to_string_lossy());
+        let (width, height) = image::image_dimensions(&image.path).unwrap();
+        let (mut xml, mut txt) = (format!("<annotation><filename>{name}</filename>"), String::new());
+        for object in &image.objects {
+            let (class, bbox) = (&dataset.classes[object.class], object.bbox);
+            xml += &format!(
+                "<object><name>{class}</name><bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox></object>",
+                bbox.x1, bbox.y1, bbox.x2, bbox.y2
+            );
+            let (w, h) = (width as f32, height as f32);
+            let (x, y) = ((bbox.x1 + bbox.x2) / 2.0 / w, (bbox.y1 + bbox.y2) / 2.0 / h);
+            txt += &format!("{} {x} {y} {} {}\n", object.class, bbox.width() / w, bbox.height() / h);
+        }
+        std::fs::write(voc.join(format!("Annotations/{stem}.xml")), xml + "</annotation>").unwrap();
+        std::fs::write(yolo.join(format!("labels/{stem}.txt")), txt).unwrap();
+        std::fs::copy(&image.path, voc.join("JPEGImages").join(&*name)).unwrap();
+        std::fs::copy(&image.path, yolo.join("images").join(&*name)).unwrap();
+    }
+    [voc, yolo]
+}
+
+#[test]
+fn data_sets_of_all_formats_mix_and_classes_are_matched_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let [voc, yolo] = other_formats(folder.path());
+    let classes = yolo_lat::model::load_config("n").unwrap().classes;
+    let load = |labelled: Vec<PathBuf>, rename: &std::collections::BTreeMap<String, String>| {
+        let sources = Sources { labelled, unlabelled: Vec::new(), classes: &classes, rename, limit: None };
+        Photographs::load(&sources, |line| panic!("{line}"))
+    };
+    let none = Default::default();
+    let mixed = load(vec![TINY.into(), voc.clone(), yolo.clone()], &none).unwrap();
+    assert_eq!(mixed.len(), 9);
+    for index in 0..3 {
+        for other in [index + 3, index + 6] {
+            let (a, b) = (&mixed.0[index].targets, &mixed.0[other].targets);
+            assert_eq!(a.len(), b.len());
+            for (a, b) in a.iter().zip(b) {
+                assert_eq!(a.class, b.class);
+                assert!(a.bbox.iou(&b.bbox) > 0.999);
+            }
+        }
+    }
+    // A name that nobody knows is mapped by the configuration.
+    let names = std::fs::read_to_string(yolo.join("classes.txt")).unwrap();
+    std::fs::write(yolo.join("classes.txt"), names.replace("person", "human")).unwrap();
+    let people = |photographs: &Photographs| {
+        let person = classes.iter().position(|class| class == "person");
+        photographs.0.iter().flat_map(|photograph| &photograph.targets).filter(|t| Some(t.class) == person).count()
+    };
+    let expected = people(&load(vec![voc], &none).unwrap());
+    assert!(expected > 0);
+    assert_eq!(people(&load(vec![yolo.clone()], &none).unwrap()), 0);
+    let rename = [("human".to_owned(), "person".to_owned())].into();
+    assert_eq!(people(&load(vec![yolo], &rename).unwrap()), expected);
+}
+
+#[test]
+fn a_cached_teacher_is_asked_once_and_labels_what_nobody_did() {
+    let folder = tempfile::tempdir().unwrap();
+    let taught = |labels_from| {
+        let teacher = TeacherConfig {
+            file: Some(format!("{BOOTSTRAP}.toml").into()),
+            answers: teacher::Mode::Cached,
+            class: 1.0,
+            boxes: 1.0,
+            size: Some(160),
+            cache: Some(folder.path().join("answers.safetensors")),
+            labels_from: Some(labels_from),
+        };
+        TrainConfig {
+            unlabelled: vec!["../assets".into()],
+            teachers: vec![teacher],
+            limit: Some(2),
+            ..config(folder.path(), 1)
+        }
+    };
+    let mut trainer = trainer(taught(0.3));
+    let photographs = &trainer.batches.photographs.0;
+    assert_eq!(photographs.len(), 4);
+    let labels = |index: usize| photographs[index].targets.iter().filter(|target| target.scores.is_none()).count();
+    assert!(photographs[2].targets.len() > labels(2), "soft boxes are kept beside the labels");
+    let expected = Dataset::load(TINY.as_ref()).unwrap().images[0].objects.len();
+    assert_eq!(labels(0), expected, "labelled photographs keep their labels");
+    assert!(labels(2) + labels(3) > 0, "unlabelled photographs get some");
+    trainer.start(false).unwrap();
+    let written = std::fs::metadata(folder.path().join("answers.safetensors")).unwrap().modified().unwrap();
+    let [mut a, mut b] = [Sums::default(), Sums::default()];
+    let mut batches = trainer.batches(0).unwrap();
+    let found = trainer.step(&mut batches, [&mut a, &mut b]).unwrap().unwrap();
+    assert!(found.teacher > 0.0);
+    let again = self::trainer(taught(0.3));
+    assert_eq!(std::fs::metadata(folder.path().join("answers.safetensors")).unwrap().modified().unwrap(), written);
+    for (a, b) in trainer.batches.photographs.0.iter().zip(&again.batches.photographs.0) {
+        assert_eq!(a.targets, b.targets);
+    }
+    // Nothing is so sure as to become a label.
+    let unsure = self::trainer(taught(1.1));
+    assert!(unsure.batches.photographs.0[2].targets.iter().all(|target| target.scores.is_some()));
+}
+
+#[test]
+fn dense_teachers_answer_every_sample() {
+    let folder = tempfile::tempdir().unwrap();
+    let teacher = TeacherConfig {
+        file: Some(format!("{BOOTSTRAP}.toml").into()),
+        answers: teacher::Mode::Dense,
+        class: 1.0,
+        boxes: 1.0,
+        size: None,
+        cache: None,
+        labels_from: None,
+    };
+    // A student that is the teacher has little to learn (the cross-entropy with a position between two bins, and what
+    // batch norms of another batch change), one that knows nothing has much.
+    let taught = |init: Option<PathBuf>| {
+        let config = TrainConfig { teachers: vec![teacher.clone()], init, batch: 16, ..config(folder.path(), 1) };
+        let mut trainer = trainer(config);
+        trainer.start(false).unwrap();
+        let batch = trainer.batches(0).unwrap().next_item().unwrap().1.unwrap();
+        trainer.backward(&batch).unwrap().teacher
+    };
+    let (same, nothing) = (taught(Some(format!("{BOOTSTRAP}.safetensors").into())), taught(None));
+    assert!(same < 0.1 * nothing, "{same} against {nothing}");
+}

@@ -1,0 +1,359 @@
+//! Detectors whose answers a network learns beside the labels.
+//!
+//! A teacher answers in one of two ways. *Dense*: it sees the very pictures that augmentation made and answers cell by cell ("a
+//! good teacher is patient and consistent", Beyer et al. 2022); that costs a forward pass a picture. *Cached*: it looks at
+//! each photograph once, its boxes are kept in a file and moved with the photograph; these can also stand for the labels that
+//! a photograph lacks.
+
+mod cache;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use anyhow::{Context, anyhow, bail};
+use image::RgbImage;
+use ndarray::{Array4, ArrayD, Axis, s};
+use serde::{Deserialize, Serialize};
+use yolo_lat::engine::Engine;
+use yolo_lat::engine::cpu::CpuEngine;
+use yolo_lat::engine::ort::OnnxSession;
+use yolo_lat::eval::class_map;
+use yolo_lat::geometry::BBox;
+use yolo_lat::model::Model;
+use yolo_lat::model::config::STRIDES;
+use yolo_lat::postprocess::{Detection, PostprocessOptions, decode_box, suppress};
+use yolo_lat::preprocess::Preprocessor;
+
+/// NanoDet-Plus: BGR in 0..255, normalised by the means and deviations of ImageNet.
+const MEAN: [f32; 3] = [103.53, 116.28, 123.675];
+const DEVIATION: [f32; 3] = [57.375, 57.12, 58.395];
+const COCO_CLASSES: usize = 80;
+const BINS: usize = 8;
+/// NanoDet-Plus has a scale of stride 64 too, so its pictures' sides are multiples of it.
+pub(crate) const NANODET_STEP: usize = 64;
+/// Boxes of a photograph that are kept in a cache: how sure the teacher is at least, how many at most, and the overlap
+/// from which the less certain of two goes.
+const LEAST_CERTAINTY: f32 = 0.05;
+const MOST_BOXES: usize = 50;
+const SAME_OBJECT: f32 = 0.7;
+
+/// COCO's 80 classes, in the order of their index.
+const COCO: [&str; COCO_CLASSES] = [
+    "person",
+    "bicycle",
+    "car",
+    "motorcycle",
+    "airplane",
+    "bus",
+    "train",
+    "truck",
+    "boat",
+    "traffic light",
+    "fire hydrant",
+    "stop sign",
+    "parking meter",
+    "bench",
+    "bird",
+    "cat",
+    "dog",
+    "horse",
+    "sheep",
+    "cow",
+    "elephant",
+    "bear",
+    "zebra",
+    "giraffe",
+    "backpack",
+    "umbrella",
+    "handbag",
+    "tie",
+    "suitcase",
+    "frisbee",
+    "skis",
+    "snowboard",
+    "sports ball",
+    "kite",
+    "baseball bat",
+    "baseball glove",
+    "skateboard",
+    "surfboard",
+    "tennis racket",
+    "bottle",
+    "wine glass",
+    "cup",
+    "fork",
+    "knife",
+    "spoon",
+    "bowl",
+    "banana",
+    "apple",
+    "sandwich",
+    "orange",
+    "broccoli",
+    "carrot",
+    "hot dog",
+    "pizza",
+    "donut",
+    "cake",
+    "chair",
+    "couch",
+    "potted plant",
+    "bed",
+    "dining table",
+    "toilet",
+    "tv",
+    "laptop",
+    "mouse",
+    "remote",
+    "keyboard",
+    "cell phone",
+    "microwave",
+    "oven",
+    "toaster",
+    "sink",
+    "refrigerator",
+    "book",
+    "clock",
+    "vase",
+    "scissors",
+    "teddy bear",
+    "hair drier",
+    "toothbrush",
+];
+
+/// How a teacher is asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Mode {
+    /// About every sample, cell by cell.
+    #[default]
+    Dense,
+    /// About every photograph once.
+    Cached,
+}
+
+/// Who teaches, and how much the answers weigh beside the labels.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct TeacherConfig {
+    /// NanoDet-Plus-m as ONNX, or a model of this project (`s`, `NAME.toml`); relative to the working folder, `--teacher`
+    /// fills it in where it is missing.
+    pub(crate) file: Option<PathBuf>,
+    #[serde(default)]
+    pub(crate) answers: Mode,
+    /// Weight of the loss against its class scores.
+    pub(crate) class: f64,
+    /// Weight of the loss against its boxes.
+    pub(crate) boxes: f64,
+    /// Side of the pictures that a cached teacher sees; the training size unless given.
+    pub(crate) size: Option<usize>,
+    /// Where its answers are kept; `answers-N.safetensors` in the output folder unless given.
+    pub(crate) cache: Option<PathBuf>,
+    /// Boxes of unlabelled photographs that it is at least so sure of become labels (cached teachers).
+    pub(crate) labels_from: Option<f32>,
+}
+
+/// What a teacher says to one picture, for every cell of strides 8, 16 and 32, finest first, rows first.
+#[derive(Debug, Default)]
+pub(crate) struct Answer {
+    /// (cells, classes), probabilities.
+    pub(crate) scores: Vec<f32>,
+    /// (cells, 4), corners in pixels of the picture.
+    pub(crate) boxes: Vec<f32>,
+}
+
+/// A detector that several threads may ask at once.
+pub(crate) struct Teacher {
+    detector: Detector,
+    path: PathBuf,
+    /// Index of each of the student's classes among the teacher's.
+    classes: Vec<usize>,
+}
+
+enum Detector {
+    /// NanoDet-Plus-m in ONNX Runtime: sessions that nobody uses.
+    NanoDet(Mutex<Vec<OnnxSession>>),
+    /// A model of this project: engines that nobody uses, by the side of their pictures.
+    Own { model: Box<Model>, engines: Mutex<HashMap<usize, Vec<CpuEngine>>> },
+}
+
+impl Teacher {
+    /// Loads the teacher of a model with the given classes.
+    ///
+    /// # Errors
+    /// The file is neither a NanoDet-Plus nor a model of this project, ONNX Runtime is missing, or the teacher does not
+    /// know a class.
+    pub(crate) fn load(path: &Path, classes: &[String]) -> anyhow::Result<Self> {
+        let (detector, known) = if path.extension().is_some_and(|extension| extension == "onnx") {
+            let session = OnnxSession::open(path, 1)?;
+            let channels = session.outputs().first().and_then(|output| output.shape.last()).copied();
+            if session.outputs().len() != 1 || channels != Some((COCO_CLASSES + 4 * BINS) as i64) {
+                bail!("{}: not a NanoDet-Plus (outputs {:?})", path.display(), session.outputs());
+            }
+            (Detector::NanoDet(Mutex::new(vec![session])), COCO.map(str::to_owned).to_vec())
+        } else {
+            let model = Model::load(&path.to_string_lossy())?;
+            let known = model.config.classes.clone();
+            (Detector::Own { model: Box::new(model), engines: Mutex::default() }, known)
+        };
+        let indices = class_map(classes, &known).into_iter().zip(classes);
+        let indices = indices.map(|(index, name)| {
+            index.with_context(|| format!("{}: the teacher does not know the class {name}", path.display()))
+        });
+        Ok(Self { detector, path: path.to_owned(), classes: indices.collect::<anyhow::Result<_>>()? })
+    }
+
+    /// The sides of its pictures are multiples of this.
+    pub(crate) fn step(&self) -> usize {
+        match self.detector {
+            Detector::NanoDet(_) => NANODET_STEP,
+            Detector::Own { .. } => STRIDES[2],
+        }
+    }
+
+    /// Answers to one picture: RGB planes of `size` x `size` in 0..1.
+    ///
+    /// # Errors
+    /// The engine fails.
+    pub(crate) fn answer(&self, pixels: &[f32], size: usize) -> anyhow::Result<Answer> {
+        match &self.detector {
+            Detector::NanoDet(sessions) => {
+                let free = lock(sessions)?.pop();
+                let mut session = match free {
+                    Some(session) => session,
+                    None => OnnxSession::open(&self.path, 1)?,
+                };
+                let input = Array4::from_shape_fn((1, 3, size, size), |(_, channel, y, x)| {
+                    let value = pixels[((2 - channel) * size + y) * size + x] * 255.0;
+                    (value - MEAN[channel]) / DEVIATION[channel]
+                });
+                let outputs = session.run(input.view().into_dyn())?;
+                lock(sessions)?.push(session);
+                Ok(self.decode_nanodet(&outputs[0], size))
+            }
+            Detector::Own { model, engines } => {
+                let free = lock(engines)?.entry(size).or_default().pop();
+                let mut engine = match free {
+                    Some(engine) => engine,
+                    None => CpuEngine::new(&model.graph(size, size)?, &model.weights, 1)?,
+                };
+                let input = Array4::from_shape_vec((1, 3, size, size), pixels.to_vec())?;
+                let answer = self.decode_own(engine.run(input.view())?, model);
+                lock(engines)?.entry(size).or_default().push(engine);
+                Ok(answer)
+            }
+        }
+    }
+
+    fn decode_nanodet(&self, output: &ArrayD<f32>, size: usize) -> Answer {
+        let mut answer = Answer::default();
+        let mut rows = output.axis_iter(Axis(1));
+        for stride in STRIDES {
+            let side = size / stride;
+            for (cell, row) in rows.by_ref().take(side * side).enumerate() {
+                answer.scores.extend(self.classes.iter().map(|&class| row[[0, class]]));
+                let distance = |edge: usize| {
+                    let bins = (0..BINS).map(|bin| row[[0, COCO_CLASSES + edge * BINS + bin]].exp());
+                    let (sum, mean) = bins
+                        .enumerate()
+                        .fold((0.0, 0.0), |(sum, mean), (bin, weight)| (sum + weight, mean + weight * bin as f32));
+                    mean / sum * stride as f32
+                };
+                let (x, y) = ((cell % side * stride) as f32, (cell / side * stride) as f32);
+                answer.boxes.extend([x - distance(0), y - distance(1), x + distance(2), y + distance(3)]);
+            }
+        }
+        answer
+    }
+
+    fn decode_own(&self, outputs: &[Array4<f32>], model: &Model) -> Answer {
+        let mut answer = Answer::default();
+        for (pair, stride) in outputs.chunks_exact(2).zip(STRIDES) {
+            let (class, boxes) = (pair[0].slice(s![0, .., .., ..]), pair[1].slice(s![0, .., .., ..]));
+            let (_, height, width) = class.dim();
+            for (row, column) in (0..height).flat_map(|row| (0..width).map(move |column| (row, column))) {
+                let score = |&index: &usize| 1.0 / (1.0 + (-class[(index, row, column)]).exp());
+                answer.scores.extend(self.classes.iter().map(score));
+                let BBox { x1, y1, x2, y2 } = decode_box(&boxes, row, column, stride, model.config.head);
+                answer.boxes.extend([x1, y1, x2, y2]);
+            }
+        }
+        answer
+    }
+
+    /// The objects it finds in a photograph, letterboxed to `size`: boxes in the photograph's pixels, each with the
+    /// probabilities of all classes, the surest first.
+    ///
+    /// # Errors
+    /// The engine fails.
+    pub(crate) fn boxes(&self, photograph: &RgbImage, size: usize) -> anyhow::Result<Vec<(BBox, Vec<f32>)>> {
+        let mut input = Array4::zeros((1, 3, size, size));
+        let letterbox = Preprocessor::default().apply(photograph, input.slice_mut(s![0, .., .., ..]));
+        let pixels = input.as_slice().context("the picture is not in order")?;
+        let answer = self.answer(pixels, size)?;
+        let classes = self.classes.len();
+        let found = answer.boxes.chunks_exact(4).zip(answer.scores.chunks_exact(classes)).enumerate();
+        let found = found.map(|(cell, (corners, scores))| Detection {
+            // The cell instead of the class: boxes of all classes compete, and it leads back to the scores.
+            class: cell,
+            confidence: scores.iter().copied().fold(0.0, f32::max),
+            bbox: BBox { x1: corners[0], y1: corners[1], x2: corners[2], y2: corners[3] },
+        });
+        let sure = found.filter(|found| found.confidence >= LEAST_CERTAINTY).collect();
+        let options = PostprocessOptions {
+            iou: SAME_OBJECT,
+            max_detections: MOST_BOXES,
+            agnostic: true,
+            ..PostprocessOptions::default()
+        };
+        let (width, height) = (photograph.width() as f32, photograph.height() as f32);
+        let kept = suppress(sure, &options).into_iter().map(|Detection { class: cell, bbox, .. }| {
+            let scores = answer.scores[cell * classes..(cell + 1) * classes].to_vec();
+            (letterbox.image_from_letterbox(&bbox).clip(width, height), scores)
+        });
+        Ok(kept.collect())
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> anyhow::Result<std::sync::MutexGuard<'_, T>> {
+    mutex.lock().map_err(|_| anyhow!("a thread that asked the teacher failed"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn own() -> (Teacher, Model) {
+        let path = "../tests/golden/bootstrap/yolo-lat-n.toml";
+        let model = Model::load(path).unwrap();
+        (Teacher::load(path.as_ref(), &model.config.classes).unwrap(), model)
+    }
+
+    #[test]
+    fn an_own_model_answers_what_its_detector_finds() {
+        let (teacher, model) = own();
+        let photograph = yolo_lat::source::open_image(Path::new("../assets/astronaut.jpg")).unwrap();
+        let options = yolo_lat::DetectorOptions {
+            engine: yolo_lat::engine::EngineKind::Cpu,
+            size: Some((160, 160)),
+            ..yolo_lat::DetectorOptions::default()
+        };
+        let expected = yolo_lat::Detector::new(&model, &options).unwrap().detect(&photograph).unwrap();
+        let found = teacher.boxes(&photograph, 160).unwrap();
+        assert!(!expected.is_empty());
+        let best = &expected[0];
+        let (bbox, scores) = &found[0];
+        assert!(bbox.iou(&best.bbox) > 0.99, "{bbox:?} {best:?}");
+        assert!((scores[best.class] - best.confidence).abs() < 1e-5);
+        assert_eq!(scores.len(), model.config.classes.len());
+    }
+
+    #[test]
+    fn classes_are_found_by_name_and_a_missing_one_is_named() {
+        let (teacher, model) = own();
+        assert_eq!(teacher.classes, (0..model.config.classes.len()).collect::<Vec<_>>());
+        let error = Teacher::load("../tests/golden/bootstrap/yolo-lat-n.toml".as_ref(), &["zebra".to_owned()]);
+        assert!(error.err().unwrap().to_string().contains("zebra"));
+    }
+}
