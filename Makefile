@@ -8,10 +8,12 @@ DEMO := demo
 # libtorch comes with PyTorch's wheel; only train/ uses it.
 TORCH := LIBTORCH_USE_PYTORCH=1 LD_LIBRARY_PATH="$$(python3 -c 'import os, torch; print(os.path.join(os.path.dirname(torch.__file__), "lib"))')"
 CONFIG ?= train/configs/n-finetune.toml
+ABLATE ?= train/configs/ablate.toml
+RUN ?= runs/n-finetune
 ARGUMENTS ?= # more of the trainer: --init FILE, --teacher FILE
 DATA ?= data
 
-.PHONY: demo test test-camera test-onnx soak screenshots check bench bench-attention bench-gpu bench-peers fuzz train test-train clean setup
+.PHONY: demo test test-camera test-onnx soak screenshots check bench bench-attention bench-gpu bench-peers fuzz train train-plot ablate test-train clean setup
 
 demo: setup ## Detect objects on the sample photographs
 	$(CARGO) build --release
@@ -80,6 +82,14 @@ fuzz: setup ## Fuzz targets for ten minutes each instead of seconds
 train: setup ## Train as CONFIG says on the photographs in DATA
 	@scripts/setup --train
 	$(TORCH) $(CARGO) run -p yolo-lat-train --release -- train $(CONFIG) --data $(DATA) --resume $(ARGUMENTS)
+
+train-plot: setup ## Curves of RUN (a folder with metrics.jsonl; several are compared) as PNG
+	@scripts/setup --train
+	$(TORCH) $(CARGO) run -p yolo-lat-train --release -- plot $(RUN)
+
+ablate: setup ## Short runs with parts of the network changed, and their table
+	@scripts/setup --train
+	$(TORCH) $(CARGO) run -p yolo-lat-train --release -- ablate $(ABLATE) --data $(DATA) --resume $(ARGUMENTS)
 
 test-train: setup ## Tests of the trainer
 	@scripts/setup --train

@@ -128,3 +128,37 @@ fn table(rows: &[(Log, usize)]) -> anyhow::Result<String> {
     }
     Ok(table)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changes_replace_values_and_keep_their_neighbours() {
+        let mut table: Table = toml::from_str("a = 1\n[neck]\nwidth = 64\nkernel = \"x\"").unwrap();
+        merge(&mut table, &toml::from_str("b = 2\nneck.kernel = \"y\"").unwrap());
+        assert_eq!(table, toml::from_str("a = 1\nb = 2\n[neck]\nwidth = 64\nkernel = \"y\"").unwrap());
+    }
+
+    #[test]
+    fn the_variants_are_valid_and_of_equal_size() {
+        for file in ["configs/ablate.toml", "configs/ablate-teacher.toml"] {
+            let Ablations { base, variant: variants } =
+                toml::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
+            let common = TrainConfig::parse(&toml::to_string(&base).unwrap()).unwrap();
+            let text = std::fs::read_to_string(std::path::Path::new("..").join(&common.model)).unwrap();
+            let mut sizes = Vec::new();
+            for Variant { name, model, train } in &variants {
+                let mut table = base.clone();
+                merge(&mut table, train);
+                TrainConfig::parse(&toml::to_string(&table).unwrap()).unwrap();
+                let mut table: Table = toml::from_str(&text).unwrap();
+                merge(&mut table, model);
+                let model = ModelConfig::parse(&toml::to_string(&table).unwrap(), name).unwrap();
+                sizes.push(graph_of(&model, 192, 192).unwrap().parameters());
+            }
+            let (least, most) = (sizes.iter().min().unwrap(), sizes.iter().max().unwrap());
+            assert!(most - least < 100, "{file}: {sizes:?}");
+        }
+    }
+}

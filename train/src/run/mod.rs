@@ -64,8 +64,17 @@ pub(crate) fn fill_teachers(config: &mut TrainConfig, files: &[PathBuf]) -> anyh
 pub(crate) fn device(name: &str) -> anyhow::Result<Device> {
     match name {
         "cpu" => Ok(Device::Cpu),
-        "cuda" if tch::Cuda::is_available() => Ok(Device::Cuda(0)),
-        "cuda" => bail!("--device cuda: this libtorch sees no CUDA device"),
+        "cuda" => {
+            // The linker drops a library that no symbol is taken from; loading it registers CUDA with libtorch.
+            // SAFETY: it is a part of the libtorch that this program runs on; its initialisers are made for this.
+            let cuda = unsafe { libloading::Library::new("libtorch_cuda.so") };
+            let Ok(cuda) = cuda else { bail!("--device cuda: this libtorch was built without CUDA") };
+            std::mem::forget(cuda);
+            if !tch::Cuda::is_available() {
+                bail!("--device cuda: libtorch finds no CUDA device");
+            }
+            Ok(Device::Cuda(0))
+        }
         other => bail!("--device {other}: expected cpu or cuda"),
     }
 }
