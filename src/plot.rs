@@ -142,9 +142,11 @@ pub struct LineChart {
     pub axes: [String; 2],
     /// The lines; points that are not finite are left out.
     pub lines: Vec<Line>,
+    /// Whether the lines rise, so that the legend has room below them.
+    pub rises: bool,
 }
 
-/// Writes charts one below the other; the extension decides: `.svg` or `.png`.
+/// Writes charts one below the other, all from 0 to the largest x of any; the extension decides: `.svg` or `.png`.
 ///
 /// # Errors
 /// [`SinkError`] if the file cannot be written, has another extension, or there is nothing to draw.
@@ -158,15 +160,17 @@ impl Drawing for Panels<'_> {
     fn draw<B: DrawingBackend>(&self, area: &DrawingArea<B, Shift>) -> Result<(), String> {
         let fail = |error: DrawingAreaErrorKind<B::ErrorType>| error.to_string();
         area.fill(&WHITE).map_err(fail)?;
+        let points = self.0.iter().flat_map(|chart| &chart.lines).flat_map(|line| &line.points);
+        let most = points.map(|point| point.0).filter(|x| x.is_finite()).fold(1.0, f64::max);
         for (chart, panel) in self.0.iter().zip(area.split_evenly((self.0.len(), 1))) {
-            chart.draw(&panel)?;
+            chart.draw(&panel, most)?;
         }
         area.present().map_err(fail)
     }
 }
 
-impl Drawing for LineChart {
-    fn draw<B: DrawingBackend>(&self, area: &DrawingArea<B, Shift>) -> Result<(), String> {
+impl LineChart {
+    fn draw<B: DrawingBackend>(&self, area: &DrawingArea<B, Shift>, most: f64) -> Result<(), String> {
         let fail = |error: DrawingAreaErrorKind<B::ErrorType>| error.to_string();
         let is_finite = |&(x, y): &(f64, f64)| x.is_finite() && y.is_finite();
         let shown = |line: &Line| Line {
@@ -174,12 +178,9 @@ impl Drawing for LineChart {
             points: line.points.iter().copied().filter(is_finite).collect(),
         };
         let lines: Vec<Line> = self.lines.iter().map(shown).collect();
-        let range = |pick: fn(&(f64, f64)) -> f64| {
-            let values = || lines.iter().flat_map(|line| &line.points).map(pick);
-            let (low, high) = (values().fold(f64::INFINITY, f64::min), values().fold(f64::NEG_INFINITY, f64::max));
-            let room = if high > low { 0.05 * (high - low) } else { 0.5 };
-            low - room..high + room
-        };
+        let values = || lines.iter().flat_map(|line| &line.points).map(|point| point.1);
+        let (low, high) = (values().fold(f64::INFINITY, f64::min), values().fold(f64::NEG_INFINITY, f64::max));
+        let room = if high > low { 0.05 * (high - low) } else { 0.5 };
         if lines.iter().all(|line| line.points.is_empty()) {
             return Err(format!("{}: there is nothing to draw", self.title));
         }
@@ -189,7 +190,7 @@ impl Drawing for LineChart {
             .margin_right(24)
             .x_label_area_size(40)
             .y_label_area_size(60)
-            .build_cartesian_2d(range(|p| p.0), range(|p| p.1))
+            .build_cartesian_2d(0.0..most * 1.02, low - room..high + room)
             .map_err(fail)?;
         let mut mesh = chart.configure_mesh();
         let number = |x: &f64| format!("{}", (x * 1e3).round() / 1e3);
@@ -197,7 +198,8 @@ impl Drawing for LineChart {
         mesh.x_label_formatter(&number).y_label_formatter(&number).draw().map_err(fail)?;
         draw_lines(&mut chart, &lines, 2).map_err(fail)?;
         let mut labels = chart.configure_series_labels();
-        let labels = labels.position(SeriesLabelPosition::UpperRight).label_font(("sans-serif", 13));
+        let corner = if self.rises { SeriesLabelPosition::LowerRight } else { SeriesLabelPosition::UpperRight };
+        let labels = labels.position(corner).label_font(("sans-serif", 13));
         labels.background_style(WHITE.mix(0.8)).border_style(BLACK.mix(0.3)).draw().map_err(fail)
     }
 }

@@ -78,17 +78,34 @@ pub(crate) fn draw(logs: &[Log], output: &Path) -> anyhow::Result<()> {
     let axes = |y: &str| ["step".to_owned(), y.to_owned()];
     let line = |name: &str, points: Vec<(f64, f64)>| Line { name: name.to_owned(), points };
     let map = logs.iter().map(|log| line(&log.name, log.points("map50"))).collect();
-    let map = LineChart { title: "Accuracy on the validation photographs".into(), axes: axes("mAP50, %"), lines: map };
+    let map = LineChart {
+        title: "Accuracy on the validation photographs".into(),
+        axes: axes("mAP50, %"),
+        lines: map,
+        rises: true,
+    };
     let panels = match logs {
         [log] => {
             let parts = PARTS.iter().map(|part| line(part, log.points(part)));
             let parts = parts.filter(|line| line.points.iter().any(|&(_, value)| value > 0.0)).collect();
-            vec![LineChart { title: format!("{}: parts of the loss", log.name), axes: axes("loss"), lines: parts }, map]
+            vec![
+                LineChart {
+                    title: format!("{}: parts of the loss", log.name),
+                    axes: axes("loss"),
+                    lines: parts,
+                    rises: false,
+                },
+                map,
+            ]
         }
         _ => {
             let each = |part: &str| logs.iter().map(|log| line(&log.name, log.points(part))).collect();
-            let chart =
-                |part: &str| LineChart { title: format!("Loss: {part}"), axes: axes("loss"), lines: each(part) };
+            let chart = |part: &str| LineChart {
+                title: format!("Loss: {part}"),
+                axes: axes("loss"),
+                lines: each(part),
+                rises: false,
+            };
             vec![chart("class"), chart("box"), map]
         }
     };

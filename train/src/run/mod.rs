@@ -168,14 +168,21 @@ impl Trainer {
             prefixes.is_empty() || prefixes.iter().any(|prefix| name.starts_with(prefix.as_str()))
         };
         let report = self.state.network.init(&weights, wanted)?;
-        let list = |names: &[String]| if names.is_empty() { "none".into() } else { names.join(" ") };
+        let short = |names: &[String]| if names.is_empty() { "none".into() } else { names.join(" ") };
         say(&format!(
             "{}: {} tensors taken; skipped: {}; missing: {}",
             path.display(),
             report.taken.len(),
-            list(&report.skipped),
-            list(&report.missing)
+            short(&report.skipped),
+            short(&report.missing)
         ));
+        let lists = [("taken", &report.taken), ("skipped", &report.skipped), ("missing", &report.missing)];
+        write_atomically(&self.config.output.join("init.txt"), |writer| {
+            for (what, name) in lists.iter().flat_map(|(what, names)| names.iter().map(move |name| (what, name))) {
+                writeln!(writer, "{what} {name}")?;
+            }
+            Ok(())
+        })?;
         let (photographs, size) = (&self.batches.photographs, self.config.size);
         let samples = (0..self.config.batch.max(16))
             .map(|index| photographs.sample(index % photographs.len(), size, &self.config.augmentation, index as u64));
