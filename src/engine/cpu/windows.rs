@@ -128,6 +128,9 @@ impl Copy {
     }
 }
 
+/// Weights of the largest window that is unrolled, 5x5.
+const LARGEST_WINDOW: usize = 25;
+
 /// Depthwise convolution: a unit is a channel.
 pub(super) struct Depthwise {
     /// `(channels, kernel * kernel)`.
@@ -174,16 +177,42 @@ impl Depthwise {
 
     #[inline(always)]
     unsafe fn rows<S: Simd>(&self, window: Window, channel: usize, memory: Memory, scratch: &mut Scratch) {
+        let taps = window.kernel * window.kernel;
+        let own = &self.weights[channel * taps..(channel + 1) * taps];
+        // SAFETY: as the caller promises; `taps` weights a channel.
+        unsafe {
+            if taps <= LARGEST_WINDOW {
+                // Spread over the lanes once a channel: with 32 registers a 5x5 window stays in them.
+                let mut weights = [S::splat(0.0); LARGEST_WINDOW];
+                for (weight, &value) in weights.iter_mut().zip(own) {
+                    *weight = S::splat(value);
+                }
+                self.blocks::<S>(window, |tap| weights[tap], channel, memory, scratch);
+            } else {
+                self.blocks::<S>(window, |tap| S::splat(own[tap]), channel, memory, scratch);
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn blocks<S: Simd>(
+        &self,
+        window: Window,
+        weight: impl Fn(usize) -> S::Vector,
+        channel: usize,
+        memory: Memory,
+        scratch: &mut Scratch,
+    ) {
         let height = window.output_height();
         let mut row = 0;
         // SAFETY: rows below `height`.
         unsafe {
             while row + 4 <= height {
-                self.block::<S, 4>(window, channel, row, memory, scratch);
+                self.block::<S, 4>(window, &weight, channel, row, memory, scratch);
                 row += 4;
             }
             while row < height {
-                self.block::<S, 1>(window, channel, row, memory, scratch);
+                self.block::<S, 1>(window, &weight, channel, row, memory, scratch);
                 row += 1;
             }
         }
@@ -194,6 +223,7 @@ impl Depthwise {
     unsafe fn block<S: Simd, const COUNT: usize>(
         &self,
         window: Window,
+        weight: impl Fn(usize) -> S::Vector,
         channel: usize,
         row: usize,
         memory: Memory,
@@ -206,7 +236,6 @@ impl Depthwise {
         // rows downwards, whatever it overwrites of the next row is written again afterwards; behind the last row the
         // plane has room.
         unsafe {
-            let weights = self.weights.as_ptr().add(channel * kernel * kernel);
             let output = memory.write(self.output + channel * stride_out + row * width);
             let bias = S::splat(self.bias[channel]);
             for vector in (0..width.div_ceil(S::LANES)).rev() {
@@ -218,7 +247,7 @@ impl Depthwise {
                         for (index, sum) in sums.iter_mut().enumerate() {
                             let dy = y.wrapping_sub(index * stride);
                             if dy < kernel {
-                                *sum = S::fma(value, S::splat(*weights.add(dy * kernel + dx)), *sum);
+                                *sum = S::fma(value, weight(dy * kernel + dx), *sum);
                             }
                         }
                     }
@@ -249,28 +278,38 @@ impl MaxPool {
     }
 
     pub(super) fn scratch(&self) -> (usize, usize) {
-        (self.window.scratch(self.window.output_height()), 0)
+        // A row of maxima with a vector to spare, then its columns.
+        (self.window.width + 16 + 2 * self.window.pitch(), 0)
     }
 
     #[inline(always)]
     pub(super) unsafe fn run<S: Simd, const ROWS: usize>(&self, unit: usize, memory: Memory, scratch: &mut Scratch) {
         let window = Window { kernel: 3, stride: 2, ..self.window };
         let (width, height) = (window.output_width(), window.output_height());
-        // SAFETY: as in `Depthwise::block`.
+        let Scratch { floats, .. } = scratch;
+        let (peaks, spread) = floats.split_at_mut(window.width + S::LANES);
+        let (even, odd) = spread[..2 * window.pitch()].split_at_mut(window.pitch());
+        // SAFETY: as in `Depthwise::block`; `peaks` has room for a vector past the row, planes may be read past their end.
         unsafe {
-            window.spread(memory.read(self.inputs[unit]), 0, height, f32::NEG_INFINITY, scratch.floats.as_mut_ptr());
+            let input = memory.read(self.inputs[unit]);
             let output = memory.write(self.output + unit * plane_stride(width * height));
             for row in 0..height {
+                // Downwards first: then one row is divided into its columns instead of three. Outside, the middle row
+                // stands in, which changes no maximum.
+                let middle = 2 * row;
+                let rows = [middle.saturating_sub(1), middle, (middle + 1).min(window.height - 1)];
+                let rows = rows.map(|row| input.add(row * window.width));
+                for vector in 0..window.width.div_ceil(S::LANES) {
+                    let [above, at, below] = rows.map(|row| S::load(row.add(vector * S::LANES)));
+                    S::store(peaks.as_mut_ptr().add(vector * S::LANES), S::max(S::max(above, at), below));
+                }
+                spread_columns(&peaks[..window.width], 1, f32::NEG_INFINITY, even, odd);
                 for vector in (0..width.div_ceil(S::LANES)).rev() {
                     let column = vector * S::LANES;
-                    let mut peak = S::splat(f32::NEG_INFINITY);
-                    for tap in 0..9 {
-                        peak = S::max(
-                            peak,
-                            S::load(scratch.floats.as_ptr().add(window.tap(row, tap / 3, tap % 3) + column)),
-                        );
-                    }
-                    S::store(output.add(row * width + column), peak);
+                    let left = S::load(even.as_ptr().add(column));
+                    let at = S::load(odd.as_ptr().add(column));
+                    let right = S::load(even.as_ptr().add(column + 1));
+                    S::store(output.add(row * width + column), S::max(S::max(left, at), right));
                 }
             }
         }
