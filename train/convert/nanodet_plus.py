@@ -7,7 +7,7 @@ Backbone, neck and heads are those of the published network (Apache-2.0, Copyrig
   squares on the photographs (He et al. 2017, "Channel pruning for accelerating very deep neural networks");
 * the scale of stride 64 and the 60 classes that VOC does not have are left out;
 * box logits are fitted again: its cells have their centres at index * stride, ours at (index + 0.5) * stride.
-The attention blocks, which it does not have, are missing: the trainer starts them so that they change nothing.
+`scripts/setup --onnx` and `scripts/setup --gpu` install what it needs. The attention blocks, which it does not have, are missing: the trainer starts them so that they change nothing.
 """
 import json
 import pathlib
