@@ -1,6 +1,7 @@
 //! `yolo-lat-train`: trains the network that the library describes and writes weights that its engines run.
 
 mod ablate;
+mod average;
 mod batch;
 mod checkpoint;
 mod config;
@@ -34,6 +35,8 @@ enum Command {
     Plot(plot::PlotArguments),
     /// Train the same network with parts of it changed, and compare
     Ablate(TrainArguments),
+    /// Average the weights of runs that went on from one another
+    Average(average::AverageArguments),
 }
 
 /// What the configuration does not decide.
@@ -65,6 +68,7 @@ fn main() -> ExitCode {
         Command::Train(arguments) => run::train(arguments),
         Command::Plot(arguments) => plot::plot(arguments).map(|()| ExitCode::SUCCESS),
         Command::Ablate(arguments) => ablate::ablate(arguments),
+        Command::Average(arguments) => average::average(arguments).map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {
         log::say(&format!("yolo-lat-train: {error:#}"));

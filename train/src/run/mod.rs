@@ -343,18 +343,24 @@ impl Trainer {
         Ok((!measured.interrupted).then_some((map50 * 100.0).round() / 100.0))
     }
 
-    /// `OUTPUT/NAME.toml` and `.safetensors`, as the engines load them.
     fn write(&self, model: &Model) -> anyhow::Result<()> {
-        let path = self.config.output.join(format!("{}.safetensors", model.config.name));
-        let tensor = |(name, tensor): (&str, &yolo_lat::model::Tensor)| {
-            let shape: Vec<i64> = tensor.shape.iter().map(|&side| side as i64).collect();
-            (name.to_owned(), Tensor::from_slice(&tensor.values).reshape(shape).to_kind(Kind::Float))
-        };
-        write_tensors(&path, &model.weights.iter().map(tensor).collect::<Vec<_>>())?;
-        let text = std::fs::read(&self.config.model)?;
-        write_atomically(&path.with_extension("toml"), |writer| writer.write_all(&text))?;
-        Ok(())
+        write_model(model, &std::fs::read(&self.config.model)?, &self.config.output)
     }
+}
+
+/// `FOLDER/NAME.toml`, whose text is given, and `.safetensors`, as the engines load them.
+///
+/// # Errors
+/// A file cannot be written.
+pub(crate) fn write_model(model: &Model, config: &[u8], folder: &Path) -> anyhow::Result<()> {
+    let path = folder.join(format!("{}.safetensors", model.config.name));
+    let tensor = |(name, tensor): (&str, &yolo_lat::model::Tensor)| {
+        let shape: Vec<i64> = tensor.shape.iter().map(|&side| side as i64).collect();
+        (name.to_owned(), Tensor::from_slice(&tensor.values).reshape(shape).to_kind(Kind::Float))
+    };
+    write_tensors(&path, &model.weights.iter().map(tensor).collect::<Vec<_>>())?;
+    write_atomically(&path.with_extension("toml"), |writer| writer.write_all(config))?;
+    Ok(())
 }
 
 /// Loads all teachers. The cached ones add their boxes to the photographs, the dense ones are given back.
