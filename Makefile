@@ -10,10 +10,11 @@ TORCH := LIBTORCH_USE_PYTORCH=1 LD_LIBRARY_PATH="$$(python3 -c 'import os, torch
 CONFIG ?= train/configs/n-finetune.toml
 ABLATE ?= train/configs/ablate.toml
 RUN ?= runs/n-finetune
+OUTPUT ?= runs/average
 ARGUMENTS ?= # more of the trainer: --init FILE, --teacher FILE
 DATA ?= data
 
-.PHONY: demo test test-camera test-onnx soak screenshots check bench bench-attention bench-gpu bench-peers fuzz train train-plot ablate test-train clean setup
+.PHONY: demo test test-camera test-onnx soak screenshots check bench bench-attention bench-gpu bench-peers fuzz train train-plot ablate average test-train clean setup
 
 demo: setup ## Detect objects on the sample photographs
 	$(CARGO) build --release
@@ -90,6 +91,10 @@ train-plot: setup ## Curves of RUN (a folder with metrics.jsonl; several are com
 ablate: setup ## Short runs with parts of the network changed, and their table
 	@scripts/setup --train
 	$(TORCH) $(CARGO) run -p yolo-lat-train --release -- ablate $(ABLATE) --data $(DATA) --resume $(ARGUMENTS)
+
+average: setup ## Mean of the weights of MODELS (runs that went on from one another), in the folder OUTPUT
+	@scripts/setup --train
+	$(TORCH) $(CARGO) run -p yolo-lat-train --release -- average $(MODELS) --output $(OUTPUT)
 
 test-train: setup ## Tests of the trainer
 	@scripts/setup --train
