@@ -41,6 +41,9 @@ pub struct BackboneConfig {
     /// Channels inside the transforming branch of each stage's units but the first; half of the stage's width unless given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hidden: Option<[usize; 3]>,
+    /// The same inside the first unit of each stage.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_hidden: Option<[usize; 3]>,
 }
 
 /// How a shuffle unit divides its input. Both spread information over all channels, neither moves data.
@@ -193,7 +196,8 @@ impl ModelConfig {
         ];
         let widths = widths.iter().map(|&width| ("backbone.widths", width));
         let inner = self.backbone.hidden.iter().flatten().map(|&width| ("backbone.hidden", width));
-        for (key, value) in named.into_iter().chain(widths).chain(inner) {
+        let first = self.backbone.first_hidden.iter().flatten().map(|&width| ("backbone.first_hidden", width));
+        for (key, value) in named.into_iter().chain(widths).chain(inner).chain(first) {
             if value == 0 || value > WIDEST {
                 return Err(format!("{key}: expected 1 to {WIDEST}, found {value}"));
             }

@@ -35,7 +35,8 @@ impl Network {
         let mut index = 0;
         config.widths.map(|width| {
             let stage = format!("stage{}", index + 2);
-            x = self.down_unit(&format!("{stage}.0"), x, width, config.split);
+            let hidden = config.first_hidden.map_or(width / 2, |hidden| hidden[index]);
+            x = self.down_unit(&format!("{stage}.0"), x, width, hidden, config.split);
             let hidden = config.hidden.map_or(width / 2, |hidden| hidden[index]);
             for unit in 1..config.repeats[index] {
                 x = self.shuffle_unit(&format!("{stage}.{unit}"), x, hidden, config.split);
@@ -45,12 +46,12 @@ impl Network {
         })
     }
 
-    /// First unit of a stage: both branches read everything and halve the resolution.
-    fn down_unit(&mut self, name: &str, x: NodeId, width: usize, split: Split) -> NodeId {
+    /// First unit of a stage: both branches read everything and halve the resolution, `hidden` channels are inside one of them.
+    fn down_unit(&mut self, name: &str, x: NodeId, width: usize, hidden: usize, split: Split) -> NodeId {
         let half = width / 2;
         let left = self.depthwise(&format!("{name}.left.depthwise"), x, 3, 2, Activation::Identity);
         let left = self.pointwise(&format!("{name}.left.pointwise"), left, half);
-        let right = self.pointwise(&format!("{name}.right.pointwise1"), x, half);
+        let right = self.pointwise(&format!("{name}.right.pointwise1"), x, hidden);
         let right = self.depthwise(&format!("{name}.right.depthwise"), right, 3, 2, Activation::Identity);
         let right = self.pointwise(&format!("{name}.right.pointwise2"), right, half);
         self.join(name, left, right, split)
