@@ -7,13 +7,13 @@ mod common;
 use std::sync::Arc;
 
 use image::RgbImage;
-use ndarray::Array4;
+use ndarray::{Array4, ArrayView3, Axis, s};
 use yolo_lat::engine::gpu::{Gpu, GpuEngine, Picture, PixelFormat, Variant};
 use yolo_lat::engine::reference::ReferenceEngine;
 use yolo_lat::engine::{Engine, EngineError};
 use yolo_lat::geometry::Letterbox;
-use yolo_lat::model::config::STRIDES;
-use yolo_lat::postprocess::{PostprocessOptions, decode, suppress};
+use yolo_lat::model::config::{HeadConfig, STRIDES};
+use yolo_lat::postprocess::{PostprocessOptions, decode, decode_box, suppress};
 use yolo_lat::preprocess::Preprocessor;
 use yolo_lat::source::open_image;
 use yolo_lat::{Detection, Model};
@@ -187,8 +187,27 @@ fn a_batch_of_four_gives_what_its_pictures_do() {
     }
 }
 
-/// 16-bit tiles change confidences in the third digit: what is found far from the threshold must be the same. Before
-/// suppression: of two boxes for one object that are as sure as each other, either may suppress the other.
+/// Most that 16-bit tiles may change a logit: 0.01 of a probability, where that is steepest.
+const LOGIT: f32 = 0.04;
+
+/// How far the edges of a cell's box move, in pixels, if each of its logits is off by `LOGIT`. A distance is the expectation E of
+/// its bins, whose derivative by logit b is `p_b (b - E)`: the mean deviation of the distribution decides, so a limit in
+/// pixels would be lax for the sure edges of small objects and too strict for the vague ones of large objects.
+fn edge_limits(logits: &ArrayView3<f32>, (row, column): (usize, usize), stride: usize, head: HeadConfig) -> [f32; 4] {
+    let step = head.max_distance / (head.bins - 1) as f32 * stride as f32;
+    [0, 1, 2, 3].map(|side| {
+        let weights: Vec<f32> = (0..head.bins).map(|bin| logits[(side * head.bins + bin, row, column)].exp()).collect();
+        let mean = |of: &dyn Fn(f32) -> f32| {
+            let sum: f32 = weights.iter().enumerate().map(|(bin, weight)| weight * of(bin as f32)).sum();
+            sum / weights.iter().sum::<f32>()
+        };
+        let middle = mean(&|bin| bin);
+        LOGIT * step * mean(&|bin| (bin - middle).abs())
+    })
+}
+
+/// 16-bit tiles round what products are made of. Cells that see an object must see the same one, and the detector must
+/// find what these logits say (before suppression: of two boxes as sure as each other, either may suppress the other).
 #[test]
 fn half_precision_finds_the_same_objects() {
     let half = common::open_gpu(Variant { half: true, subgroups: true }).filter(|gpu| gpu.variant().half);
@@ -196,10 +215,57 @@ fn half_precision_finds_the_same_objects() {
         eprintln!("skipped: no adapter with 16-bit floats");
         return;
     };
-    let limits = Limits { pixels: 1.0, confidence: 0.01 };
-    for name in ["n", "s"] {
-        let options = PostprocessOptions { iou: 1.0, ..PostprocessOptions::default() };
-        assert!(compare(&gpu, &Model::load(name).unwrap(), (320, 320), &samples(), &limits, &options) >= 3);
+    let options = PostprocessOptions { iou: 1.0, ..PostprocessOptions::default() };
+    for model in ["n", "s"].map(|name| Model::load(name).unwrap()) {
+        let (graph, head) = (model.graph(320, 320).unwrap(), model.config.head);
+        let mut reference = ReferenceEngine::new(graph.clone(), model.weights.clone());
+        let mut engine = GpuEngine::on(gpu.clone(), &graph, &model.weights).unwrap();
+        let (mut cells, mut worst) = (0, 0.0f32);
+        for (name, picture) in samples() {
+            let mut input = Array4::zeros((1, 3, 320, 320));
+            Preprocessor::default().apply(&picture, input.index_axis_mut(Axis(0), 0));
+            let expected = reference.run(input.view()).unwrap();
+            let found = engine.run(input.view()).unwrap();
+            let scales: Vec<_> = STRIDES
+                .iter()
+                .zip(found.chunks_exact(2))
+                .map(|(&stride, pair)| (stride, pair[0].index_axis(Axis(0), 0), pair[1].index_axis(Axis(0), 0)))
+                .collect();
+            for ((stride, class, boxes), expected) in scales.iter().zip(expected.chunks_exact(2)) {
+                let [wanted_class, wanted_boxes] = [0, 1].map(|index| expected[index].index_axis(Axis(0), 0));
+                let (_, rows, columns) = class.dim();
+                for cell in (0..rows).flat_map(|row| (0..columns).map(move |column| (row, column))) {
+                    let at = s![.., cell.0, cell.1];
+                    let best = wanted_class.slice(at).fold(f32::NEG_INFINITY, |best, &logit| best.max(logit));
+                    if 1.0 / (1.0 + (-best).exp()) < options.confidence {
+                        continue;
+                    }
+                    cells += 1;
+                    for (a, b) in wanted_class.slice(at).iter().zip(class.slice(at)) {
+                        // What is impossible may be a little more or less so.
+                        if *a > -5.0 {
+                            worst = worst.max((a - b).abs());
+                            assert!((a - b).abs() <= LOGIT, "{name}: stride {stride}, cell {cell:?}: class {a} {b}");
+                        }
+                    }
+                    let a = decode_box(&wanted_boxes, cell.0, cell.1, *stride, head);
+                    let b = decode_box(boxes, cell.0, cell.1, *stride, head);
+                    let edges = [(a.x1, b.x1), (a.y1, b.y1), (a.x2, b.x2), (a.y2, b.y2)];
+                    let limits = edge_limits(&wanted_boxes, cell, *stride, head);
+                    for ((a, b), limit) in edges.into_iter().zip(limits) {
+                        assert!(
+                            (a - b).abs() <= limit,
+                            "{name}: stride {stride}, cell {cell:?}: {a} {b}, limit {limit}"
+                        );
+                    }
+                }
+            }
+            let expected = suppress(decode(scales.into_iter(), head, &options), &options);
+            let found = engine.detect(&views(&[&picture]), &options).unwrap();
+            assert_same(&name, &expected, &found[0].1, options.confidence, &SAME);
+        }
+        eprintln!("{}: {cells} cells, largest difference of a class logit {worst}", model.config.name);
+        assert!(cells >= 20);
     }
 }
 

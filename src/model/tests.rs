@@ -46,6 +46,17 @@ fn published_backbone_weights_have_the_names_and_shapes_of_s() {
 }
 
 #[test]
+fn first_units_may_be_narrower_inside() {
+    let text = S.replace("repeats", "first_hidden = [58, 48, 32]\nrepeats");
+    let graph = graph_of(&ModelConfig::parse(&text, "test").unwrap(), 64, 64).unwrap();
+    let shape = |name: &str| graph.weights().into_iter().find(|spec| spec.name == name).unwrap().shape;
+    assert_eq!(shape("stage3.0.right.pointwise1.weight"), [48, 116, 1, 1]);
+    assert_eq!(shape("stage3.0.right.depthwise.weight"), [48, 1, 3, 3]);
+    assert_eq!(shape("stage3.0.right.pointwise2.weight"), [116, 48, 1, 1]);
+    assert_eq!(shape("stage3.1.right.pointwise1.weight"), [116, 116, 1, 1]);
+}
+
+#[test]
 fn views_resolve_to_the_planes_they_name() {
     let graph = graph_of(&ModelConfig::parse(S, "test").unwrap(), 64, 64).unwrap();
     let id = |name: &str| graph.nodes.iter().position(|node| node.name == name).unwrap();
@@ -110,6 +121,10 @@ fn wrong_configurations_are_named() {
     assert!(error("stem = 24", "stern = 24").contains("stern"));
     assert!(error("\"bicycle\"", "\"bird\"").contains("stands twice"));
     assert!(error("bins = 8", "bins = 1").contains("2 to 64 bins"));
+    assert!(
+        error("repeats", "first_hidden = [24, 0, 96]\nrepeats")
+            .contains("backbone.first_hidden: expected 1 to 4096, found 0")
+    );
 }
 
 #[test]
