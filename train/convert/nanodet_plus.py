@@ -141,13 +141,34 @@ def pictures(folder):
         yield torch.from_numpy(canvas).permute(2, 0, 1)
 
 
-def least_squares(x, y, ridge=1e-4):
-    """A and b of y = x A + b."""
+def least_squares(x, y, weight=None, ridge=1e-4):
+    """A and b of y = x A + b, where errors of a row count by its weight."""
     x = torch.cat((x, torch.ones_like(x[:, :1])), 1).double()
-    square = x.T @ x
+    weighted = x if weight is None else x * weight.double().unsqueeze(1)
+    square = weighted.T @ x
     square += ridge * square.diagonal().mean() * torch.eye(len(square), dtype=torch.double)
-    solution = torch.linalg.solve(square, x.T @ y.double()).float()
+    solution = torch.linalg.solve(square, weighted.T @ y.double()).float()
     return solution[:-1], solution[-1]
+
+
+def eliminate(inputs, wanted, count, groups=None, at_once=1):
+    """Indices of the `count` inputs (or groups of them) from which `wanted` follows best. Those whose loss raises the squared error
+    least go, `at_once` of them before the rest is looked at again (optimal brain surgeon)."""
+    groups = groups or [[index] for index in range(inputs.shape[1])]
+    x, y = (inputs - inputs.mean(0)).double(), (wanted - wanted.mean(0)).double()
+    gram, cross = x.T @ x, x.T @ y
+    gram += 1e-5 * gram.diagonal().mean() * torch.eye(len(gram), dtype=torch.double)
+    left = list(range(len(groups)))
+    while len(left) > count:
+        columns = [column for index in left for column in groups[index]]
+        inverse = torch.linalg.inv(gram[columns][:, columns])
+        solution = inverse @ cross[columns]
+        size = len(groups[0])
+        parts = [slice(start, start + size) for start in range(0, len(columns), size)]
+        harm = torch.stack([(solution[p] * torch.linalg.solve(inverse[p, p], solution[p])).sum() for p in parts])
+        for position in sorted(harm.argsort()[: min(at_once, len(left) - count)].tolist(), reverse=True):
+            del left[position]
+    return left
 
 
 def prune(w, teacher_inner, name, x):
@@ -156,17 +177,7 @@ def prune(w, teacher_inner, name, x):
     weight = w[f"{name}.pointwise2.weight"][:, :, 0, 0]
     wanted = rows(teacher_inner) @ weight.T
     inner = rows(unit_inner(w, name, x))
-    left = list(range(inner.shape[1]))
-    centered = inner - inner.mean(0)
-    gram = (centered.T @ centered).double()
-    gram += 1e-5 * gram.diagonal().mean() * torch.eye(len(gram), dtype=torch.double)
-    cross = (centered.T @ (wanted - wanted.mean(0))).double()
-    while len(left) > HIDDEN:  # the channel whose loss raises the squared error least goes (optimal brain surgeon)
-        inverse = torch.linalg.inv(gram[left][:, left])
-        solution = inverse @ cross[left]
-        harm = solution.square().sum(1) / inverse.diagonal()
-        for index in sorted(harm.argsort()[: min(8, len(left) - HIDDEN)].tolist(), reverse=True):
-            del left[index]
+    left = eliminate(inner, wanted, HIDDEN, at_once=8)
     solution, bias = least_squares(inner[:, left], wanted)
     error = (inner[:, left] @ solution + bias - wanted).square().mean() / wanted.var()
     print(f"{name}: {inner.shape[1]} -> {len(left)} channels, {100 * error:.2f} % of the variance lost")

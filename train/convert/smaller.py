@@ -16,7 +16,7 @@ import tomllib
 import torch
 from torch.nn import functional as F
 
-from nanodet_plus import convolve, down_unit, least_squares, pictures, shuffle, unit, write
+from nanodet_plus import convolve, down_unit, eliminate, least_squares, pictures, shuffle, unit, write
 
 HEAD = 16  # channels of an attention head
 
@@ -225,7 +225,7 @@ class Pair:
         sure = certainty > 0.05
         for part, wanted, weight in (("class", classes, certainty.clamp_min(0.02)), ("box", boxes, certainty * sure)):
             inputs = rows(new)
-            solution, offset = weighted_least_squares(inputs, wanted, weight)
+            solution, offset = least_squares(inputs, wanted, weight)
             found = inputs @ solution + offset
             self.say(f"head{stride}.{part}", found[sure], wanted[sure])
             self.small[f"head{stride}.{part}.out.weight"] = solution.T[:, :, None, None].contiguous()
@@ -245,36 +245,6 @@ def linear_attention(x, heads):
     numerator = sums.transpose(-1, -2) @ phi
     denominator = (phi * psi.sum(-1, keepdim=True)).sum(-2, keepdim=True)
     return (numerator / denominator.clamp_min(1e-12)).reshape(n, channels // 3, height, width)
-
-
-def weighted_least_squares(x, y, weight):
-    """A and b of y = x A + b where errors count by weight."""
-    root = weight.double().sqrt().unsqueeze(1)
-    x = torch.cat((x, torch.ones_like(x[:, :1])), 1).double() * root
-    square = x.T @ x
-    square += 1e-4 * square.diagonal().mean() * torch.eye(len(square), dtype=torch.double)
-    solution = torch.linalg.solve(square, x.T @ (y.double() * root)).float()
-    return solution[:-1], solution[-1]
-
-
-def eliminate(inputs, wanted, count, groups=None):
-    """Indices of the `count` inputs (or groups of them) from which `wanted` follows best: the least needed go one by one."""
-    groups = groups or [[index] for index in range(inputs.shape[1])]
-    x, y = (inputs - inputs.mean(0)).double(), (wanted - wanted.mean(0)).double()
-    gram, cross = x.T @ x, x.T @ y
-    gram += 1e-5 * gram.diagonal().mean() * torch.eye(len(gram), dtype=torch.double)
-    left = list(range(len(groups)))
-    while len(left) > count:
-        columns = [column for index in left for column in groups[index]]
-        inverse = torch.linalg.inv(gram[columns][:, columns])
-        solution = inverse @ cross[columns]
-        size = len(groups[0])
-        harm = []
-        for position in range(len(left)):
-            part = slice(position * size, (position + 1) * size)
-            harm.append((solution[part] * torch.linalg.solve(inverse[part, part], solution[part])).sum().item())
-        del left[min(range(len(left)), key=harm.__getitem__)]
-    return left
 
 
 def spread(x, count):

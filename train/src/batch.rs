@@ -7,6 +7,7 @@ use tch::{Device, Kind, Tensor};
 use crate::config::TrainConfig;
 use crate::data::{Augmentation, Photographs, Sample, Target};
 use crate::loss::{Answers, DenseAnswers, Lesson, Targets};
+use crate::network::channels_last;
 use crate::teacher::{Answer, Mode, Teacher, TeacherConfig};
 
 /// What a step learns from.
@@ -112,7 +113,15 @@ fn dense_answers(answers: &[Answer], classes: usize, device: Device) -> DenseAns
         let all = Tensor::from_slice(&values.concat());
         all.reshape([answers.len() as i64, -1, width as i64]).to_device(device)
     };
-    DenseAnswers { scores: join(|answer| &answer.scores, classes), boxes: join(|answer| &answer.boxes, 4) }
+    let features = (0..answers.first().map_or(0, |answer| answer.features.len())).map(|index| {
+        let maps = answers.iter().map(|answer| &answer.features[index]);
+        let values: Vec<f32> = maps.clone().flatten().copied().collect();
+        let (_, channels, rows, columns) = answers[0].features[index].dim();
+        let shape = [answers.len(), channels, rows, columns].map(|side| side as i64);
+        channels_last(&Tensor::from_slice(&values).reshape(shape).to_device(device))
+    });
+    let (scores, boxes) = (join(|answer| &answer.scores, classes), join(|answer| &answer.boxes, 4));
+    DenseAnswers { scores, boxes, features: features.collect() }
 }
 
 /// A batch in libtorch's memory.

@@ -20,6 +20,7 @@ pub(crate) struct Sums {
     boxes: f64,
     distribution: f64,
     teacher: f64,
+    imitation: f64,
     /// Time the steps waited for data.
     pub(crate) waited: Duration,
 }
@@ -34,6 +35,7 @@ impl Sums {
         self.boxes += loss.boxes;
         self.distribution += loss.distribution;
         self.teacher += loss.teacher;
+        self.imitation += loss.imitation;
     }
 
     fn mean(&self, sum: f64) -> f64 {
@@ -50,6 +52,7 @@ impl Sums {
         serde_json::json!({
             "step": step, "class": self.mean(self.class), "box": self.mean(self.boxes),
             "distribution": self.mean(self.distribution), "teacher": self.mean(self.teacher),
+            "imitation": self.mean(self.imitation),
             "images_per_second": self.images_per_second(),
             "waited_seconds": (self.waited.as_secs_f64() * 100.0).round() / 100.0,
         })
@@ -61,8 +64,9 @@ impl std::fmt::Display for Sums {
         let (class, boxes, distribution) = (self.mean(self.class), self.mean(self.boxes), self.mean(self.distribution));
         write!(
             formatter,
-            "class {class:.3}, box {boxes:.3}, distribution {distribution:.3}, teacher {:.3}, {} images/s, waited {:.1} s",
+            "class {class:.3}, box {boxes:.3}, distribution {distribution:.3}, teacher {:.3}, imitation {:.3}, {} images/s, waited {:.1} s",
             self.mean(self.teacher),
+            self.mean(self.imitation),
             self.images_per_second(),
             self.waited.as_secs_f64()
         )

@@ -57,6 +57,8 @@ pub(crate) struct DenseAnswers {
     pub(crate) scores: Tensor,
     /// (n, a, 4) corners in network pixels.
     pub(crate) boxes: Tensor,
+    /// (n, channels, rows, columns) of each layer that the teacher shows.
+    pub(crate) features: Vec<Tensor>,
 }
 
 /// The loss and its parts.
@@ -67,6 +69,8 @@ pub(crate) struct Loss {
     pub(crate) distribution: f64,
     /// 0 without a teacher.
     pub(crate) teacher: f64,
+    /// 0 without a teacher that shows its maps.
+    pub(crate) imitation: f64,
 }
 
 /// Predictions of all cells of a batch, flattened: finest scale first, rows of cells first.
@@ -178,6 +182,19 @@ fn assign(predictions: &Predictions, targets: &Targets) -> Assignment {
     Assignment { object, quality }
 }
 
+/// A number of libtorch.
+fn value(x: &Tensor) -> f64 {
+    f64::try_from(x.detach().to_device(Device::Cpu)).unwrap_or(f64::NAN)
+}
+
+impl Loss {
+    /// Adds what a network does not tell of its teachers' maps.
+    pub(crate) fn add_imitation(&mut self, part: Tensor) {
+        self.imitation = value(&part);
+        self.total += part;
+    }
+}
+
 /// The loss of a batch and, added to it, its difference from what teachers say.
 pub(crate) fn loss(
     outputs: &[Tensor],
@@ -188,12 +205,12 @@ pub(crate) fn loss(
 ) -> Loss {
     let predictions = flatten(outputs, head);
     let parts = box_loss(&predictions, targets, head, class_loss);
-    let value = |x: &Tensor| f64::try_from(x.detach().to_device(Device::Cpu)).unwrap_or(f64::NAN);
     let mut found = Loss {
         class: value(&parts.class),
         boxes: value(&parts.boxes),
         distribution: value(&parts.distribution),
         teacher: 0.0,
+        imitation: 0.0,
         total: parts.class + parts.boxes * BOX_WEIGHT + parts.distribution * DISTRIBUTION_WEIGHT,
     };
     for Lesson { answers, class_weight, box_weight } in lessons {

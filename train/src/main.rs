@@ -6,6 +6,7 @@ mod batch;
 mod checkpoint;
 mod config;
 mod data;
+mod imitation;
 mod log;
 mod loss;
 mod network;
@@ -18,6 +19,14 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// What jemalloc reads when it starts: freed memory is kept, in huge pages, so that each step finds its maps' places mapped.
+// SAFETY: jemalloc declares `const char *malloc_conf`; a slice begins with its pointer, and the text ends with a zero.
+#[unsafe(export_name = "malloc_conf")]
+static ALLOCATOR_OPTIONS: &[u8] = b"dirty_decay_ms:-1,muzzy_decay_ms:-1,thp:always\0";
 
 /// Trains YOLO-LAT with libtorch.
 #[derive(Debug, Parser)]

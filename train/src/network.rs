@@ -8,6 +8,8 @@ use yolo_lat::model::config::{AttentionKind, KernelKind};
 use yolo_lat::model::graph::{Activation, Node, Op};
 use yolo_lat::model::{Graph, Weights};
 
+use crate::imitation::layer;
+
 /// Added to variances.
 const EPSILON: f64 = 1e-5;
 /// Share of a batch's statistics in the running ones.
@@ -97,6 +99,22 @@ impl Network {
         Self { graph, device, parameters, buffers, frozen: Vec::new(), fresh }
     }
 
+    /// Gives the maps of the layer of that name after the results; its channels.
+    ///
+    /// # Errors
+    /// There is no such layer.
+    pub(crate) fn tap(&mut self, name: &str) -> anyhow::Result<usize> {
+        let tap = layer(&self.graph, name)?;
+        self.graph.taps.push(tap);
+        Ok(self.graph.nodes[tap].shape.channels)
+    }
+
+    /// Adds a parameter that is no part of the graph, zeros.
+    pub(crate) fn add(&mut self, name: &str, shape: &[i64]) {
+        let value = Tensor::zeros(shape, (Kind::Float, self.device)).set_requires_grad(true);
+        self.parameters.insert(name.to_owned(), value);
+    }
+
     /// Excludes the nodes whose names begin with one of `prefixes` from training.
     ///
     /// # Errors
@@ -153,6 +171,7 @@ impl Network {
     /// Outputs of the graph for pictures (n, 3, height, width), each (n, channels, rows, columns).
     pub(crate) fn forward(&self, pictures: &Tensor, mode: Mode) -> Vec<Tensor> {
         let mut maps: Vec<Tensor> = Vec::with_capacity(self.graph.nodes.len());
+        let mut splits: BTreeMap<(usize, usize), Vec<Tensor>> = BTreeMap::new();
         for node in &self.graph.nodes {
             let input = |index: usize| &maps[node.inputs[index]];
             let channels = node.shape.channels as i64;
@@ -174,12 +193,19 @@ impl Network {
                     let (_, _, height, width) = size4(input(0));
                     input(0).upsample_nearest2d([2 * height, 2 * width], None, None)
                 }
+                // The gradient of a part of a split is joined with the others', channels innermost; that of a slice is copied
+                // into zeros with channels outermost, and all that stands before it gets slower.
+                Op::Slice { start, step: 1 } if start.is_multiple_of(node.shape.channels) => {
+                    let key = (node.inputs[0], node.shape.channels);
+                    let parts = splits.entry(key).or_insert_with(|| input(0).split(channels, 1));
+                    parts[start / node.shape.channels].shallow_clone()
+                }
                 Op::Slice { start, step } => {
                     let end = (start + (node.shape.channels - 1) * step + 1) as i64;
                     input(0).slice(1, start as i64, end, step as i64)
                 }
                 Op::Concat => Tensor::cat(&node.inputs.iter().map(|&input| &maps[input]).collect::<Vec<_>>(), 1),
-                Op::Shuffle { groups } => input(0).channel_shuffle(groups as i64),
+                Op::Shuffle { groups } => shuffle(input(0), groups as i64),
             };
             maps.push(map);
         }
@@ -208,7 +234,8 @@ impl Network {
         match activation {
             Activation::Identity => map,
             Activation::LeakyRelu(0.0) => map.relu(),
-            Activation::LeakyRelu(slope) => map.maximum(&(&map * f64::from(slope))),
+            // max(x, 0) + slope (x - max(x, 0)): few passes over the map, back as well as forth.
+            Activation::LeakyRelu(slope) => map.relu().lerp(&map, f64::from(slope)),
         }
     }
 
@@ -284,6 +311,13 @@ pub(crate) fn to_tensor(value: &Tensor) -> anyhow::Result<yolo_lat::model::Tenso
         shape: value.size().iter().map(|&side| side as usize).collect(),
         values: values.into(),
     })
+}
+
+/// libtorch's own, where there are gradients, gives a map with channels outermost.
+fn shuffle(x: &Tensor, groups: i64) -> Tensor {
+    let (batch, channels, height, width) = size4(x);
+    let parts = x.permute([0, 2, 3, 1]).reshape([batch, height, width, groups, channels / groups]);
+    parts.transpose(3, 4).reshape([batch, height, width, channels]).permute([0, 3, 1, 2])
 }
 
 fn size4(x: &Tensor) -> (i64, i64, i64, i64) {

@@ -23,6 +23,7 @@ use crate::batch::{Batch, Batches, Tensors};
 use crate::checkpoint::{State, write_tensors};
 use crate::config::TrainConfig;
 use crate::data::{Photographs, Sources};
+use crate::imitation::{Imitation, imitate};
 use crate::log::{Sums, say};
 use crate::loss::{Loss, loss};
 use crate::network::{Mode, Network};
@@ -97,6 +98,7 @@ pub(crate) struct Trainer {
     val: PathBuf,
     batches: Batches,
     state: State,
+    imitations: Vec<Imitation>,
     interrupted: Arc<AtomicBool>,
 }
 
@@ -133,12 +135,13 @@ impl Trainer {
         }
         let mut network = Network::new(graph_of(&model, config.size, config.size)?, device);
         network.freeze(&config.frozen)?;
+        let imitations = imitate(&mut network, &config.teachers, &dense)?;
         let average = network.parameters.iter().map(|(name, value)| (name.clone(), value.detach().copy())).collect();
         let optimizer = AdamW::new(&network.parameters, config.weight_decay, config.rate_shares.clone())?;
         let state = State { network, average, optimizer, step: 0 };
         let config = Arc::new(config);
         let batches = Batches { config: config.clone(), photographs: Arc::new(photographs), dense: Arc::new(dense) };
-        Ok(Self { val: data.join(&config.val), config, model, device, batches, state, interrupted })
+        Ok(Self { val: data.join(&config.val), config, model, device, batches, state, imitations, interrupted })
     }
 
     fn checkpoint(&self) -> PathBuf {
@@ -156,7 +159,8 @@ impl Trainer {
             say(&format!("going on after step {}", self.state.step));
             return Ok(());
         }
-        self.init()
+        self.init()?;
+        self.fit_imitations()
     }
 
     /// Starts from the given weights and restores their batch norms on one batch.
@@ -189,10 +193,33 @@ impl Trainer {
         let batch = Batch { size, samples: samples.collect(), dense: Vec::new() };
         let Tensors { pictures, .. } = batch.tensors(&[], self.model.classes.len(), self.device);
         tch::no_grad(|| self.state.network.forward(&pictures, Mode::Restore));
+        self.copy_average();
+        Ok(())
+    }
+
+    /// Linear maps from the network's layers to those that teachers show, on the first batch.
+    fn fit_imitations(&mut self) -> anyhow::Result<()> {
+        if self.imitations.is_empty() {
+            return Ok(());
+        }
+        let order = self.batches.photographs.order(self.config.seed, 0);
+        let batch = self.batches.load(0, &order, 0)?;
+        let classes = self.model.classes.len();
+        let Tensors { pictures, lessons, .. } = batch.tensors(&self.config.teachers, classes, self.device);
+        tch::no_grad(|| {
+            let outputs = self.state.network.forward(&pictures, Mode::Train);
+            let maps = &outputs[outputs.len() - self.imitations.len()..];
+            Imitation::fit(&self.imitations, &self.state.network, maps, &lessons);
+        });
+        self.copy_average();
+        Ok(())
+    }
+
+    /// The average begins where the parameters are.
+    fn copy_average(&mut self) {
         for (average, parameter) in self.state.average.values_mut().zip(self.state.network.parameters.values()) {
             average.copy_(&parameter.detach());
         }
-        Ok(())
     }
 
     fn steps(&self) -> usize {
@@ -301,8 +328,12 @@ impl Trainer {
         let Tensors { pictures, labels, lessons } =
             batch.tensors(&config.teachers, self.model.classes.len(), self.device);
         let outputs = self.state.network.forward(&pictures, Mode::Train);
-        let found = loss(&outputs, &labels, &lessons, self.model.head, config.class_loss);
-        if !(found.class + found.boxes + found.distribution + found.teacher).is_finite() {
+        let (results, maps) = outputs.split_at(outputs.len() - self.imitations.len());
+        let mut found = loss(results, &labels, &lessons, self.model.head, config.class_loss);
+        if let Some(part) = Imitation::loss(&self.imitations, &self.state.network, maps, &lessons) {
+            found.add_imitation(part);
+        }
+        if !(found.class + found.boxes + found.distribution + found.teacher + found.imitation).is_finite() {
             let path = config.output.join("bad-batch.safetensors");
             let tensors =
                 [("pictures", pictures), ("boxes", labels.boxes), ("classes", labels.classes), ("mask", labels.mask)];
@@ -368,7 +399,7 @@ fn teachers(config: &TrainConfig, classes: &[String], photographs: &mut Photogra
     let mut dense = Vec::new();
     for (index, wanted) in config.teachers.iter().enumerate() {
         let file = wanted.file.as_ref().context("a teacher is wanted: name its file with --teacher FILE")?;
-        let teacher = Teacher::load(file, classes)?;
+        let teacher = Teacher::load(file, classes)?.showing(wanted.features.keys().cloned())?;
         if wanted.answers == teacher::Mode::Dense {
             dense.push(teacher);
             continue;

@@ -285,6 +285,7 @@ fn a_cached_teacher_is_asked_once_and_labels_what_nobody_did() {
             boxes: 1.0,
             size: Some(160),
             cache: Some(folder.path().join("answers.safetensors")),
+            features: Default::default(),
             labels_from: Some(labels_from),
         };
         TrainConfig {
@@ -328,6 +329,7 @@ fn dense_teachers_answer_every_sample() {
         boxes: 1.0,
         size: None,
         cache: None,
+        features: Default::default(),
         labels_from: None,
     };
     // A student that is the teacher has little to learn (the cross-entropy with a position between two bins, and what
@@ -341,4 +343,65 @@ fn dense_teachers_answer_every_sample() {
     };
     let (same, nothing) = (taught(Some(format!("{BOOTSTRAP}.safetensors").into())), taught(None));
     assert!(same < 0.1 * nothing, "{same} against {nothing}");
+}
+
+#[test]
+fn what_a_teacher_shows_is_told_from_the_own_maps() {
+    let folder = tempfile::tempdir().unwrap();
+    let teacher = |layer: &str, answers| TeacherConfig {
+        file: Some(format!("{BOOTSTRAP}.toml").into()),
+        answers,
+        class: 0.0,
+        boxes: 0.0,
+        size: None,
+        cache: None,
+        features: [(layer.to_owned(), 1.0)].into(),
+        labels_from: None,
+    };
+    let taught = |init: Option<PathBuf>| {
+        let teachers = vec![teacher("stage3.7.concat", teacher::Mode::Dense)];
+        let mut trainer = trainer(TrainConfig { teachers, init, batch: 16, ..config(folder.path(), 30) });
+        trainer.start(false).unwrap();
+        trainer
+    };
+    let untold = |trainer: &Trainer| {
+        let batch = trainer.batches(0).unwrap().next_item().unwrap().1.unwrap();
+        let Tensors { pictures, lessons, .. } = batch.tensors(&trainer.config.teachers, 20, Device::Cpu);
+        let outputs = trainer.state.network.forward(&pictures, Mode::Train);
+        Imitation::loss(&trainer.imitations, &trainer.state.network, &outputs[6..], &lessons).unwrap()
+    };
+    let number = |loss: &Tensor| loss.double_value(&[]);
+    // Who is the teacher tells all of it, batch norms of another batch aside.
+    let same = number(&untold(&taught(Some(format!("{BOOTSTRAP}.safetensors").into()))));
+    // Who knows nothing learns from it, in the layers before as well as in the linear map.
+    let student = taught(None);
+    let before = untold(&student);
+    before.backward();
+    for (name, parameter) in &student.state.network.parameters {
+        if name.starts_with("stage3.0") || name.starts_with("imitation0") {
+            assert!(parameter.grad().abs().max().double_value(&[]) > 0.0, "{name}");
+        }
+    }
+    // A step down the gradients that is to take a hundredth of the loss does so.
+    let parameters = || student.state.network.parameters.values().filter(|parameter| parameter.grad().defined());
+    let steepness: f64 = parameters().map(|parameter| number(&parameter.grad().square().sum(Kind::Float))).sum();
+    let before = number(&before);
+    tch::no_grad(|| {
+        for parameter in parameters() {
+            let _ = parameter.shallow_clone().g_sub_(&(parameter.grad() * (0.01 * before / steepness)));
+        }
+    });
+    let after = number(&untold(&student));
+    assert!(100.0 * same < before, "{same} against {before}");
+    assert!((0.5..1.5).contains(&(100.0 * (1.0 - after / before))), "{before}, then {after}");
+
+    let refused = |teacher| {
+        let config = TrainConfig { teachers: vec![teacher], ..config(folder.path(), 1) };
+        let found = Trainer::new(config, Device::Cpu, Path::new(""), Arc::new(AtomicBool::new(false)));
+        found.err().unwrap().to_string()
+    };
+    let error = refused(teacher("stage9", teacher::Mode::Dense));
+    assert!(error.contains("no layer \"stage9\""), "{error}");
+    let error = refused(teacher("stage3.7.concat", teacher::Mode::Cached));
+    assert!(error.contains("answers = \"dense\""), "{error}");
 }

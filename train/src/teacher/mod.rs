@@ -7,7 +7,7 @@
 
 mod cache;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -20,10 +20,12 @@ use yolo_lat::engine::cpu::CpuEngine;
 use yolo_lat::engine::ort::OnnxSession;
 use yolo_lat::eval::class_map;
 use yolo_lat::geometry::BBox;
-use yolo_lat::model::Model;
 use yolo_lat::model::config::STRIDES;
+use yolo_lat::model::{Graph, Model};
 use yolo_lat::postprocess::{Detection, PostprocessOptions, decode_box, suppress};
 use yolo_lat::preprocess::Preprocessor;
+
+use crate::imitation::layer;
 
 /// NanoDet-Plus: BGR in 0..255, normalised by the means and deviations of ImageNet.
 const MEAN: [f32; 3] = [103.53, 116.28, 123.675];
@@ -150,6 +152,10 @@ pub(crate) struct TeacherConfig {
     pub(crate) size: Option<usize>,
     /// Where its answers are kept; `answers-N.safetensors` in the output folder unless given.
     pub(crate) cache: Option<PathBuf>,
+    /// Layers of a dense teacher of this project whose maps the student's layers of the same names learn to tell, with their
+    /// weights in the loss.
+    #[serde(default)]
+    pub(crate) features: BTreeMap<String, f64>,
     /// Boxes of unlabelled photographs that it is at least so sure of become labels (cached teachers).
     pub(crate) labels_from: Option<f32>,
 }
@@ -161,6 +167,8 @@ pub(crate) struct Answer {
     pub(crate) scores: Vec<f32>,
     /// (cells, 4), corners in pixels of the picture.
     pub(crate) boxes: Vec<f32>,
+    /// (1, channels, rows, columns) of each layer that the teacher shows.
+    pub(crate) features: Vec<Array4<f32>>,
 }
 
 /// A detector that several threads may ask at once.
@@ -169,6 +177,8 @@ pub(crate) struct Teacher {
     path: PathBuf,
     /// Index of each of the student's classes among the teacher's.
     classes: Vec<usize>,
+    /// Layers that it shows.
+    features: Vec<String>,
 }
 
 enum Detector {
@@ -201,7 +211,39 @@ impl Teacher {
         let indices = indices.map(|(index, name)| {
             index.with_context(|| format!("{}: the teacher does not know the class {name}", path.display()))
         });
-        Ok(Self { detector, path: path.to_owned(), classes: indices.collect::<anyhow::Result<_>>()? })
+        Ok(Self {
+            detector,
+            path: path.to_owned(),
+            classes: indices.collect::<anyhow::Result<_>>()?,
+            features: Vec::new(),
+        })
+    }
+
+    /// The same teacher, showing the maps of some layers too.
+    ///
+    /// # Errors
+    /// It has no such layer, or is no model of this project.
+    pub(crate) fn showing(mut self, layers: impl Iterator<Item = String>) -> anyhow::Result<Self> {
+        self.features = layers.collect();
+        match &self.detector {
+            Detector::NanoDet(_) if self.features.is_empty() => {}
+            Detector::NanoDet(_) => bail!("teacher.features: {} is no model of this project", self.path.display()),
+            Detector::Own { model, .. } => drop(self.graph(model, STRIDES[2])?),
+        }
+        Ok(self)
+    }
+
+    /// Channels of the layers that it shows.
+    pub(crate) fn feature_channels(&self) -> Vec<usize> {
+        let Detector::Own { model, .. } = &self.detector else { return Vec::new() };
+        let graph = self.graph(model, STRIDES[2]);
+        graph.map(|graph| graph.taps.iter().map(|&tap| graph.nodes[tap].shape.channels).collect()).unwrap_or_default()
+    }
+
+    fn graph(&self, model: &Model, size: usize) -> anyhow::Result<Graph> {
+        let mut graph = model.graph(size, size)?;
+        graph.taps = self.features.iter().map(|name| layer(&graph, name)).collect::<anyhow::Result<_>>()?;
+        Ok(graph)
     }
 
     /// The sides of its pictures are multiples of this.
@@ -236,7 +278,7 @@ impl Teacher {
                 let free = lock(engines)?.entry(size).or_default().pop();
                 let mut engine = match free {
                     Some(engine) => engine,
-                    None => CpuEngine::new(&model.graph(size, size)?, &model.weights, 1)?,
+                    None => CpuEngine::new(&self.graph(model, size)?, &model.weights, 1)?,
                 };
                 let input = Array4::from_shape_vec((1, 3, size, size), pixels.to_vec())?;
                 let answer = self.decode_own(engine.run(input.view())?, model);
@@ -279,6 +321,7 @@ impl Teacher {
                 answer.boxes.extend([x1, y1, x2, y2]);
             }
         }
+        answer.features = outputs[2 * STRIDES.len()..].to_vec();
         answer
     }
 

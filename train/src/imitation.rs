@@ -1,0 +1,111 @@
+//! Inner maps of a teacher that the network learns to tell from its own by a linear map (Romero et al. 2015, "FitNets"): each layer
+//! then learns from what stands next to it, which brings a network that was cut from its teacher back sooner than results do.
+
+use anyhow::{Context, bail};
+use tch::{Kind, Tensor};
+use yolo_lat::model::Graph;
+
+use crate::loss::{Answers, Lesson};
+use crate::network::Network;
+use crate::teacher::{Mode, Teacher, TeacherConfig};
+
+/// Of the squares of a layer's maps, added to each channel's so that the fit is defined.
+const DAMPING: f64 = 1e-4;
+/// Added to variances.
+const EPSILON: f64 = 1e-6;
+
+/// A layer that a teacher shows.
+pub(crate) struct Imitation {
+    /// Of the linear map: (teacher's channels, own channels, 1, 1) and (teacher's channels).
+    weight: String,
+    bias: String,
+    /// In the loss.
+    share: f64,
+}
+
+/// Adds the linear maps to the network's parameters: one for each layer that a dense teacher shows, in their order. The network
+/// gives the layers' maps after its results.
+///
+/// # Errors
+/// The network or the teacher has no such layer, or a cached teacher is to show some.
+pub(crate) fn imitate(
+    network: &mut Network,
+    configs: &[TeacherConfig],
+    dense: &[Teacher],
+) -> anyhow::Result<Vec<Imitation>> {
+    if configs.iter().any(|config| config.answers == Mode::Cached && !config.features.is_empty()) {
+        bail!("teacher.features: needs answers = \"dense\"");
+    }
+    let mut imitations = Vec::new();
+    let configs = configs.iter().filter(|config| config.answers == Mode::Dense);
+    for (index, (config, teacher)) in configs.zip(dense).enumerate() {
+        for ((layer, &share), wanted) in config.features.iter().zip(teacher.feature_channels()) {
+            let own = network.tap(layer)?;
+            let imitation = Imitation {
+                weight: format!("imitation{index}.{layer}.weight"),
+                bias: format!("imitation{index}.{layer}.bias"),
+                share,
+            };
+            network.add(&imitation.weight, &[wanted as i64, own as i64, 1, 1]);
+            network.add(&imitation.bias, &[wanted as i64]);
+            imitations.push(imitation);
+        }
+    }
+    Ok(imitations)
+}
+
+/// Index of the layer of that name.
+///
+/// # Errors
+/// There is none.
+pub(crate) fn layer(graph: &Graph, name: &str) -> anyhow::Result<usize> {
+    let found = graph.nodes.iter().position(|node| node.name == name);
+    found.with_context(|| format!("teacher.features: {} has no layer {name:?}", graph.name))
+}
+
+/// Each channel with mean 0 and variance 1 over the batch, so that all channels count alike.
+fn normalized(map: &Tensor) -> Tensor {
+    let (variance, mean) = map.var_mean_dim(&[0i64, 2, 3][..], false, true);
+    (map - mean) / (variance + EPSILON).sqrt()
+}
+
+fn shown(lessons: &[Lesson]) -> impl Iterator<Item = &Tensor> {
+    lessons.iter().flat_map(|lesson| match &lesson.answers {
+        Answers::Dense(answers) => &answers.features[..],
+        Answers::Boxes(_) => &[],
+    })
+}
+
+impl Imitation {
+    /// The linear maps that tell the teacher's maps of a batch best from the network's, by least squares.
+    pub(crate) fn fit(imitations: &[Self], network: &Network, maps: &[Tensor], lessons: &[Lesson]) {
+        for ((imitation, map), target) in imitations.iter().zip(maps).zip(shown(lessons)) {
+            let rows = |x: &Tensor| x.permute([0, 2, 3, 1]).reshape([-1, x.size()[1]]).to_kind(Kind::Double);
+            let x = rows(map);
+            let x = Tensor::cat(&[&x, &x.narrow(1, 0, 1).ones_like()], 1);
+            let square = x.transpose(0, 1).matmul(&x);
+            let damping = square.diagonal(0, 0, 1).mean(Kind::Double) * DAMPING;
+            let square = &square + Tensor::eye(square.size()[0], (Kind::Double, square.device())) * damping;
+            let cross = x.transpose(0, 1).matmul(&rows(&normalized(target)));
+            let solution = Tensor::linalg_solve(&square, &cross, true).to_kind(Kind::Float);
+            let channels = solution.size()[0] - 1;
+            let weight = solution.narrow(0, 0, channels).transpose(0, 1).unsqueeze(-1).unsqueeze(-1);
+            for (name, value) in [(&imitation.weight, weight), (&imitation.bias, solution.select(0, channels))] {
+                if let Some(parameter) = network.parameters.get(name) {
+                    parameter.shallow_clone().copy_(&value);
+                }
+            }
+        }
+    }
+
+    /// Weighted sum over layers of the mean square of what the network does not tell of the teacher's maps, whose channels have
+    /// variance 1; `None` without layers.
+    pub(crate) fn loss(imitations: &[Self], network: &Network, maps: &[Tensor], lessons: &[Lesson]) -> Option<Tensor> {
+        let parts = imitations.iter().zip(maps).zip(shown(lessons)).filter_map(|((imitation, map), target)| {
+            let (weight, bias) = (network.parameters.get(&imitation.weight)?, network.parameters.get(&imitation.bias));
+            let told = map.conv2d(weight, bias, [1, 1], [0, 0], [1, 1], 1);
+            Some((told - normalized(target)).square().mean(Kind::Float) * imitation.share)
+        });
+        parts.reduce(|sum, part| sum + part)
+    }
+}
