@@ -115,10 +115,10 @@ fn dense_answers(answers: &[Answer], classes: usize, device: Device) -> DenseAns
     };
     let features = (0..answers.first().map_or(0, |answer| answer.features.len())).map(|index| {
         let maps = answers.iter().map(|answer| &answer.features[index]);
-        let values: Vec<f32> = maps.clone().flatten().copied().collect();
+        let values: Vec<&[f32]> = maps.filter_map(|map| map.as_slice()).collect();
         let (_, channels, rows, columns) = answers[0].features[index].dim();
         let shape = [answers.len(), channels, rows, columns].map(|side| side as i64);
-        channels_last(&Tensor::from_slice(&values).reshape(shape).to_device(device))
+        channels_last(&Tensor::from_slice(&values.concat()).reshape(shape).to_device(device))
     });
     let (scores, boxes) = (join(|answer| &answer.scores, classes), join(|answer| &answer.boxes, 4));
     DenseAnswers { scores, boxes, features: features.collect() }

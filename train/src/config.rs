@@ -142,6 +142,9 @@ impl TrainConfig {
             if teacher.labels_from.is_some() && teacher.answers == Mode::Dense {
                 bail!("teacher: labels_from needs answers = \"cached\"");
             }
+            if !teacher.features.is_empty() && teacher.answers == Mode::Cached {
+                bail!("teacher: features needs answers = \"dense\"");
+            }
         }
         let labels = self.teachers.iter().filter(|teacher| teacher.labels_from.is_some()).count();
         if !self.unlabelled.is_empty() && labels != 1 {
@@ -198,6 +201,11 @@ mod tests {
             ("seed = 1", "seed = 1\nmulti_scale = [384, 256]", "multi_scale"),
             ("seed = 1", "seed = 1\nunlabelled = [\"x\"]", "labels_from"),
             ("seed = 1", "seed = 1\nsead = 1", "sead"),
+            (
+                "seed = 1",
+                "seed = 1\nteacher = [{ answers = 'cached', class = 1.0, boxes = 1.0, features = { x = 1.0 } }]",
+                "features needs answers = \"dense\"",
+            ),
         ];
         for (from, to, expected) in changes {
             assert!(example().contains(from), "{from}");

@@ -1,7 +1,7 @@
 //! Inner maps of a teacher that the network learns to tell from its own by a linear map (Romero et al. 2015, "FitNets"): each layer
 //! then learns from what stands next to it, which brings a network that was cut from its teacher back sooner than results do.
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use tch::{Kind, Tensor};
 use yolo_lat::model::Graph;
 
@@ -27,19 +27,16 @@ pub(crate) struct Imitation {
 /// gives the layers' maps after its results.
 ///
 /// # Errors
-/// The network or the teacher has no such layer, or a cached teacher is to show some.
+/// The network has no such layer.
 pub(crate) fn imitate(
     network: &mut Network,
     configs: &[TeacherConfig],
     dense: &[Teacher],
 ) -> anyhow::Result<Vec<Imitation>> {
-    if configs.iter().any(|config| config.answers == Mode::Cached && !config.features.is_empty()) {
-        bail!("teacher.features: needs answers = \"dense\"");
-    }
     let mut imitations = Vec::new();
     let configs = configs.iter().filter(|config| config.answers == Mode::Dense);
     for (index, (config, teacher)) in configs.zip(dense).enumerate() {
-        for ((layer, &share), wanted) in config.features.iter().zip(teacher.feature_channels()) {
+        for ((layer, &share), wanted) in config.features.iter().zip(teacher.feature_channels()?) {
             let own = network.tap(layer)?;
             let imitation = Imitation {
                 weight: format!("imitation{index}.{layer}.weight"),

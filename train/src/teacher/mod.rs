@@ -228,16 +228,19 @@ impl Teacher {
         match &self.detector {
             Detector::NanoDet(_) if self.features.is_empty() => {}
             Detector::NanoDet(_) => bail!("teacher.features: {} is no model of this project", self.path.display()),
-            Detector::Own { model, .. } => drop(self.graph(model, STRIDES[2])?),
+            Detector::Own { .. } => drop(self.feature_channels()?),
         }
         Ok(self)
     }
 
     /// Channels of the layers that it shows.
-    pub(crate) fn feature_channels(&self) -> Vec<usize> {
-        let Detector::Own { model, .. } = &self.detector else { return Vec::new() };
-        let graph = self.graph(model, STRIDES[2]);
-        graph.map(|graph| graph.taps.iter().map(|&tap| graph.nodes[tap].shape.channels).collect()).unwrap_or_default()
+    ///
+    /// # Errors
+    /// It has no such layer.
+    pub(crate) fn feature_channels(&self) -> anyhow::Result<Vec<usize>> {
+        let Detector::Own { model, .. } = &self.detector else { return Ok(Vec::new()) };
+        let graph = self.graph(model, STRIDES[2])?;
+        Ok(graph.taps.iter().map(|&tap| graph.nodes[tap].shape.channels).collect())
     }
 
     fn graph(&self, model: &Model, size: usize) -> anyhow::Result<Graph> {
