@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use ndarray::Array4;
 use tch::{Device, Kind, Tensor};
 
 use crate::config::TrainConfig;
 use crate::data::{Augmentation, Photographs, Sample, Target};
+use crate::frozen::{FrozenPart, joined};
 use crate::loss::{Answers, DenseAnswers, Lesson, Targets};
-use crate::network::channels_last;
 use crate::teacher::{Answer, Mode, Teacher, TeacherConfig};
 
 /// What a step learns from.
@@ -17,6 +18,8 @@ pub(crate) struct Batch {
     pub(crate) samples: Vec<Sample>,
     /// Of each dense teacher, an answer to each sample.
     pub(crate) dense: Vec<Vec<Answer>>,
+    /// Of each sample, what the frozen part of the network makes of it.
+    pub(crate) frozen: Option<Vec<Vec<Array4<f32>>>>,
 }
 
 /// Makes the batches of a run from their numbers alone.
@@ -26,6 +29,8 @@ pub(crate) struct Batches {
     pub(crate) photographs: Arc<Photographs>,
     /// Those that are asked about every sample.
     pub(crate) dense: Arc<Vec<Teacher>>,
+    /// What the network need not compute in a step.
+    pub(crate) frozen: Option<Arc<FrozenPart>>,
 }
 
 impl Batches {
@@ -39,7 +44,7 @@ impl Batches {
     /// # Errors
     /// A teacher fails.
     pub(crate) fn load(&self, epoch: usize, order: &[usize], index: usize) -> anyhow::Result<Batch> {
-        let Self { config, photographs, dense } = self;
+        let Self { config, photographs, dense, frozen } = self;
         let augmentation = if config.is_gentle(epoch) { Augmentation::gentle() } else { config.augmentation };
         let step = dense.iter().map(Teacher::step).max().unwrap_or(32);
         let per_epoch = self.steps_per_epoch() * config.accumulate;
@@ -52,16 +57,22 @@ impl Batches {
         let samples: Vec<Sample> = (start..start + config.batch).map(sample).collect();
         let ask = |teacher: &Teacher| samples.iter().map(|sample| teacher.answer(&sample.pixels, size)).collect();
         let dense = dense.iter().map(ask).collect::<anyhow::Result<_>>()?;
-        Ok(Batch { size, samples, dense })
+        let compute = |part: &Arc<FrozenPart>| samples.iter().map(|sample| part.maps(&sample.pixels, size)).collect();
+        let frozen = frozen.as_ref().map(compute).transpose()?;
+        Ok(Batch { size, samples, dense, frozen })
     }
 }
 
 impl Batch {
-    /// (n, 3, size, size), the labels and what each teacher says.
-    pub(crate) fn tensors(&self, teachers: &[TeacherConfig], classes: usize, device: Device) -> Tensors {
+    /// (n, 3, size, size).
+    pub(crate) fn pictures(&self, device: Device) -> Tensor {
         let (count, size) = (self.samples.len() as i64, self.size as i64);
         let pixels: Vec<&[f32]> = self.samples.iter().map(|sample| &sample.pixels[..]).collect();
-        let pictures = Tensor::from_slice(&pixels.concat()).reshape([count, 3, size, size]).to_device(device);
+        Tensor::from_slice(&pixels.concat()).reshape([count, 3, size, size]).to_device(device)
+    }
+
+    /// The labels and what each teacher says.
+    pub(crate) fn tensors(&self, teachers: &[TeacherConfig], classes: usize, device: Device) -> Tensors {
         let labels = self.boxes(|target| target.scores.is_none(), None, device);
         let mut dense = self.dense.iter();
         let answers = teachers.iter().enumerate().filter_map(|(index, teacher)| {
@@ -74,7 +85,7 @@ impl Batch {
             };
             Some(Lesson { answers, class_weight: teacher.class, box_weight: teacher.boxes })
         });
-        Tensors { lessons: answers.collect(), pictures, labels }
+        Tensors { lessons: answers.collect(), labels }
     }
 
     /// The targets that are `wanted`, padded; with their scores if `classes` says how many there are.
@@ -113,20 +124,14 @@ fn dense_answers(answers: &[Answer], classes: usize, device: Device) -> DenseAns
         let all = Tensor::from_slice(&values.concat());
         all.reshape([answers.len() as i64, -1, width as i64]).to_device(device)
     };
-    let features = (0..answers.first().map_or(0, |answer| answer.features.len())).map(|index| {
-        let maps = answers.iter().map(|answer| &answer.features[index]);
-        let values: Vec<&[f32]> = maps.filter_map(|map| map.as_slice()).collect();
-        let (_, channels, rows, columns) = answers[0].features[index].dim();
-        let shape = [answers.len(), channels, rows, columns].map(|side| side as i64);
-        channels_last(&Tensor::from_slice(&values.concat()).reshape(shape).to_device(device))
-    });
+    let features = (0..answers.first().map_or(0, |answer| answer.features.len()))
+        .map(|index| joined(answers.iter().map(|answer| &answer.features[index]), device));
     let (scores, boxes) = (join(|answer| &answer.scores, classes), join(|answer| &answer.boxes, 4));
     DenseAnswers { scores, boxes, features: features.collect() }
 }
 
 /// A batch in libtorch's memory.
 pub(crate) struct Tensors {
-    pub(crate) pictures: Tensor,
     pub(crate) labels: Targets,
     pub(crate) lessons: Vec<Lesson>,
 }

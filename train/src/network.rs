@@ -134,6 +134,15 @@ impl Network {
         Ok(())
     }
 
+    /// Whether training leaves the node as it is.
+    pub(crate) fn is_frozen(&self, node: &Node) -> bool {
+        self.frozen.iter().any(|prefix| node.name.starts_with(prefix.as_str()))
+    }
+
+    pub(crate) fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
     /// Takes what is `wanted` by name and fits from folded weights. Batch norms start as identities with the folded bias as shift; one pass
     /// with [`Mode::Restore`] then gives them their statistics.
     ///
@@ -170,13 +179,18 @@ impl Network {
 
     /// Outputs of the graph for pictures (n, 3, height, width), each (n, channels, rows, columns).
     pub(crate) fn forward(&self, pictures: &Tensor, mode: Mode) -> Vec<Tensor> {
-        let mut maps: Vec<Tensor> = Vec::with_capacity(self.graph.nodes.len());
+        self.forward_from(vec![channels_last(pictures)], mode)
+    }
+
+    /// As [`Self::forward`] from the maps of the first nodes, at least of the input; those that no other node reads may be undefined.
+    pub(crate) fn forward_from(&self, first: Vec<Tensor>, mode: Mode) -> Vec<Tensor> {
+        let mut maps = first;
         let mut splits: BTreeMap<(usize, usize), Vec<Tensor>> = BTreeMap::new();
-        for node in &self.graph.nodes {
+        for node in &self.graph.nodes[maps.len()..] {
             let input = |index: usize| &maps[node.inputs[index]];
             let channels = node.shape.channels as i64;
             let map = match node.op {
-                Op::Input => channels_last(pictures),
+                Op::Input => maps[0].shallow_clone(),
                 Op::Conv { kernel, stride, activation } => {
                     let map = self.convolution(node, input(0), kernel, stride, 1, activation, mode);
                     if node.inputs.len() > 1 { map + input(1) } else { map }
@@ -242,7 +256,6 @@ impl Network {
     fn norm(&self, node: &Node, map: &Tensor, scale: &Tensor, shift: &Tensor, mode: Mode) -> Tensor {
         let buffer = |suffix: &str| self.buffers.get(&format!("{}.norm.{suffix}", node.name));
         let (mean, variance) = (buffer("mean"), buffer("variance"));
-        let is_frozen = self.frozen.iter().any(|prefix| node.name.starts_with(prefix.as_str()));
         if mode == Mode::Restore
             && let (Some(mean), Some(variance)) = (mean, variance)
         {
@@ -262,7 +275,7 @@ impl Network {
             Some(shift),
             mean,
             variance,
-            mode == Mode::Train && !is_frozen,
+            mode == Mode::Train && !self.is_frozen(node),
             MOMENTUM,
             EPSILON,
             false,

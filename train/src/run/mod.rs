@@ -23,6 +23,7 @@ use crate::batch::{Batch, Batches, Tensors};
 use crate::checkpoint::{State, write_tensors};
 use crate::config::TrainConfig;
 use crate::data::{Photographs, Sources};
+use crate::frozen::FrozenPart;
 use crate::imitation::{Imitation, imitate};
 use crate::log::{Sums, say};
 use crate::loss::{Loss, loss};
@@ -140,7 +141,8 @@ impl Trainer {
         let optimizer = AdamW::new(&network.parameters, config.weight_decay, config.rate_shares.clone())?;
         let state = State { network, average, optimizer, step: 0 };
         let config = Arc::new(config);
-        let batches = Batches { config: config.clone(), photographs: Arc::new(photographs), dense: Arc::new(dense) };
+        let (photographs, dense) = (Arc::new(photographs), Arc::new(dense));
+        let batches = Batches { config: config.clone(), photographs, dense, frozen: None };
         Ok(Self { val: data.join(&config.val), config, model, device, batches, state, imitations, interrupted })
     }
 
@@ -157,10 +159,15 @@ impl Trainer {
         if resume && checkpoint.exists() {
             self.state.load(&checkpoint)?;
             say(&format!("going on after step {}", self.state.step));
-            return Ok(());
+        } else {
+            self.init()?;
+            self.fit_imitations()?;
         }
-        self.init()?;
-        self.fit_imitations()
+        // Another device computes them faster than it could be given their maps.
+        if self.device == Device::Cpu {
+            self.batches.frozen = FrozenPart::new(&self.state.network, &self.model)?.map(Arc::new);
+        }
+        Ok(())
     }
 
     /// Starts from the given weights and restores their batch norms on one batch.
@@ -190,9 +197,8 @@ impl Trainer {
         let (photographs, size) = (&self.batches.photographs, self.config.size);
         let samples = (0..self.config.batch.max(16))
             .map(|index| photographs.sample(index % photographs.len(), size, &self.config.augmentation, index as u64));
-        let batch = Batch { size, samples: samples.collect(), dense: Vec::new() };
-        let Tensors { pictures, .. } = batch.tensors(&[], self.model.classes.len(), self.device);
-        tch::no_grad(|| self.state.network.forward(&pictures, Mode::Restore));
+        let batch = Batch { size, samples: samples.collect(), dense: Vec::new(), frozen: None };
+        tch::no_grad(|| self.state.network.forward(&batch.pictures(self.device), Mode::Restore));
         self.copy_average();
         Ok(())
     }
@@ -205,9 +211,9 @@ impl Trainer {
         let order = self.batches.photographs.order(self.config.seed, 0);
         let batch = self.batches.load(0, &order, 0)?;
         let classes = self.model.classes.len();
-        let Tensors { pictures, lessons, .. } = batch.tensors(&self.config.teachers, classes, self.device);
+        let Tensors { lessons, .. } = batch.tensors(&self.config.teachers, classes, self.device);
         tch::no_grad(|| {
-            let outputs = self.state.network.forward(&pictures, Mode::Train);
+            let outputs = self.state.network.forward(&batch.pictures(self.device), Mode::Train);
             let maps = &outputs[outputs.len() - self.imitations.len()..];
             Imitation::fit(&self.imitations, &self.state.network, maps, &lessons);
         });
@@ -325,9 +331,11 @@ impl Trainer {
     /// Adds the gradients of a batch.
     fn backward(&mut self, batch: &Batch) -> anyhow::Result<Loss> {
         let config = &self.config;
-        let Tensors { pictures, labels, lessons } =
-            batch.tensors(&config.teachers, self.model.classes.len(), self.device);
-        let outputs = self.state.network.forward(&pictures, Mode::Train);
+        let Tensors { labels, lessons } = batch.tensors(&config.teachers, self.model.classes.len(), self.device);
+        let outputs = match (&self.batches.frozen, &batch.frozen) {
+            (Some(part), Some(maps)) => self.state.network.forward_from(part.first(maps, self.device), Mode::Train),
+            _ => self.state.network.forward(&batch.pictures(self.device), Mode::Train),
+        };
         let (results, maps) = outputs.split_at(outputs.len() - self.imitations.len());
         let mut found = loss(results, &labels, &lessons, self.model.head, config.class_loss);
         if let Some(part) = Imitation::loss(&self.imitations, &self.state.network, maps, &lessons) {
@@ -335,6 +343,7 @@ impl Trainer {
         }
         if !(found.class + found.boxes + found.distribution + found.teacher + found.imitation).is_finite() {
             let path = config.output.join("bad-batch.safetensors");
+            let pictures = batch.pictures(self.device);
             let tensors =
                 [("pictures", pictures), ("boxes", labels.boxes), ("classes", labels.classes), ("mask", labels.mask)];
             write_tensors(&path, &tensors)?;

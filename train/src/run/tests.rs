@@ -149,6 +149,38 @@ fn a_loss_that_is_no_number_stops_and_leaves_the_batch() {
 }
 
 #[test]
+fn what_stays_as_it_is_may_be_computed_beforehand() {
+    let folder = tempfile::tempdir().unwrap();
+    for (frozen, is_first) in [(vec!["stem".to_owned(), "stage2".to_owned()], true), (vec!["stage3".to_owned()], false)]
+    {
+        let run = || trainer(TrainConfig { frozen: frozen.clone(), ..config(folder.path(), 2) });
+        let (mut beforehand, mut within) = (run(), run());
+        for trainer in [&mut beforehand, &mut within] {
+            trainer.start(false).unwrap();
+        }
+        // Only what stands before all that learns.
+        assert_eq!(beforehand.batches.frozen.is_some(), is_first);
+        let batch = beforehand.batches(0).unwrap().next_item().unwrap().1.unwrap();
+        if let (Some(part), Some(maps)) = (&beforehand.batches.frozen, &batch.frozen) {
+            let network = &beforehand.state.network;
+            let found = network.forward_from(part.first(maps, Device::Cpu), Mode::Eval);
+            for (a, b) in found.iter().zip(network.forward(&batch.pictures(Device::Cpu), Mode::Eval)) {
+                assert!((a - b).abs().max().double_value(&[]) < 1e-4);
+            }
+        }
+        // The same steps, whichever way; AdamW makes much of a gradient that is nothing but rounding, so losses are compared.
+        within.batches.frozen = None;
+        let first = parameters_of(&within);
+        let [a, b] = [&mut beforehand, &mut within].map(|trainer| steps(trainer, 2));
+        assert!(a.iter().zip(&b).all(|(a, b)| (a - b).abs() < 1e-4), "{a:?} {b:?}");
+        for ((name, first), (_, found)) in first.iter().zip(parameters_of(&beforehand)) {
+            let stays = frozen.iter().any(|prefix| name.starts_with(prefix.as_str()));
+            assert!(*first == found || !stays, "{name}");
+        }
+    }
+}
+
+#[test]
 fn accumulated_gradients_are_means_of_batches() {
     let folder = tempfile::tempdir().unwrap();
     // Two batches of the same photographs, accumulated, are one batch.
@@ -366,7 +398,8 @@ fn what_a_teacher_shows_is_told_from_the_own_maps() {
     };
     let untold = |trainer: &Trainer| {
         let batch = trainer.batches(0).unwrap().next_item().unwrap().1.unwrap();
-        let Tensors { pictures, lessons, .. } = batch.tensors(&trainer.config.teachers, 20, Device::Cpu);
+        let Tensors { lessons, .. } = batch.tensors(&trainer.config.teachers, 20, Device::Cpu);
+        let pictures = batch.pictures(Device::Cpu);
         let outputs = trainer.state.network.forward(&pictures, Mode::Train);
         Imitation::loss(&trainer.imitations, &trainer.state.network, &outputs[6..], &lessons).unwrap()
     };

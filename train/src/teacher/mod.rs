@@ -7,15 +7,14 @@
 
 mod cache;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, bail};
 use image::RgbImage;
 use ndarray::{Array4, ArrayD, Axis, s};
 use serde::{Deserialize, Serialize};
-use yolo_lat::engine::Engine;
 use yolo_lat::engine::cpu::CpuEngine;
 use yolo_lat::engine::ort::OnnxSession;
 use yolo_lat::eval::class_map;
@@ -25,6 +24,7 @@ use yolo_lat::model::{Graph, Model};
 use yolo_lat::postprocess::{Detection, PostprocessOptions, decode_box, suppress};
 use yolo_lat::preprocess::Preprocessor;
 
+use crate::frozen::{Engines, lock};
 use crate::imitation::layer;
 
 /// NanoDet-Plus: BGR in 0..255, normalised by the means and deviations of ImageNet.
@@ -184,8 +184,8 @@ pub(crate) struct Teacher {
 enum Detector {
     /// NanoDet-Plus-m in ONNX Runtime: sessions that nobody uses.
     NanoDet(Mutex<Vec<OnnxSession>>),
-    /// A model of this project: engines that nobody uses, by the side of their pictures.
-    Own { model: Box<Model>, engines: Mutex<HashMap<usize, Vec<CpuEngine>>> },
+    /// A model of this project.
+    Own { model: Box<Model>, engines: Engines },
 }
 
 impl Teacher {
@@ -205,7 +205,7 @@ impl Teacher {
         } else {
             let model = Model::load(&path.to_string_lossy())?;
             let known = model.config.classes.clone();
-            (Detector::Own { model: Box::new(model), engines: Mutex::default() }, known)
+            (Detector::Own { model: Box::new(model), engines: Engines::default() }, known)
         };
         let indices = class_map(classes, &known).into_iter().zip(classes);
         let indices = indices.map(|(index, name)| {
@@ -278,15 +278,8 @@ impl Teacher {
                 Ok(self.decode_nanodet(&outputs[0], size))
             }
             Detector::Own { model, engines } => {
-                let free = lock(engines)?.entry(size).or_default().pop();
-                let mut engine = match free {
-                    Some(engine) => engine,
-                    None => CpuEngine::new(&self.graph(model, size)?, &model.weights, 1)?,
-                };
-                let input = Array4::from_shape_vec((1, 3, size, size), pixels.to_vec())?;
-                let answer = self.decode_own(engine.run(input.view())?, model);
-                lock(engines)?.entry(size).or_default().push(engine);
-                Ok(answer)
+                let make = || Ok(CpuEngine::new(&self.graph(model, size)?, &model.weights, 1)?);
+                engines.run(pixels, size, make, |outputs| self.decode_own(outputs, model))
             }
         }
     }
@@ -360,10 +353,6 @@ impl Teacher {
         });
         Ok(kept.collect())
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> anyhow::Result<std::sync::MutexGuard<'_, T>> {
-    mutex.lock().map_err(|_| anyhow!("a thread that asked the teacher failed"))
 }
 
 #[cfg(test)]
