@@ -321,7 +321,7 @@ fn keys_that_cancel_the_query_give_the_mean_of_the_values() {
 
 /// A small network of the same shape as the real ones.
 fn small_config(change: impl Fn(&mut ModelConfig)) -> ModelConfig {
-    let mut config = ModelConfig::parse(include_str!("../models/yolo-lat-n.toml"), "n").unwrap();
+    let mut config = ModelConfig::parse(include_str!("golden/bootstrap/yolo-lat-n.toml"), "n").unwrap();
     config.backbone.stem = 8;
     config.backbone.widths = [12, 20, 28];
     config.backbone.repeats = [1, 2, 2];
@@ -334,8 +334,8 @@ fn small_config(change: impl Fn(&mut ModelConfig)) -> ModelConfig {
 
 #[test]
 fn whole_networks_agree_with_the_reference() {
-    use yolo_lat::model::config::{ActivationConfig, Split};
-    let changes: [fn(&mut ModelConfig); 7] = [
+    use yolo_lat::model::config::{ActivationConfig, Fusion, Split};
+    let changes: [fn(&mut ModelConfig); 8] = [
         |_| {},
         |config| config.neck.attention = AttentionKind::Softmax,
         |config| config.neck.attention = AttentionKind::None,
@@ -345,6 +345,16 @@ fn whole_networks_agree_with_the_reference() {
         |config| {
             config.backbone.split = Split::Halves;
             config.activation = ActivationConfig::LeakyRelu(0.1);
+        },
+        // As in the built-in models.
+        |config| {
+            config.backbone.split = Split::Halves;
+            config.backbone.hidden = Some([6, 9, 5]);
+            config.backbone.first_hidden = Some([6, 7, 4]);
+            config.activation = ActivationConfig::LeakyRelu(0.1);
+            config.neck.fusion = Fusion::Ghost;
+            config.neck.attention_width = Some(8);
+            config.head.shared = 2;
         },
     ];
     for (index, change) in changes.into_iter().enumerate() {

@@ -95,8 +95,10 @@ fn fuzz_weights() {
 
 #[test]
 fn fuzz_configuration() {
-    let seeds =
-        [include_bytes!("../models/yolo-lat-n.toml").to_vec(), include_bytes!("../models/yolo-lat-s.toml").to_vec()];
+    let seeds = [
+        include_bytes!("../models/yolo-lat-n.toml").to_vec(),
+        include_bytes!("golden/bootstrap/yolo-lat-n.toml").to_vec(),
+    ];
     arbtest(|u| {
         if let Ok(text) = String::from_utf8(mutate(u, &seeds)?)
             && let Ok(config) = ModelConfig::parse(&text, "fuzz")

@@ -271,7 +271,7 @@ fn engines_agree_on_attention_that_is_watched_or_changed() {
             outcomes.push((found, detector.queries_keys_values().unwrap().clone()));
         }
         let [(found_cpu, cpu), (found_gpu, gpu)] = &outcomes[..] else { panic!("two engines") };
-        assert_eq!((cpu.dim(), gpu.dim()), ((192, 10, 10), (192, 10, 10)));
+        assert_eq!((cpu.dim(), gpu.dim()), ((96, 10, 10), (96, 10, 10)));
         for (a, b) in cpu.iter().zip(gpu) {
             assert!((a - b).abs() < 1e-3, "{replaced:?}: {a}, {b}");
         }

@@ -18,6 +18,8 @@ fn error_of(config: &str, weights: &[u8]) -> String {
 }
 
 const N: &str = include_str!("../../models/yolo-lat-n.toml");
+/// The network of the first n, to which the bootstrap weights belong.
+const PLAIN: &str = include_str!("../../tests/golden/bootstrap/yolo-lat-n.toml");
 const S: &str = include_str!("../../models/yolo-lat-s.toml");
 
 #[test]
@@ -26,13 +28,14 @@ fn sizes_are_those_of_the_plan() {
         let config = ModelConfig::parse(text, "test").unwrap();
         graph_of(&config, 320, 320).unwrap().parameters()
     };
-    assert_eq!(parameters(N), 313_716);
-    assert!((900_000..=1_050_000).contains(&parameters(S)), "{}", parameters(S));
-    let graph = graph_of(&ModelConfig::parse(N, "test").unwrap(), 320, 320).unwrap();
-    // By hand from the table of layers: backbone 60.85 M, neck 44.52 M, heads 30.91 M.
-    assert_eq!(graph.multiply_adds(), 136_288_000);
-    let shapes: Vec<String> = graph.outputs().map(|output| graph.nodes[output].shape.to_string()).collect();
-    assert_eq!(shapes, ["20x40x40", "32x40x40", "20x20x20", "32x20x20", "20x10x10", "32x10x10"]);
+    assert_eq!([PLAIN, N, S].map(parameters), [313_716, 317_306, 1_045_930]);
+    // By hand from the table of layers, in millions: backbone 60.85, neck 44.52, heads 30.91; then 123.56, 49.36, 19.96.
+    for (text, multiply_adds) in [(PLAIN, 136_288_000), (N, 192_874_400)] {
+        let graph = graph_of(&ModelConfig::parse(text, "test").unwrap(), 320, 320).unwrap();
+        assert_eq!(graph.multiply_adds(), multiply_adds);
+        let shapes: Vec<String> = graph.outputs().map(|output| graph.nodes[output].shape.to_string()).collect();
+        assert_eq!(shapes, ["20x40x40", "32x40x40", "20x20x20", "32x20x20", "20x10x10", "32x10x10"]);
+    }
 }
 
 #[test]
@@ -72,16 +75,16 @@ fn wrong_weights_are_named() {
     assert!(
         error_of(S, &bytes).contains("tensor stage2.0.left.pointwise.weight has shape [24, 24, 1, 1], expected [58")
     );
-    assert!(error_of(N, &bytes[..bytes.len() / 2]).contains("truncated"));
-    assert!(error_of(N, b"").contains("not a readable safetensors file"));
+    assert!(error_of(PLAIN, &bytes[..bytes.len() / 2]).contains("truncated"));
+    assert!(error_of(PLAIN, b"").contains("not a readable safetensors file"));
     // A header that claims more than there is must not be believed.
     let mut huge = bytes.clone();
     huge[..8].copy_from_slice(&u64::MAX.to_le_bytes());
-    assert!(error_of(N, &huge).contains("not a readable safetensors file"));
+    assert!(error_of(PLAIN, &huge).contains("not a readable safetensors file"));
     let mut not_a_number = bytes.clone();
     let end = not_a_number.len();
     not_a_number[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
-    assert!(error_of(N, &not_a_number).contains("holds NaN at index"), "{}", error_of(N, &not_a_number));
+    assert!(error_of(PLAIN, &not_a_number).contains("holds NaN at index"), "{}", error_of(PLAIN, &not_a_number));
 }
 
 #[test]
@@ -92,7 +95,7 @@ fn tensors_too_many_too_few_or_of_another_type_are_named() {
         let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
         let mut tensors = file.tensors();
         change(&mut tensors);
-        error_of(N, &serialize(tensors, None).unwrap())
+        error_of(PLAIN, &serialize(tensors, None).unwrap())
     };
     let missing = changed(&|tensors| tensors.retain(|(name, _)| name != "stem.bias"));
     assert!(missing.contains("tensor stem.bias [24] is missing"), "{missing}");
@@ -113,7 +116,7 @@ fn tensors_too_many_too_few_or_of_another_type_are_named() {
 
 #[test]
 fn wrong_configurations_are_named() {
-    let error = |from: &str, to: &str| ModelConfig::parse(&N.replace(from, to), "x.toml").unwrap_err().to_string();
+    let error = |from: &str, to: &str| ModelConfig::parse(&PLAIN.replace(from, to), "x.toml").unwrap_err().to_string();
     assert!(error("heads = 4", "heads = 5").contains("5 heads do not divide a width of 64"));
     assert!(error("heads = 4", "heads = 0").contains("neck.heads"));
     assert!(error("input = 320", "input = 321").contains("multiple of 32"));

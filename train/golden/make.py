@@ -4,7 +4,7 @@
 Writes stages.json: every 97th value of the outputs of the three backbone stages (48x44x44, 96x22x22, 192x11x11) for the
 picture ((7 c + 3 y + 5 x) mod 256) / 255 of 352 x 352 pixels, as ONNX Runtime computes them (it takes BGR). The trainer's test
 gives the same picture to the network it restored from backbone.safetensors (the published weights, BSD-3-Clause,
-models/LICENSE-FastestDet.txt).
+train/start/LICENSE-FastestDet.txt).
 """
 import json
 import pathlib

@@ -187,8 +187,8 @@ fn jobs_have_the_layout_of_the_shaders() {
 }
 
 #[test]
-fn a_frame_of_n_takes_few_dispatches() {
-    for (name, most) in [("n", 45), ("s", 74)] {
+fn a_frame_takes_few_dispatches() {
+    for (name, most) in [("n", 64), ("s", 74), ("tests/golden/bootstrap/yolo-lat-n.toml", 45)] {
         let model = Model::load(name).unwrap();
         let plan = Plan::new(&model.graph(320, 320).unwrap());
         // And the letterbox.

@@ -94,6 +94,8 @@ pub(crate) fn interrupt_flag() -> anyhow::Result<Arc<AtomicBool>> {
 /// A run.
 pub(crate) struct Trainer {
     config: Arc<TrainConfig>,
+    /// The model's file, as it was when the run began: it may be edited or moved meanwhile.
+    model_text: String,
     model: ModelConfig,
     device: Device,
     val: PathBuf,
@@ -114,9 +116,9 @@ impl Trainer {
         data: &Path,
         interrupted: Arc<AtomicBool>,
     ) -> anyhow::Result<Self> {
-        let text = std::fs::read_to_string(&config.model)
+        let model_text = std::fs::read_to_string(&config.model)
             .with_context(|| format!("{}: cannot be read", config.model.display()))?;
-        let model = ModelConfig::parse(&text, &config.model.display().to_string())?;
+        let model = ModelConfig::parse(&model_text, &config.model.display().to_string())?;
         std::fs::create_dir_all(&config.output)
             .with_context(|| format!("{}: cannot be made", config.output.display()))?;
         tch::manual_seed(config.seed as i64);
@@ -143,7 +145,17 @@ impl Trainer {
         let config = Arc::new(config);
         let (photographs, dense) = (Arc::new(photographs), Arc::new(dense));
         let batches = Batches { config: config.clone(), photographs, dense, frozen: None };
-        Ok(Self { val: data.join(&config.val), config, model, device, batches, state, imitations, interrupted })
+        Ok(Self {
+            val: data.join(&config.val),
+            config,
+            model_text,
+            model,
+            device,
+            batches,
+            state,
+            imitations,
+            interrupted,
+        })
     }
 
     fn checkpoint(&self) -> PathBuf {
@@ -384,7 +396,7 @@ impl Trainer {
     }
 
     fn write(&self, model: &Model) -> anyhow::Result<()> {
-        write_model(model, &std::fs::read(&self.config.model)?, &self.config.output)
+        write_model(model, self.model_text.as_bytes(), &self.config.output)
     }
 }
 

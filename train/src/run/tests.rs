@@ -10,8 +10,11 @@ const BOOTSTRAP: &str = "../tests/golden/bootstrap/yolo-lat-n";
 /// A run on the sample photographs, unchanged, at 96 pixels.
 fn config(output: &Path, epochs: usize) -> TrainConfig {
     let model = output.join("model.toml");
-    std::fs::write(&model, include_str!("../../../models/yolo-lat-n.toml").replace("input = 320", "input = 96"))
-        .unwrap();
+    std::fs::write(
+        &model,
+        include_str!("../../../tests/golden/bootstrap/yolo-lat-n.toml").replace("input = 320", "input = 96"),
+    )
+    .unwrap();
     TrainConfig {
         model,
         init: Some(format!("{BOOTSTRAP}.safetensors").into()),
@@ -111,6 +114,8 @@ fn a_whole_run_writes_log_checkpoint_and_weights() {
     config.rate_shares = [("stage".to_owned(), 0.1)].into();
     let mut trainer = trainer(config);
     trainer.start(false).unwrap();
+    // Who trains in the background goes on editing.
+    std::fs::remove_file(folder.path().join("model.toml")).unwrap();
     assert_eq!(trainer.run().unwrap(), ExitCode::SUCCESS);
     let log = std::fs::read_to_string(folder.path().join("metrics.jsonl")).unwrap();
     let last: serde_json::Value = serde_json::from_str(log.lines().last().unwrap()).unwrap();
@@ -202,7 +207,7 @@ fn accumulated_gradients_are_means_of_batches() {
 #[test]
 fn with_a_rate_of_nothing_the_published_backbone_computes_what_it_did() {
     let folder = tempfile::tempdir().unwrap();
-    let text = include_str!("../../../models/yolo-lat-n.toml");
+    let text = include_str!("../../../tests/golden/bootstrap/yolo-lat-n.toml");
     let model = ModelConfig::parse(text, "n").unwrap();
     let mut graph = graph_of(&model, 352, 352).unwrap();
     for stage in ["stage2.3.concat", "stage3.7.concat", "stage4.3.concat"] {
