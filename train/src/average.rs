@@ -56,15 +56,17 @@ pub(crate) fn average(arguments: &AverageArguments) -> anyhow::Result<()> {
 mod tests {
     use super::*;
 
+    /// Two trainings of one network.
     const BOOTSTRAP: &str = "../tests/golden/bootstrap/yolo-lat-n.toml";
+    const PLAIN: &str = "start/n-plain.toml";
 
     #[test]
     fn the_average_lies_in_the_middle() {
         let folder = tempfile::tempdir().unwrap();
-        let models = vec!["n".to_owned(), BOOTSTRAP.to_owned()];
+        let models = vec![PLAIN.to_owned(), BOOTSTRAP.to_owned()];
         average(&AverageArguments { models, output: folder.path().to_owned() }).unwrap();
         let found = Model::load(&folder.path().join("yolo-lat-n.toml").to_string_lossy()).unwrap();
-        let (one, other) = (Model::load("n").unwrap(), Model::load(BOOTSTRAP).unwrap());
+        let (one, other) = (Model::load(PLAIN).unwrap(), Model::load(BOOTSTRAP).unwrap());
         assert_eq!(found.config, one.config);
         let value = |model: &Model| model.weights.get("head16.class.out.bias").unwrap().values[3];
         assert_ne!(value(&one), value(&other));
