@@ -53,6 +53,11 @@ pub fn decode<'a>(
     for (stride, class_logits, box_logits) in scales {
         let (classes, height, width) = class_logits.dim();
         let mut best = vec![(f32::NEG_INFINITY, 0); height * width];
+        // A cell that reports several classes has one box.
+        let mut boxes: Vec<Option<BBox>> = vec![None; height * width];
+        let mut box_of = |cell: usize| {
+            *boxes[cell].get_or_insert_with(|| decode_box(&box_logits, cell / width, cell % width, stride, head))
+        };
         // Class by class, so that memory is read in order.
         for class in (0..classes).filter(|class| options.classes.as_ref().is_none_or(|only| only.contains(class))) {
             let plane = class_logits.index_axis(Axis(0), class);
@@ -62,16 +67,14 @@ pub fn decode<'a>(
                         *best = (logit, class);
                     }
                 } else if sigmoid(logit) >= options.confidence {
-                    let bbox = decode_box(&box_logits, cell / width, cell % width, stride, head);
-                    detections.push(Detection { class, confidence: sigmoid(logit), bbox });
+                    detections.push(Detection { class, confidence: sigmoid(logit), bbox: box_of(cell) });
                 }
             }
         }
         if !options.multi_label {
             for (cell, &(logit, class)) in best.iter().enumerate() {
                 if sigmoid(logit) >= options.confidence && logit > f32::NEG_INFINITY {
-                    let bbox = decode_box(&box_logits, cell / width, cell % width, stride, head);
-                    detections.push(Detection { class, confidence: sigmoid(logit), bbox });
+                    detections.push(Detection { class, confidence: sigmoid(logit), bbox: box_of(cell) });
                 }
             }
         }
