@@ -268,18 +268,34 @@ impl Drawing for ScatterChart {
             .map_err(fail)?;
         let largest = most(&|dot| dot.area).max(f64::MIN_POSITIVE);
         let radius = |dot: &Dot| (Self::LARGEST * (dot.area / largest).sqrt()).max(3.0) as i32;
-        let mut order: Vec<&Dot> = self.points.iter().collect();
-        order.sort_by(|a, b| a.at.0.total_cmp(&b.at.0));
-        for (index, dot) in order.into_iter().enumerate() {
-            let color = Palette99::pick(index);
-            let disc = Circle::new(dot.at, radius(dot), color.mix(0.6).filled());
-            // Neighbours that are as high as each other are named above and below.
-            let shift = if index % 2 == 0 { -16 } else { 3 };
-            let text = Text::new(dot.name.clone(), (radius(dot) + 4, shift), ("sans-serif", 14).into_font());
-            let label = EmptyElement::at(dot.at) + text;
-            chart.draw_series(std::iter::once(disc)).map_err(fail)?;
-            chart.draw_series(std::iter::once(label)).map_err(fail)?;
+        let pixel = |dot: &Dot| chart.backend_coord(&dot.at);
+        // Left, top, right and bottom of what a name must not hide: all discs, and the names before it.
+        let mut taken: Vec<[i32; 4]> = Vec::new();
+        taken.extend(self.points.iter().map(|dot| {
+            let ((x, y), radius) = (pixel(dot), radius(dot));
+            [x - radius, y - radius, x + radius, y + radius]
+        }));
+        let style: TextStyle = ("sans-serif", 14).into_font().into();
+        let mut names = Vec::new();
+        for dot in &self.points {
+            let (width, height) = area.estimate_text_size(&dot.name, &style).map_err(fail)?;
+            let ((x, y), right) = (pixel(dot), radius(dot) + 4);
+            let place = |shift: i32| [x + right, y + shift, x + right + width as i32, y + shift + height as i32];
+            let free = |shift: &i32| {
+                let [left, top, right, bottom] = place(*shift);
+                !taken.iter().any(|other| left < other[2] && other[0] < right && top < other[3] && other[1] < bottom)
+            };
+            // Beside the middle of the disc if nothing is there, else the nearest place above or below.
+            let middle = -(height as i32) / 2;
+            let shift = (0..=40).flat_map(|way| [middle - way, middle + way]).find(free).unwrap_or(middle);
+            taken.push(place(shift));
+            names.push(EmptyElement::at(dot.at) + Text::new(dot.name.clone(), (right, shift), style.clone()));
         }
+        for (index, dot) in self.points.iter().enumerate() {
+            let disc = Circle::new(dot.at, radius(dot), Palette99::pick(index).mix(0.6).filled());
+            chart.draw_series(std::iter::once(disc)).map_err(fail)?;
+        }
+        chart.draw_series(names).map_err(fail)?;
         area.present().map_err(fail)
     }
 }

@@ -11,6 +11,7 @@ use ndarray::{Array4, Axis};
 use serde_json::json;
 use yolo_lat::engine::gpu::{Gpu, Variant, allow_features};
 use yolo_lat::engine::{EngineError, EngineKind, create};
+use yolo_lat::geometry::Letterbox;
 use yolo_lat::model::Model;
 use yolo_lat::preprocess::Preprocessor;
 use yolo_lat::source::open_image;
@@ -19,7 +20,8 @@ use yolo_lat::{DetectError, Detection, Detector, DetectorOptions};
 use super::SOME_FAILED;
 use super::options::{DeviceArguments, parse_size};
 
-/// Largest differences of boxes in pixels and of confidences at which detections are still the same.
+/// Largest differences of boxes, in pixels of the network's input, and of confidences at which detections are still the same.
+/// A picture's own pixels would make an engine's error depend on the camera.
 #[derive(Clone, Copy)]
 struct Limits {
     pixels: f32,
@@ -78,6 +80,7 @@ pub(super) struct ParityArguments {
 /// What an engine gives for all pictures.
 struct Outcome {
     logits: Vec<Array4<f32>>,
+    /// Boxes in pixels of the network's input.
     detections: Vec<Vec<Detection>>,
 }
 
@@ -200,7 +203,13 @@ fn outcome(
     let pictures: Vec<&RgbImage> = pictures.iter().collect();
     let mut detector = Detector::new(model, &options)?;
     let found = detector.detect_batch(&pictures)?;
-    Ok(Outcome { logits, detections: found.into_iter().map(|(detections, _)| detections).collect() })
+    let in_network = |(picture, mut detections): (&&RgbImage, Vec<Detection>)| {
+        let letterbox = Letterbox::fit(picture.dimensions(), (width as u32, height as u32));
+        detections.iter_mut().for_each(|found| found.bbox = letterbox.letterbox_from_image(&found.bbox));
+        detections
+    };
+    let found = found.into_iter().map(|(detections, _)| detections);
+    Ok(Outcome { logits, detections: pictures.iter().zip(found).map(in_network).collect() })
 }
 
 fn compare(reference: &Outcome, found: &Outcome, limits: Limits) -> Compared {
