@@ -503,10 +503,15 @@ fn eval_measures_a_folder_and_a_result_file() {
     let images = folder.path().join("images");
     std::fs::create_dir(&images).unwrap();
     std::fs::copy("assets/chelsea.jpg", images.join("000001.jpg")).unwrap();
+    // Labelled where the model sees the cat: what is measured here is `eval`, not the model.
+    let seen = stdout(&yolo_lat(&["detect", "assets/chelsea.jpg", "-q", "-f", "csv"]));
+    let fields: Vec<&str> = seen.lines().nth(1).unwrap().split(',').collect();
+    assert_eq!(fields[4], "cat");
+    let [x1, y1, x2, y2] = [6, 7, 8, 9].map(|index| fields[index].parse::<f64>().unwrap());
     let labels = serde_json::json!({
         "images": [{"id": 1, "file_name": "000001.jpg"}],
         "categories": [{"id": 8, "name": "cat"}, {"id": 15, "name": "person"}],
-        "annotations": [{"image_id": 1, "category_id": 8, "bbox": [0, 0, 390, 300], "area": 117000}],
+        "annotations": [{"image_id": 1, "category_id": 8, "bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1)}],
     });
     std::fs::write(folder.path().join("annotations.json"), labels.to_string()).unwrap();
     let plot = folder.path().join("pr.svg");
