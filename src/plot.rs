@@ -270,11 +270,11 @@ impl Drawing for ScatterChart {
         let radius = |dot: &Dot| (Self::LARGEST * (dot.area / largest).sqrt()).max(3.0) as i32;
         let pixel = |dot: &Dot| chart.backend_coord(&dot.at);
         // Left, top, right and bottom of what a name must not hide: all discs, and the names before it.
-        let mut taken: Vec<[i32; 4]> = Vec::new();
-        taken.extend(self.points.iter().map(|dot| {
+        let square = |dot: &Dot| {
             let ((x, y), radius) = (pixel(dot), radius(dot));
             [x - radius, y - radius, x + radius, y + radius]
-        }));
+        };
+        let mut taken: Vec<[i32; 4]> = self.points.iter().map(square).collect();
         let style: TextStyle = ("sans-serif", 14).into_font().into();
         let mut names = Vec::new();
         for dot in &self.points {

@@ -53,11 +53,9 @@ pub fn decode<'a>(
     for (stride, class_logits, box_logits) in scales {
         let (classes, height, width) = class_logits.dim();
         let mut best = vec![(f32::NEG_INFINITY, 0); height * width];
+        let box_of = |cell: usize| decode_box(&box_logits, cell / width, cell % width, stride, head);
         // A cell that reports several classes has one box.
-        let mut boxes: Vec<Option<BBox>> = vec![None; height * width];
-        let mut box_of = |cell: usize| {
-            *boxes[cell].get_or_insert_with(|| decode_box(&box_logits, cell / width, cell % width, stride, head))
-        };
+        let mut boxes: Vec<Option<BBox>> = vec![None; if options.multi_label { height * width } else { 0 }];
         // Class by class, so that memory is read in order.
         for class in (0..classes).filter(|class| options.classes.as_ref().is_none_or(|only| only.contains(class))) {
             let plane = class_logits.index_axis(Axis(0), class);
@@ -67,7 +65,8 @@ pub fn decode<'a>(
                         *best = (logit, class);
                     }
                 } else if sigmoid(logit) >= options.confidence {
-                    detections.push(Detection { class, confidence: sigmoid(logit), bbox: box_of(cell) });
+                    let bbox = *boxes[cell].get_or_insert_with(|| box_of(cell));
+                    detections.push(Detection { class, confidence: sigmoid(logit), bbox });
                 }
             }
         }

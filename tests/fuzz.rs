@@ -97,6 +97,7 @@ fn fuzz_weights() {
 fn fuzz_configuration() {
     let seeds = [
         include_bytes!("../models/yolo-lat-n.toml").to_vec(),
+        include_bytes!("../models/yolo-lat-s.toml").to_vec(),
         include_bytes!("golden/bootstrap/yolo-lat-n.toml").to_vec(),
     ];
     arbtest(|u| {

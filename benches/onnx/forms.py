@@ -82,6 +82,54 @@ def folded_slice(model):
     return rewrite(model, replace)
 
 
+def padded_units(model, multiple=16):
+    """Zeros fill up the channels between a 1x1, a depthwise and a 1x1 convolution: a fast layout wants whole blocks of them."""
+    made = {name: node for node in model.graph.node for name in node.output}
+    users = {}
+    for node in model.graph.node:
+        for name in node.input:
+            users.setdefault(name, []).append(node)
+    values, wider = constants(model.graph), {}
+
+    def pad(name, axis, new):
+        width = [(0, 0)] * values[name].ndim
+        width[axis] = (0, -values[name].shape[axis] % multiple)
+        return new(np.pad(values[name], width))
+
+    def pointwise(node):
+        return node is not None and node.op_type == "Conv" and values[node.input[1]].shape[2:] == (1, 1)
+
+    for node in model.graph.node:
+        channels = values[node.input[1]].shape[0] if node.op_type == "Conv" else 0
+        if channels % multiple == 0 or values[node.input[1]].shape[1] != 1:
+            continue
+        before, links = made.get(node.input[0]), [node.input[0], node.output[0]]
+        if before is not None and before.op_type in ("Relu", "LeakyRelu"):
+            links.append(before.input[0])
+            before = made.get(before.input[0])
+        after = users.get(node.output[0], [None])[0]
+        if pointwise(before) and pointwise(after) and all(len(users[link]) == 1 for link in links):
+            wider |= {before.name: "before", node.name: "inside", after.name: "after"}
+
+    def replace(node, values, shapes, new):
+        if node.name not in wider:
+            return None
+        copy = onnx.NodeProto.FromString(node.SerializeToString())
+        where = wider[node.name]
+        copy.input[1] = pad(node.input[1], 1 if where == "after" else 0, new)
+        if where != "after":
+            copy.input[2] = pad(node.input[2], 0, new)
+        if where == "inside":
+            next(entry for entry in copy.attribute if entry.name == "group").i += -values[node.input[1]].shape[0] % multiple
+        return [copy]
+
+    assert not wider or all(node.name for node in model.graph.node), "nodes without names"
+    wide = rewrite(model, replace)
+    # Shapes that were inferred before.
+    del wide.graph.value_info[:]
+    return wide
+
+
 def expand_upsample(node, values, shapes, new):
     if node.op_type != "Resize":
         return None
@@ -121,6 +169,7 @@ def main():
         "channel split: Gather": rewrite(model, gather),
         "channel split: Reshape + Gather": rewrite(model, reshape_gather),
         "channel split: zeros in the next weights": folded_slice(model),
+        "units filled up to 16 channels": padded_units(model),
         "upsample: Reshape + Expand": rewrite(model, expand_upsample),
         "upsample: ConvTranspose of ones": rewrite(model, transposed_upsample),
         "sums: product with ones": rewrite(model, product_sum),
