@@ -102,12 +102,12 @@ impl Drawing for LogChart {
         let number = |x: &f64| {
             if (0.001..100_000.0).contains(x) { format!("{}", (x * 1e4).round() / 1e4) } else { format!("{x:.0e}") }
         };
-        mesh.x_desc(&axes[0]).y_desc(&axes[1]).label_style(("sans-serif", 15)).light_line_style(WHITE);
+        mesh.x_desc(&axes[0]).y_desc(&axes[1]).label_style(("sans-serif", 16)).light_line_style(WHITE);
         mesh.x_label_formatter(&number).y_label_formatter(&number).draw().map_err(fail)?;
         let shown: Vec<Line> = lines.iter().map(|line| Line { name: line.name.clone(), points: shown(line) }).collect();
         draw_lines(&mut chart, &shown, 3).map_err(fail)?;
         let mut labels = chart.configure_series_labels();
-        let labels = labels.position(SeriesLabelPosition::UpperLeft).label_font(("sans-serif", 15));
+        let labels = labels.position(SeriesLabelPosition::UpperLeft).label_font(("sans-serif", 16));
         labels.background_style(WHITE.mix(0.8)).border_style(BLACK.mix(0.3)).draw().map_err(fail)?;
         area.present().map_err(fail)
     }
@@ -199,7 +199,7 @@ impl LineChart {
         draw_lines(&mut chart, &lines, 2).map_err(fail)?;
         let mut labels = chart.configure_series_labels();
         let corner = if self.rises { SeriesLabelPosition::LowerRight } else { SeriesLabelPosition::UpperRight };
-        let labels = labels.position(corner).label_font(("sans-serif", 13));
+        let labels = labels.position(corner).label_font(("sans-serif", 14));
         labels.background_style(WHITE.mix(0.8)).border_style(BLACK.mix(0.3)).draw().map_err(fail)
     }
 }
@@ -261,7 +261,7 @@ impl Drawing for ScatterChart {
             .build_cartesian_2d(0.0..most(&x) * 1.35, (least(&y) - margin).max(0.0)..most(&y) + margin)
             .map_err(fail)?;
         let mut mesh = chart.configure_mesh();
-        mesh.x_desc(format!("{} ({})", self.axes[0], self.area)).y_desc(&self.axes[1]).label_style(("sans-serif", 15));
+        mesh.x_desc(format!("{} ({})", self.axes[0], self.area)).y_desc(&self.axes[1]).label_style(("sans-serif", 16));
         mesh.light_line_style(WHITE)
             .x_label_formatter(&|x| format!("{}", (x * 100.0).round() / 100.0))
             .draw()

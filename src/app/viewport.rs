@@ -7,7 +7,7 @@ use super::LiveApp;
 use crate::attention::mean_of_heads;
 use crate::geometry::BBox;
 use crate::live::{AttentionView, LiveResult, SourceStatus};
-use crate::sink::{NamedDetection, class_color};
+use crate::sink::{NamedDetection, class_color, ink, label_places};
 
 /// Zoom factors.
 const ZOOM: std::ops::RangeInclusive<f32> = 1.0..=16.0;
@@ -66,6 +66,10 @@ impl Viewport {
 fn rect_of(bbox: &BBox, screen: Rect, size: Vec2) -> Rect {
     let point = |x: f32, y: f32| screen.min + Vec2::new(x, y) / size * screen.size();
     Rect::from_min_max(point(bbox.x1, bbox.y1), point(bbox.x2, bbox.y2))
+}
+
+fn bbox_of(rect: Rect) -> BBox {
+    BBox { x1: rect.left(), y1: rect.top(), x2: rect.right(), y2: rect.bottom() }
 }
 
 impl LiveApp {
@@ -132,8 +136,10 @@ impl LiveApp {
         for detection in result.detections.iter().rev() {
             let is_pinned = self.viewport.pinned.as_ref().is_some_and(|pinned| pinned.bbox == detection.bbox);
             let marked = is_pinned || hovered.is_some_and(|hovered| std::ptr::eq(hovered, detection));
-            draw_box(painter, rect_of(&detection.bbox, screen, size), detection, marked);
+            let stroke = Stroke::new(if marked { 4.0 } else { 2.0 }, color_of(detection));
+            painter.rect_stroke(rect_of(&detection.bbox, screen, size), 2.0, stroke, StrokeKind::Inside);
         }
+        draw_labels(painter, &result.detections, screen, size);
         if let Some(detection) = hovered {
             let [_, _, width, height] = detection.bbox.xywh();
             let text = format!(
@@ -174,23 +180,33 @@ impl LiveApp {
     }
 }
 
-fn draw_box(painter: &egui::Painter, rect: Rect, detection: &NamedDetection, marked: bool) {
+/// The colour of a class, as egui has it.
+fn color_of(detection: &NamedDetection) -> Color32 {
     let [red, green, blue] = class_color(detection.class);
-    let color = Color32::from_rgb(red, green, blue);
-    let stroke = Stroke::new(if marked { 4.0 } else { 2.0 }, color);
-    painter.rect_stroke(rect, 2.0, stroke, StrokeKind::Inside);
-    let luminance = 0.299 * f32::from(red) + 0.587 * f32::from(green) + 0.114 * f32::from(blue);
-    let ink = if luminance > 140.0 { Color32::BLACK } else { Color32::WHITE };
-    let text = format!("{} {:.2}", detection.name, detection.confidence);
-    let galley = painter.layout_no_wrap(text, FontId::proportional(14.0), ink);
-    let label = galley.size() + Vec2::new(8.0, 2.0);
-    // Above the box if there is room, else inside; never beyond the border of what is seen.
+    Color32::from_rgb(red, green, blue)
+}
+
+/// Names and confidences beside the boxes that are seen, the most confident on top.
+fn draw_labels(painter: &egui::Painter, detections: &[NamedDetection], screen: Rect, size: Vec2) {
     let clip = painter.clip_rect();
-    let x = rect.left().clamp(clip.left(), (clip.right() - label.x).max(clip.left()));
-    let y = if rect.top() - label.y >= clip.top() { rect.top() - label.y } else { rect.top().max(clip.top()) };
-    let place = Rect::from_min_size(Pos2::new(x, y), label);
-    painter.rect_filled(place, 2.0, color);
-    painter.galley(place.min + Vec2::new(4.0, 1.0), galley, ink);
+    let mut seen = Vec::new();
+    let mut labels = Vec::new();
+    for detection in detections {
+        let rect = rect_of(&detection.bbox, screen, size);
+        if rect.intersects(clip) {
+            let [red, green, blue] = ink(class_color(detection.class));
+            let color = Color32::from_rgb(red, green, blue);
+            let galley = painter.layout_no_wrap(detection.label(), FontId::proportional(14.0), color);
+            labels.push((bbox_of(rect), (galley.size().x + 8.0, galley.size().y + 2.0)));
+            seen.push((detection, galley));
+        }
+    }
+    let places = label_places(bbox_of(clip), &labels);
+    for ((detection, galley), place) in seen.into_iter().zip(places).rev() {
+        let place = Rect::from_min_max(Pos2::new(place.x1, place.y1), Pos2::new(place.x2, place.y2));
+        painter.rect_filled(place, 2.0, color_of(detection));
+        painter.galley(place.min + Vec2::new(4.0, 1.0), galley, Color32::PLACEHOLDER);
+    }
 }
 
 /// One cell for each position: the brighter, the more the query looks there. The largest weight is the brightest.

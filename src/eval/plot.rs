@@ -39,7 +39,7 @@ impl Drawing for PrecisionRecall<'_> {
         let mut mesh = chart.configure_mesh();
         mesh.x_desc("recall")
             .y_desc("precision")
-            .label_style(("sans-serif", 15))
+            .label_style(("sans-serif", 16))
             .light_line_style(WHITE)
             .draw()
             .map_err(fail)?;

@@ -5,6 +5,7 @@ mod csv;
 mod draw;
 mod file;
 mod json;
+mod labels;
 mod pictures;
 mod text;
 mod video;
@@ -22,6 +23,7 @@ pub(crate) use self::draw::{FONT, use_own_font};
 pub use self::draw::{annotate, class_color};
 pub use self::file::{Target, write_atomically};
 pub use self::json::{JsonLinesSink, JsonSink};
+pub(crate) use self::labels::{ink, label_places};
 pub use self::pictures::{AnnotatedSink, CropSink, write_jpeg};
 pub use self::text::TextSink;
 pub use self::video::VideoRecorder;
@@ -61,6 +63,13 @@ pub struct NamedDetection {
     /// In pixels of the picture.
     #[serde(rename = "box")]
     pub bbox: BBox,
+}
+
+impl NamedDetection {
+    /// What stands beside the box: name and confidence.
+    pub fn label(&self) -> String {
+        format!("{} {:.2}", self.name, self.confidence)
+    }
 }
 
 /// Milliseconds spent on one picture; of a batch, its share.
