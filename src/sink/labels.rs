@@ -12,8 +12,8 @@ pub(crate) fn ink(color: [u8; 3]) -> [u8; 3] {
 /// Places for the labels of boxes, in the order of `labels`: pairs of a box and its label's width and height.
 ///
 /// A label stands above its box at the left; if it would leave `area` or lie on another label: inside at the top, then
-/// below the box, inside at the bottom, and the same at the right. A crowd that leaves no place free puts it where it
-/// would stand alone. Boxes are served from the top left, not by confidence, so that labels do not change places from
+/// the same at the right, then below the box and inside at the bottom. A crowd that leaves no place free puts it where
+/// it would stand alone. Boxes are served from the top left, not by confidence, so that labels do not change places from
 /// one frame of a video to the next.
 pub(crate) fn label_places(area: BBox, labels: &[(BBox, (f32, f32))]) -> Vec<BBox> {
     let mut order: Vec<usize> = (0..labels.len()).collect();
@@ -25,9 +25,11 @@ pub(crate) fn label_places(area: BBox, labels: &[(BBox, (f32, f32))]) -> Vec<BBo
         // Never beyond the area's sides, whatever the box does.
         let inside = |x: f32| x.min(area.x2 - width).max(area.x1);
         let (top, bottom) = (bbox.y1.max(area.y1), bbox.y2.min(area.y2) - height);
-        let candidates = [inside(bbox.x1), inside(bbox.x2 - width)]
+        let (left, right) = (inside(bbox.x1), inside(bbox.x2 - width));
+        let candidates = [[bbox.y1 - height, top], [bbox.y2, bottom]]
             .into_iter()
-            .flat_map(|x| [bbox.y1 - height, top, bbox.y2, bottom].map(|y| BBox::from_xywh([x, y, width, height])))
+            .flat_map(|[outer, inner]| [(left, outer), (left, inner), (right, outer), (right, inner)])
+            .map(|(x, y)| BBox::from_xywh([x, y, width, height]))
             .filter(|place| place.y1 >= area.y1 && place.y2 <= area.y2);
         let taken = |place: &BBox| order[..served].iter().any(|&other| places[other].intersection(place) > 0.0);
         let alone = BBox::from_xywh([inside(bbox.x1), top, width, height]);
