@@ -136,7 +136,7 @@ impl LiveApp {
         for detection in result.detections.iter().rev() {
             let is_pinned = self.viewport.pinned.as_ref().is_some_and(|pinned| pinned.bbox == detection.bbox);
             let marked = is_pinned || hovered.is_some_and(|hovered| std::ptr::eq(hovered, detection));
-            let stroke = Stroke::new(if marked { 4.0 } else { 2.0 }, color_of(detection));
+            let stroke = Stroke::new(if marked { 4.0 } else { 2.0 }, color32(class_color(detection.class)));
             painter.rect_stroke(rect_of(&detection.bbox, screen, size), 2.0, stroke, StrokeKind::Inside);
         }
         draw_labels(painter, &result.detections, screen, size);
@@ -180,9 +180,7 @@ impl LiveApp {
     }
 }
 
-/// The colour of a class, as egui has it.
-fn color_of(detection: &NamedDetection) -> Color32 {
-    let [red, green, blue] = class_color(detection.class);
+fn color32([red, green, blue]: [u8; 3]) -> Color32 {
     Color32::from_rgb(red, green, blue)
 }
 
@@ -194,17 +192,16 @@ fn draw_labels(painter: &egui::Painter, detections: &[NamedDetection], screen: R
     for detection in detections {
         let rect = rect_of(&detection.bbox, screen, size);
         if rect.intersects(clip) {
-            let [red, green, blue] = ink(class_color(detection.class));
-            let color = Color32::from_rgb(red, green, blue);
-            let galley = painter.layout_no_wrap(detection.label(), FontId::proportional(14.0), color);
+            let color = class_color(detection.class);
+            let galley = painter.layout_no_wrap(detection.label(), FontId::proportional(14.0), color32(ink(color)));
             labels.push((bbox_of(rect), (galley.size().x + 8.0, galley.size().y + 2.0)));
-            seen.push((detection, galley));
+            seen.push((color32(color), galley));
         }
     }
     let places = label_places(bbox_of(clip), &labels);
-    for ((detection, galley), place) in seen.into_iter().zip(places).rev() {
+    for ((color, galley), place) in seen.into_iter().zip(places).rev() {
         let place = Rect::from_min_max(Pos2::new(place.x1, place.y1), Pos2::new(place.x2, place.y2));
-        painter.rect_filled(place, 2.0, color_of(detection));
+        painter.rect_filled(place, 2.0, color);
         painter.galley(place.min + Vec2::new(4.0, 1.0), galley, Color32::PLACEHOLDER);
     }
 }

@@ -35,7 +35,7 @@ fn rgb([red, green, blue]: [u8; 3]) -> RGBColor {
     RGBColor(red, green, blue)
 }
 
-/// Draws boxes, and above each its name and confidence if `labels`. Lines and letters grow with the picture.
+/// Draws boxes, and beside each its name and confidence if `labels`. Lines and letters grow with the picture.
 pub fn annotate(picture: &mut RgbImage, detections: &[NamedDetection], labels: bool) {
     use_own_font();
     let (width, height) = picture.dimensions();

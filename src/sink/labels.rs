@@ -26,15 +26,14 @@ pub(crate) fn label_places(area: BBox, labels: &[(BBox, (f32, f32))]) -> Vec<BBo
         let inside = |x: f32| x.min(area.x2 - width).max(area.x1);
         let (top, bottom) = (bbox.y1.max(area.y1), bbox.y2.min(area.y2) - height);
         let (left, right) = (inside(bbox.x1), inside(bbox.x2 - width));
-        let candidates = [[bbox.y1 - height, top], [bbox.y2, bottom]]
+        let mut candidates = [[bbox.y1 - height, top], [bbox.y2, bottom]]
             .into_iter()
             .flat_map(|[outer, inner]| [(left, outer), (left, inner), (right, outer), (right, inner)])
             .map(|(x, y)| BBox::from_xywh([x, y, width, height]))
             .filter(|place| place.y1 >= area.y1 && place.y2 <= area.y2);
         let taken = |place: &BBox| order[..served].iter().any(|&other| places[other].intersection(place) > 0.0);
-        let alone = BBox::from_xywh([inside(bbox.x1), top, width, height]);
-        let first = candidates.clone().next();
-        places[index] = candidates.clone().find(|place| !taken(place)).or(first).unwrap_or(alone);
+        let alone = candidates.clone().next().unwrap_or(BBox::from_xywh([left, top, width, height]));
+        places[index] = candidates.find(|place| !taken(place)).unwrap_or(alone);
     }
     places
 }
