@@ -16,7 +16,7 @@ pub(crate) struct Batch {
     /// Side of its pictures.
     pub(crate) size: usize,
     pub(crate) samples: Vec<Sample>,
-    /// Of each dense teacher, an answer to each sample.
+    /// Of each dense teacher that was asked, an answer to each sample.
     pub(crate) dense: Vec<Vec<Answer>>,
     /// Of each sample, what the frozen part of the network makes of it.
     pub(crate) frozen: Option<Vec<Vec<Array4<f32>>>>,
@@ -27,7 +27,7 @@ pub(crate) struct Batch {
 pub(crate) struct Batches {
     pub(crate) config: Arc<TrainConfig>,
     pub(crate) photographs: Arc<Photographs>,
-    /// Those that are asked about every sample.
+    /// Those that are asked about every sample, by the engine on the processor.
     pub(crate) dense: Arc<Vec<Teacher>>,
     /// What the network need not compute in a step.
     pub(crate) frozen: Option<Arc<FrozenPart>>,
@@ -71,13 +71,23 @@ impl Batch {
         Tensor::from_slice(&pixels.concat()).reshape([count, 3, size, size]).to_device(device)
     }
 
-    /// The labels and what each teacher says.
-    pub(crate) fn tensors(&self, teachers: &[TeacherConfig], classes: usize, device: Device) -> Tensors {
+    /// The labels and what each teacher says. `asked` has the answers of the dense teachers that libtorch asked, in the order of all
+    /// dense ones.
+    pub(crate) fn tensors(
+        &self,
+        teachers: &[TeacherConfig],
+        asked: Vec<Option<DenseAnswers>>,
+        classes: usize,
+        device: Device,
+    ) -> Tensors {
         let labels = self.boxes(|target| target.scores.is_none(), None, device);
-        let mut dense = self.dense.iter();
+        let (mut dense, mut asked) = (self.dense.iter(), asked.into_iter());
         let answers = teachers.iter().enumerate().filter_map(|(index, teacher)| {
             let answers = match teacher.answers {
-                Mode::Dense => Answers::Dense(dense_answers(dense.next()?, classes, device)),
+                Mode::Dense => Answers::Dense(match asked.next().flatten() {
+                    Some(answers) => answers,
+                    None => dense_answers(dense.next()?, classes, device),
+                }),
                 Mode::Cached => {
                     let is_his = |target: &Target| target.scores.is_some() && target.teacher == index;
                     Answers::Boxes(self.boxes(is_his, Some(classes), device))

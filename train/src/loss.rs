@@ -87,6 +87,16 @@ struct Predictions {
     strides: Tensor,
 }
 
+impl DenseAnswers {
+    /// What a model of this project says: after its results, the maps that it shows. `classes` has the indices of the wanted ones.
+    pub(crate) fn of(outputs: &[Tensor], head: HeadConfig, classes: &Tensor) -> Self {
+        let (results, features) = outputs.split_at(2 * STRIDES.len());
+        let Predictions { class_logits, boxes, .. } = flatten(results, head);
+        let features = features.iter().map(Tensor::shallow_clone).collect();
+        Self { scores: class_logits.sigmoid().index_select(-1, classes), boxes, features }
+    }
+}
+
 /// `sum_dim_intlist` without its ceremony.
 fn sum(x: &Tensor, dim: i64) -> Tensor {
     x.sum_dim_intlist(&[dim][..], false, Kind::Float)

@@ -21,7 +21,6 @@ pub(crate) enum Mode {
     /// Statistics of the batch.
     Train,
     /// Running statistics: what the folded network computes.
-    #[cfg(test)]
     Eval,
     /// Sets each batch norm so that it undoes itself on this batch: the network computes what it did when folded. Those of
     /// layers that started from chance take their statistics from the batch.
@@ -162,6 +161,9 @@ impl Network {
                     let shape: Vec<i64> = tensor.shape.iter().map(|&side| side as i64).collect();
                     let value = Tensor::from_slice(&tensor.values).reshape(shape).to_device(self.device);
                     tch::no_grad(|| parameter.copy_(&value));
+                    if let Some(scale) = self.parameters.get(&format!("{node}.norm.weight")) {
+                        let _ = tch::no_grad(|| scale.shallow_clone().fill_((1.0 + EPSILON).sqrt()));
+                    }
                     self.fresh.remove(node);
                     report.taken.push(spec.name.clone());
                 }

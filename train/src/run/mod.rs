@@ -26,10 +26,10 @@ use crate::data::{Photographs, Sources};
 use crate::frozen::FrozenPart;
 use crate::imitation::{Imitation, imitate};
 use crate::log::{Sums, say};
-use crate::loss::{Loss, loss};
+use crate::loss::{DenseAnswers, Loss, loss};
 use crate::network::{Mode, Network};
 use crate::optimizer::{AdamW, average, learning_rate};
-use crate::teacher::{self, Teacher};
+use crate::teacher::{self, DeviceTeacher, Teacher};
 
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(180);
 /// Steps between two lines of the log.
@@ -101,6 +101,8 @@ pub(crate) struct Trainer {
     val: PathBuf,
     batches: Batches,
     state: State,
+    /// Of each dense teacher, the one on the device if it is asked there.
+    on_device: Vec<Option<DeviceTeacher>>,
     imitations: Vec<Imitation>,
     interrupted: Arc<AtomicBool>,
 }
@@ -140,9 +142,13 @@ impl Trainer {
         network.freeze(&config.frozen)?;
         let imitations = imitate(&mut network, &config.teachers, &dense)?;
         let average = network.parameters.iter().map(|(name, value)| (name.clone(), value.detach().copy())).collect();
-        let optimizer = AdamW::new(&network.parameters, config.weight_decay, config.rate_shares.clone())?;
+        let optimizer = AdamW::new(&network.parameters, config.weight_decay, &config.rate_shares)?;
         let state = State { network, average, optimizer, step: 0 };
         let config = Arc::new(config);
+        let place = |teacher: &Teacher| if device == Device::Cpu { Ok(None) } else { teacher.on(device) };
+        let on_device = dense.iter().map(place).collect::<anyhow::Result<Vec<_>>>()?;
+        let elsewhere = dense.into_iter().zip(&on_device).filter(|(_, on_device)| on_device.is_none());
+        let dense: Vec<Teacher> = elsewhere.map(|(teacher, _)| teacher).collect();
         let (photographs, dense) = (Arc::new(photographs), Arc::new(dense));
         let batches = Batches { config: config.clone(), photographs, dense, frozen: None };
         Ok(Self {
@@ -153,6 +159,7 @@ impl Trainer {
             device,
             batches,
             state,
+            on_device,
             imitations,
             interrupted,
         })
@@ -222,10 +229,10 @@ impl Trainer {
         }
         let order = self.batches.photographs.order(self.config.seed, 0);
         let batch = self.batches.load(0, &order, 0)?;
-        let classes = self.model.classes.len();
-        let Tensors { lessons, .. } = batch.tensors(&self.config.teachers, classes, self.device);
+        let pictures = batch.pictures(self.device);
+        let Tensors { lessons, .. } = self.tensors(&batch, Some(&pictures));
         tch::no_grad(|| {
-            let outputs = self.state.network.forward(&batch.pictures(self.device), Mode::Train);
+            let outputs = self.state.network.forward(&pictures, Mode::Train);
             let maps = &outputs[outputs.len() - self.imitations.len()..];
             Imitation::fit(&self.imitations, &self.state.network, maps, &lessons);
         });
@@ -340,13 +347,25 @@ impl Trainer {
         Ok(last)
     }
 
+    /// The labels of a batch and what each teacher says to it; those on the device see its pictures.
+    fn tensors(&self, batch: &Batch, pictures: Option<&Tensor>) -> Tensors {
+        let ask = |teacher: &Option<DeviceTeacher>| Some(teacher.as_ref()?.answers(pictures?));
+        let asked: Vec<Option<DenseAnswers>> = self.on_device.iter().map(ask).collect();
+        batch.tensors(&self.config.teachers, asked, self.model.classes.len(), self.device)
+    }
+
     /// Adds the gradients of a batch.
     fn backward(&mut self, batch: &Batch) -> anyhow::Result<Loss> {
         let config = &self.config;
-        let Tensors { labels, lessons } = batch.tensors(&config.teachers, self.model.classes.len(), self.device);
-        let outputs = match (&self.batches.frozen, &batch.frozen) {
-            (Some(part), Some(maps)) => self.state.network.forward_from(part.first(maps, self.device), Mode::Train),
-            _ => self.state.network.forward(&batch.pictures(self.device), Mode::Train),
+        let (network, device) = (&self.state.network, self.device);
+        let (outputs, Tensors { labels, lessons }) = match (&self.batches.frozen, &batch.frozen) {
+            (Some(part), Some(maps)) => {
+                (network.forward_from(part.first(maps, device), Mode::Train), self.tensors(batch, None))
+            }
+            _ => {
+                let pictures = batch.pictures(device);
+                (network.forward(&pictures, Mode::Train), self.tensors(batch, Some(&pictures)))
+            }
         };
         let (results, maps) = outputs.split_at(outputs.len() - self.imitations.len());
         let mut found = loss(results, &labels, &lessons, self.model.head, config.class_loss);

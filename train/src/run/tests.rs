@@ -225,7 +225,7 @@ fn with_a_rate_of_nothing_the_published_backbone_computes_what_it_did() {
     let picture = Tensor::from_slice(&(0..count).map(value).collect::<Vec<f32>>()).reshape([1, 3, 352, 352]);
     tch::no_grad(|| network.forward(&picture, Mode::Restore));
     // A step of the trainer with a learning rate of 0: statistics of the batch, decay and all.
-    let mut optimizer = crate::optimizer::AdamW::new(&network.parameters, 0.05, Default::default()).unwrap();
+    let mut optimizer = crate::optimizer::AdamW::new(&network.parameters, 0.05, &Default::default()).unwrap();
     let outputs = network.forward(&picture, Mode::Train);
     outputs[0].square().sum(Kind::Float).backward();
     optimizer.step(&network.parameters, 0.0, 10.0);
@@ -383,6 +383,34 @@ fn dense_teachers_answer_every_sample() {
 }
 
 #[test]
+fn a_teacher_on_the_device_teaches_as_one_beside_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let teacher = TeacherConfig {
+        file: Some(format!("{BOOTSTRAP}.toml").into()),
+        answers: teacher::Mode::Dense,
+        class: 1.0,
+        boxes: 1.0,
+        size: None,
+        cache: None,
+        features: [("stage3.7.concat".to_owned(), 1.0)].into(),
+        labels_from: None,
+    };
+    let mut trainer = trainer(TrainConfig { teachers: vec![teacher], batch: 4, ..config(folder.path(), 1) });
+    trainer.start(false).unwrap();
+    let batch = |trainer: &Trainer| trainer.batches(0).unwrap().next_item().unwrap().1.unwrap();
+    let beside = batch(&trainer);
+    let expected = trainer.backward(&beside).unwrap();
+    trainer.on_device = vec![trainer.batches.dense[0].on(Device::Cpu).unwrap()];
+    trainer.batches.dense = Arc::default();
+    let on_device = batch(&trainer);
+    assert!(!beside.dense.is_empty() && on_device.dense.is_empty());
+    let found = trainer.backward(&on_device).unwrap();
+    for (found, expected) in [(found.teacher, expected.teacher), (found.imitation, expected.imitation)] {
+        assert!(expected > 0.0 && (found - expected).abs() < 1e-3 * expected, "{found} instead of {expected}");
+    }
+}
+
+#[test]
 fn what_a_teacher_shows_is_told_from_the_own_maps() {
     let folder = tempfile::tempdir().unwrap();
     let teacher = |layer: &str| TeacherConfig {
@@ -403,7 +431,7 @@ fn what_a_teacher_shows_is_told_from_the_own_maps() {
     };
     let untold = |trainer: &Trainer| {
         let batch = trainer.batches(0).unwrap().next_item().unwrap().1.unwrap();
-        let Tensors { lessons, .. } = batch.tensors(&trainer.config.teachers, 20, Device::Cpu);
+        let Tensors { lessons, .. } = trainer.tensors(&batch, None);
         let pictures = batch.pictures(Device::Cpu);
         let outputs = trainer.state.network.forward(&pictures, Mode::Train);
         Imitation::loss(&trainer.imitations, &trainer.state.network, &outputs[6..], &lessons).unwrap()

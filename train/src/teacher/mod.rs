@@ -6,6 +6,7 @@
 //! a photograph lacks.
 
 mod cache;
+mod device;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -26,6 +27,8 @@ use yolo_lat::preprocess::Preprocessor;
 
 use crate::frozen::{Engines, lock};
 use crate::imitation::layer;
+
+pub(crate) use device::DeviceTeacher;
 
 /// NanoDet-Plus: BGR in 0..255, normalised by the means and deviations of ImageNet.
 const MEAN: [f32; 3] = [103.53, 116.28, 123.675];
