@@ -356,10 +356,9 @@ fn a_cached_teacher_is_asked_once_and_labels_what_nobody_did() {
     assert!(unsure.batches.photographs.0[2].targets.iter().all(|target| target.scores.is_some()));
 }
 
-#[test]
-fn dense_teachers_answer_every_sample() {
-    let folder = tempfile::tempdir().unwrap();
-    let teacher = TeacherConfig {
+/// The bootstrap, asked about every sample.
+fn dense_teacher() -> TeacherConfig {
+    TeacherConfig {
         file: Some(format!("{BOOTSTRAP}.toml").into()),
         answers: teacher::Mode::Dense,
         class: 1.0,
@@ -368,11 +367,16 @@ fn dense_teachers_answer_every_sample() {
         cache: None,
         features: Default::default(),
         labels_from: None,
-    };
+    }
+}
+
+#[test]
+fn dense_teachers_answer_every_sample() {
+    let folder = tempfile::tempdir().unwrap();
     // A student that is the teacher has little to learn (the cross-entropy with a position between two bins, and what
     // batch norms of another batch change), one that knows nothing has much.
     let taught = |init: Option<PathBuf>| {
-        let config = TrainConfig { teachers: vec![teacher.clone()], init, batch: 16, ..config(folder.path(), 1) };
+        let config = TrainConfig { teachers: vec![dense_teacher()], init, batch: 16, ..config(folder.path(), 1) };
         let mut trainer = trainer(config);
         trainer.start(false).unwrap();
         let batch = trainer.batches(0).unwrap().next_item().unwrap().1.unwrap();
@@ -385,16 +389,7 @@ fn dense_teachers_answer_every_sample() {
 #[test]
 fn a_teacher_on_the_device_teaches_as_one_beside_it() {
     let folder = tempfile::tempdir().unwrap();
-    let teacher = TeacherConfig {
-        file: Some(format!("{BOOTSTRAP}.toml").into()),
-        answers: teacher::Mode::Dense,
-        class: 1.0,
-        boxes: 1.0,
-        size: None,
-        cache: None,
-        features: [("stage3.7.concat".to_owned(), 1.0)].into(),
-        labels_from: None,
-    };
+    let teacher = TeacherConfig { features: [("stage3.7.concat".to_owned(), 1.0)].into(), ..dense_teacher() };
     let mut trainer = trainer(TrainConfig { teachers: vec![teacher], batch: 4, ..config(folder.path(), 1) });
     trainer.start(false).unwrap();
     let batch = |trainer: &Trainer| trainer.batches(0).unwrap().next_item().unwrap().1.unwrap();
@@ -414,14 +409,10 @@ fn a_teacher_on_the_device_teaches_as_one_beside_it() {
 fn what_a_teacher_shows_is_told_from_the_own_maps() {
     let folder = tempfile::tempdir().unwrap();
     let teacher = |layer: &str| TeacherConfig {
-        file: Some(format!("{BOOTSTRAP}.toml").into()),
-        answers: teacher::Mode::Dense,
         class: 0.0,
         boxes: 0.0,
-        size: None,
-        cache: None,
         features: [(layer.to_owned(), 1.0)].into(),
-        labels_from: None,
+        ..dense_teacher()
     };
     let taught = |init: Option<PathBuf>| {
         let teachers = vec![teacher("stage3.7.concat")];
