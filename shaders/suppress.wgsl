@@ -1,10 +1,27 @@
 // Greedy non-maximum suppression, one workgroup a picture: the most confident candidate is taken, those that overlap
-// it go, and again.
+// it go, and again. Those of its class that go vote for it: they raise its confidence and draw its corners to theirs
+// (the formula is at `suppress` in src/postprocess.rs).
 // #import shared/network.wgsl
 // #import shared/detections.wgsl
 // #import shared/best.wgsl
 
 const WORKERS = 256u;
+
+/// Votes for a box.
+struct Votes {
+    corners: vec4<f32>, // sum of weighted ones
+    weight: f32, // sum
+    doubt: f32, // how probable it is that all are wrong
+}
+
+var<workgroup> votes: array<Votes, WORKERS>;
+/// How many may vote.
+var<workgroup> voters: atomic<u32>;
+var<workgroup> voter_count: u32;
+
+fn corners_of(box: Candidate) -> vec4<f32> {
+    return vec4(box.x1, box.y1, box.x2, box.y2);
+}
 
 fn overlap(a: Candidate, b: Candidate) -> f32 {
     let width = max(min(a.x2, b.x2) - max(a.x1, b.x1), 0.0);
@@ -16,6 +33,55 @@ fn overlap(a: Candidate, b: Candidate) -> f32 {
     return select(0.0, shared_area / total, total > 0.0);
 }
 
+/// Leaves the sum of all threads' votes in element 0; every thread must come here.
+fn count_votes(thread: u32) {
+    workgroupBarrier();
+    for (var half = WORKERS / 2u; half > 0u; half /= 2u) {
+        if thread < half {
+            let other = votes[thread + half];
+            votes[thread].corners += other.corners;
+            votes[thread].weight += other.weight;
+            votes[thread].doubt *= other.doubt;
+        }
+        workgroupBarrier();
+    }
+}
+
+/// Leaves in `voter` of the first candidates the indices of those that may vote, and gives their number. They are sorted by `order`
+/// (bitonic sort, every comparison upwards), so that votes are always summed up in the same order: decoding leaves the candidates
+/// as they happened to come. Every thread must come here.
+fn find_voters(thread: u32, first: u32, end: u32) -> u32 {
+    for (var at = first + thread; at < end; at += WORKERS) {
+        if candidates[at].confidence >= options.least_voter {
+            candidates[first + atomicAdd(&voters, 1u)].voter = at;
+        }
+    }
+    workgroupBarrier();
+    if thread == 0u {
+        voter_count = atomicLoad(&voters);
+    }
+    let count = workgroupUniformLoad(&voter_count);
+    storageBarrier();
+    for (var size = 2u; size < 2u * count; size *= 2u) {
+        for (var mask = size - 1u; mask > 0u; mask = min(mask / 2u, size / 4u)) {
+            for (var place = thread; place < count; place += WORKERS) {
+                let partner = place ^ mask;
+                if partner < place || partner >= count {
+                    continue;
+                }
+                let low = candidates[first + place].voter;
+                let high = candidates[first + partner].voter;
+                if candidates[low].order > candidates[high].order {
+                    candidates[first + place].voter = high;
+                    candidates[first + partner].voter = low;
+                }
+            }
+            storageBarrier();
+        }
+    }
+    return count;
+}
+
 @compute @workgroup_size(256)
 fn suppress(@builtin(workgroup_id) id: vec3<u32>, team: Team) {
     let thread = team.thread;
@@ -23,6 +89,7 @@ fn suppress(@builtin(workgroup_id) id: vec3<u32>, team: Team) {
     let first = image * options.capacity;
     let end = first + min(atomicLoad(&counts[image]), options.capacity);
     let output = image * (options.max_detections + 1u);
+    let voter_end = first + find_voters(thread, first, end);
     var found = 0u;
     loop {
         var confidence = -1.0;
@@ -41,12 +108,25 @@ fn suppress(@builtin(workgroup_id) id: vec3<u32>, team: Team) {
         if winner == NONE || found == options.max_detections {
             break;
         }
-        let taken = candidates[winner];
+        var taken = candidates[winner];
         found++;
-        if thread == 0u {
-            detections[output + found] = taken;
-            // The winner's own number, before it counts as suppressed.
-            detections[output + found].confidence = best_confidence[0];
+        // What was suppressed before, and who may vote, is seen by all threads from here on.
+        storageBarrier();
+        if options.least_voter <= 1.0 {
+            var own = Votes(vec4(0.0), 0.0, 1.0);
+            for (var place = first + thread; place < voter_end; place += WORKERS) {
+                let at = candidates[place].voter;
+                let other = candidates[at];
+                let part = overlap(taken, other);
+                if at != winner && other.class_index == taken.class_index && other.confidence >= 0.0 && part > options.iou {
+                    let root = other.confidence * part * part;
+                    own.corners += root * root * corners_of(other);
+                    own.weight += root * root;
+                    own.doubt *= 1.0 - other.confidence;
+                }
+            }
+            votes[thread] = own;
+            count_votes(thread);
         }
         workgroupBarrier();
         for (var at = first + thread; at < end; at += WORKERS) {
@@ -55,6 +135,20 @@ fn suppress(@builtin(workgroup_id) id: vec3<u32>, team: Team) {
             if at == winner || (rival && overlap(taken, other) > options.iou) {
                 candidates[at].confidence = -1.0;
             }
+        }
+        if thread == 0u {
+            // Without voters the box stays as it is.
+            if options.least_voter <= 1.0 && votes[0].weight > 0.0 {
+                let weight = taken.confidence * taken.confidence;
+                let mean = (votes[0].corners + weight * corners_of(taken)) / (votes[0].weight + weight);
+                let doubt = votes[0].doubt * (1.0 - taken.confidence);
+                taken.confidence = sqrt(taken.confidence * (1.0 - doubt));
+                taken.x1 = mean.x;
+                taken.y1 = mean.y;
+                taken.x2 = mean.z;
+                taken.y2 = mean.w;
+            }
+            detections[output + found] = taken;
         }
     }
     if thread == 0u {

@@ -31,16 +31,49 @@ pub struct PostprocessOptions {
     pub agnostic: bool,
     /// A cell may report several classes: the custom when average precision is measured, confusing for people.
     pub multi_label: bool,
+    /// Boxes vote for the more confident one that suppresses them; otherwise they are thrown away. See [`suppress`].
+    pub merge: bool,
 }
+
+/// Least confidence of a box that votes.
+const LEAST_VOTER: f32 = 0.1;
 
 impl Default for PostprocessOptions {
     fn default() -> Self {
-        Self { confidence: 0.25, iou: 0.45, max_detections: 300, classes: None, agnostic: false, multi_label: false }
+        Self {
+            confidence: 0.25,
+            iou: 0.45,
+            max_detections: 300,
+            classes: None,
+            agnostic: false,
+            multi_label: false,
+            merge: true,
+        }
     }
 }
 
+impl PostprocessOptions {
+    /// Least confidence of a suppressed box that votes; above 1 where none does.
+    pub fn least_voter(&self) -> f32 {
+        if self.merge { LEAST_VOTER } else { 2.0 }
+    }
+
+    /// Least confidence of a box before suppression: votes may lift it to `confidence`, and it may vote.
+    pub fn least_candidate(&self) -> f32 {
+        self.confidence.min(self.least_voter())
+    }
+}
+
+/// What comes out of suppression in any order, without what the votes did not lift to `least`, by falling confidence.
+pub(crate) fn ranked(mut detections: Vec<Detection>, least: f32) -> Vec<Detection> {
+    detections.retain(|detection| detection.confidence >= least);
+    detections.sort_by(|a, b| b.confidence.total_cmp(&a.confidence));
+    detections
+}
+
 /// Reads the boxes off the logits of every scale. `scales` gives stride, class logits (classes, rows, columns) and
-/// box logits (4 * bins, rows, columns), finest first. Boxes are in network pixels, not yet suppressed.
+/// box logits (4 * bins, rows, columns), finest first. Boxes are in network pixels, not yet suppressed, and have at least
+/// [`PostprocessOptions::least_candidate`].
 ///
 /// Score: sigmoid of the class logit. A side's distance from the cell's centre `((i + 0.5) * stride)` is the
 /// expectation of its bins, `sum softmax(logits)_b * b * max_distance / (bins - 1) * stride` (Li et al. 2020).
@@ -49,6 +82,7 @@ pub fn decode<'a>(
     head: HeadConfig,
     options: &PostprocessOptions,
 ) -> Vec<Detection> {
+    let least = options.least_candidate();
     let mut detections = Vec::new();
     for (stride, class_logits, box_logits) in scales {
         let (classes, height, width) = class_logits.dim();
@@ -64,7 +98,7 @@ pub fn decode<'a>(
                     if logit > best.0 {
                         *best = (logit, class);
                     }
-                } else if sigmoid(logit) >= options.confidence {
+                } else if sigmoid(logit) >= least {
                     let bbox = *boxes[cell].get_or_insert_with(|| box_of(cell));
                     detections.push(Detection { class, confidence: sigmoid(logit), bbox });
                 }
@@ -72,7 +106,7 @@ pub fn decode<'a>(
         }
         if !options.multi_label {
             for (cell, &(logit, class)) in best.iter().enumerate() {
-                if sigmoid(logit) >= options.confidence && logit > f32::NEG_INFINITY {
+                if sigmoid(logit) >= least && logit > f32::NEG_INFINITY {
                     detections.push(Detection { class, confidence: sigmoid(logit), bbox: box_of(cell) });
                 }
             }
@@ -104,22 +138,67 @@ pub fn decode_box(logits: &ArrayView3<f32>, row: usize, column: usize, stride: u
     BBox { x1: x - distance(0), y1: y - distance(1), x2: x + distance(2), y2: y + distance(3) }
 }
 
-/// Greedy non-maximum suppression, class by class unless `options.agnostic`. Result by falling confidence, at most
-/// `options.max_detections`; equal confidences keep the order of `detections`.
+/// Greedy non-maximum suppression, class by class unless `options.agnostic`: the most confident box stays, those that overlap it go,
+/// and again. Result by falling confidence, at most `options.max_detections`; equal confidences keep the order of `detections`.
+///
+/// With `options.merge` those of the same class that go vote for the box that stays, from a confidence of 0.1. Of confidence `s` it
+/// has `sqrt(s * (1 - product over it and its voters of (1 - confidence)))` then: the mean of what it says and of the chance that any
+/// of them is right, so that one without voters keeps its own. Its corners are the mean of theirs, by the square of confidence times
+/// the fourth power of the IoU with it (after box voting, Gidaris and Komodakis 2015).
 pub fn suppress(mut detections: Vec<Detection>, options: &PostprocessOptions) -> Vec<Detection> {
     detections.sort_by(|a, b| b.confidence.total_cmp(&a.confidence));
-    let mut kept: Vec<Detection> = Vec::new();
+    let mut kept: Vec<Elected> = Vec::new();
     for detection in detections {
-        if kept.len() == options.max_detections {
+        let votes = detection.confidence >= options.least_voter();
+        let is_full = kept.len() == options.max_detections;
+        if is_full && !votes {
             break;
         }
-        let rival = |other: &Detection| options.agnostic || other.class == detection.class;
-        let suppressed = kept.iter().any(|other| rival(other) && other.bbox.iou(&detection.bbox) > options.iou);
-        if !suppressed {
-            kept.push(detection);
+        let suppresses = |other: &&mut Elected| {
+            let rival = options.agnostic || other.first.class == detection.class;
+            rival && other.first.bbox.iou(&detection.bbox) > options.iou
+        };
+        match kept.iter_mut().find(suppresses) {
+            Some(winner) if votes && winner.first.class == detection.class => winner.count(&detection),
+            None if !is_full => kept.push(Elected::new(detection)),
+            _ => {}
         }
     }
-    kept
+    ranked(kept.into_iter().map(Elected::result).collect(), options.confidence)
+}
+
+/// A box that stays, and the votes for it.
+struct Elected {
+    first: Detection,
+    /// How probable it is that it and its voters are all wrong.
+    doubt: f32,
+    /// Of it and its voters, the sum of weights and of weighted corners; `None` before the first voter.
+    sums: Option<(f32, [f32; 4])>,
+}
+
+impl Elected {
+    fn new(first: Detection) -> Self {
+        Self { first, doubt: 1.0 - first.confidence, sums: None }
+    }
+
+    fn count(&mut self, voter: &Detection) {
+        let weighted = |weight: f32, bbox: &BBox| [bbox.x1, bbox.y1, bbox.x2, bbox.y2].map(|corner| weight * corner);
+        let own = self.first.confidence.powi(2);
+        let (sum, corners) = self.sums.get_or_insert_with(|| (own, weighted(own, &self.first.bbox)));
+        let weight = voter.confidence.powi(2) * self.first.bbox.iou(&voter.bbox).powi(4);
+        *sum += weight;
+        for (corner, more) in corners.iter_mut().zip(weighted(weight, &voter.bbox)) {
+            *corner += more;
+        }
+        self.doubt *= 1.0 - voter.confidence;
+    }
+
+    fn result(self) -> Detection {
+        let Some((sum, corners)) = self.sums else { return self.first };
+        let [x1, y1, x2, y2] = corners.map(|corner| corner / sum);
+        let confidence = (self.first.confidence * (1.0 - self.doubt)).sqrt();
+        Detection { confidence, bbox: BBox { x1, y1, x2, y2 }, ..self.first }
+    }
 }
 
 #[cfg(test)]
@@ -169,9 +248,37 @@ mod tests {
         let confidences = |options: &PostprocessOptions| -> Vec<f32> {
             suppress(all.clone(), options).iter().map(|detection| detection.confidence).collect()
         };
-        let options = PostprocessOptions::default();
+        let options = PostprocessOptions { merge: false, ..Default::default() };
         assert_eq!(confidences(&options), [0.9, 0.6, 0.4]);
         assert_eq!(confidences(&PostprocessOptions { agnostic: true, ..options.clone() }), [0.9, 0.4]);
         assert_eq!(confidences(&PostprocessOptions { max_detections: 1, ..options }), [0.9]);
+    }
+
+    #[test]
+    fn what_is_suppressed_votes() {
+        // The second box overlaps the first with 8 of 12 units; the third is of another class, the fourth below 0.1.
+        let all = vec![detection(0, 0.6, 0.0), detection(0, 0.5, 2.0), detection(1, 0.3, 0.0), detection(0, 0.05, 1.0)];
+        let options = PostprocessOptions::default();
+        let found = suppress(all.clone(), &options);
+        let [first, other] = found[..] else { panic!("{found:?}") };
+        assert!((first.confidence - (0.6f32 * (1.0 - 0.4 * 0.5)).sqrt()).abs() < 1e-6);
+        let weight = 0.25 * (2.0f32 / 3.0).powi(4);
+        assert!((first.bbox.x1 - 2.0 * weight / (0.36 + weight)).abs() < 1e-6);
+        assert_eq!((first.bbox.y1, other), (0.0, all[2]));
+        // Boxes of another class go, and have no vote.
+        let agnostic = suppress(all.clone(), &PostprocessOptions { agnostic: true, ..options.clone() });
+        assert_eq!(agnostic, [first]);
+        // Votes lift a box over the threshold, whatever it is.
+        let sure = |confidence: f32| PostprocessOptions { confidence, ..options.clone() };
+        assert_eq!(suppress(all.clone(), &sure(0.69)), [first]);
+        assert_eq!(suppress(all, &sure(0.7)), []);
+    }
+
+    #[test]
+    fn a_box_that_votes_lift_may_pass_another() {
+        let all = vec![detection(0, 0.5, 0.0), detection(0, 0.4, 30.0), detection(0, 0.4, 30.0)];
+        let found = suppress(all, &PostprocessOptions::default());
+        assert_eq!(found.iter().map(|detection| detection.bbox.x1).collect::<Vec<_>>(), [30.0, 0.0]);
+        assert!((found[0].confidence - (0.4f32 * 0.64).sqrt()).abs() < 1e-6);
     }
 }

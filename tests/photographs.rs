@@ -39,6 +39,7 @@ fn golden_photographs_give_the_golden_detections() {
         options.postprocess.confidence = golden["conf"].as_f64().unwrap() as f32 - 0.03;
         // The golden detections name every class of a cell.
         options.postprocess.multi_label = true;
+        options.postprocess.merge = false;
         options.postprocess.iou = golden["iou"].as_f64().unwrap() as f32;
         let mut detector = Detector::new(&model, &options).unwrap();
         for result in golden["results"].as_array().unwrap() {

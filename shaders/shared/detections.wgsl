@@ -1,14 +1,14 @@
 // What decoding and suppression share.
 
 struct Options {
-    confidence: f32, // least, 0..1
+    confidence: f32, // least of a candidate, 0..1
     iou: f32, // of two boxes that overlap more, the less confident goes
     max_detections: u32,
     agnostic: u32, // 1: boxes of different classes suppress each other too
     multi_label: u32, // 1: a cell may report several classes
     capacity: u32, // candidates of one picture
-    reserved0: u32,
-    reserved1: u32,
+    least_voter: f32, // least confidence of a suppressed box that votes; above 1 where none does
+    reserved: u32,
     allowed: array<vec4<u32>, 32>, // a bit for each class
 }
 
@@ -20,7 +20,7 @@ struct Candidate {
     confidence: f32, // negative once suppressed
     class_index: u32,
     order: u32, // of equal confidences the lower goes first
-    reserved: u32,
+    voter: u32, // index of another: the first candidates list those that may vote
 }
 
 @group(1) @binding(0) var<uniform> options: Options;

@@ -52,6 +52,9 @@ pub(super) struct DetectArguments {
     /// Of two boxes of a class that overlap more than this (IoU), the less confident goes
     #[arg(long, default_value_t = 0.45, value_parser = parse_share)]
     iou: f32,
+    /// Boxes do not vote for the more confident one that suppresses them
+    #[arg(long)]
+    no_merge: bool,
     /// Most detections in a picture
     #[arg(long, default_value_t = 300, value_name = "N")]
     max_det: usize,
@@ -145,6 +148,7 @@ pub(super) fn run(arguments: DetectArguments) -> anyhow::Result<ExitCode> {
             classes: None,
             agnostic: arguments.agnostic_nms,
             multi_label: false,
+            merge: !arguments.no_merge,
         },
         attention: yolo_lat::detector::AttentionOptions::default(),
     };
@@ -262,11 +266,11 @@ fn settings(
         name.hash(&mut hasher);
         tensor.values.iter().for_each(|value| value.to_bits().hash(&mut hasher));
     }
-    let PostprocessOptions { confidence, iou, max_detections, classes, agnostic, .. } = &options.postprocess;
+    let PostprocessOptions { confidence, iou, max_detections, classes, agnostic, merge, .. } = &options.postprocess;
     let settings = serde_json::json!({
         "yolo-lat": env!("CARGO_PKG_VERSION"), "model": model.map_or(name, |model| &model.config.name), "weights": hasher.finish(),
         "engine": options.engine.to_string(), "size": options.size, "conf": confidence, "iou": iou,
-        "max_det": max_detections, "classes": classes, "agnostic": agnostic, "no_timing": no_timing,
+        "max_det": max_detections, "classes": classes, "agnostic": agnostic, "merge": merge, "no_timing": no_timing,
         "labels": outputs.labels,
     });
     Ok(serde_json::to_string(&settings)?)

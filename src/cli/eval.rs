@@ -31,6 +31,9 @@ pub(super) struct EvalArguments {
     /// Of two boxes of a class that overlap more than this (IoU), the less confident goes
     #[arg(long, default_value_t = 0.45, value_parser = parse_share)]
     iou: f32,
+    /// Boxes do not vote for the more confident one that suppresses them
+    #[arg(long)]
+    no_merge: bool,
     /// Most detections in a picture
     #[arg(long, default_value_t = 300, value_name = "N")]
     max_det: usize,
@@ -112,6 +115,7 @@ fn detect_all(arguments: &EvalArguments, dataset: &Dataset) -> anyhow::Result<Me
             iou: arguments.iou,
             max_detections: arguments.max_det,
             multi_label: !arguments.single_label,
+            merge: !arguments.no_merge,
             ..PostprocessOptions::default()
         },
         attention: yolo_lat::detector::AttentionOptions::default(),

@@ -44,6 +44,9 @@ pub(super) struct ExportArguments {
     /// Of two boxes of a class that overlap more than this, the less confident goes, with --nms
     #[arg(long, default_value_t = 0.45, value_parser = parse_share, requires = "nms")]
     iou: f32,
+    /// Boxes do not vote for the more confident one that suppresses them, with --nms
+    #[arg(long, requires = "nms")]
+    no_merge: bool,
     /// Give the raw logits of each scale instead of (batch, 4 + classes, cells)
     #[arg(long)]
     raw: bool,
@@ -68,7 +71,7 @@ pub(super) fn run(arguments: &ExportArguments) -> anyhow::Result<ExitCode> {
     let output = if arguments.raw {
         ExportOutput::Logits
     } else if arguments.nms {
-        ExportOutput::Detections { confidence: arguments.conf, iou: arguments.iou }
+        ExportOutput::Detections { confidence: arguments.conf, iou: arguments.iou, merge: !arguments.no_merge }
     } else {
         ExportOutput::Predictions
     };

@@ -46,6 +46,9 @@ pub(super) struct LiveArguments {
     /// Of two boxes of a class that overlap more than this (IoU), the less confident goes
     #[arg(long, default_value_t = IOU, value_parser = parse_share)]
     iou: f32,
+    /// Boxes do not vote for the more confident one that suppresses them
+    #[arg(long)]
+    no_merge: bool,
     /// Only these classes, by name: person,dog
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     classes: Vec<String>,
@@ -104,6 +107,7 @@ pub(super) fn run(arguments: LiveArguments) -> anyhow::Result<ExitCode> {
             postprocess: PostprocessOptions {
                 confidence: arguments.conf,
                 iou: arguments.iou,
+                merge: !arguments.no_merge,
                 ..PostprocessOptions::default()
             },
             ..DetectorOptions::default()

@@ -175,7 +175,7 @@ fn measure_attention(
     let picture = RgbImage::from_fn(side as u32, side as u32, |x, y| image::Rgb([x as u8, y as u8, (x * y) as u8]));
     let view = [Picture { size: picture.dimensions(), format: PixelFormat::Rgb, bytes: picture.as_raw() }];
     // Nothing reaches more than certainty.
-    let options = PostprocessOptions { confidence: 1.1, ..PostprocessOptions::default() };
+    let options = PostprocessOptions { confidence: 1.1, merge: false, ..PostprocessOptions::default() };
     let mut clock = Clock::Gpu;
     let mut measure = |kind| -> anyhow::Result<f64> {
         let mut engine = GpuEngine::on(gpu.clone(), &attention_graph(side, kind), &weights)?;

@@ -17,7 +17,7 @@ use super::device::Gpu;
 use super::plan::{Plan, Step};
 use crate::engine::EngineError;
 use crate::geometry::Letterbox;
-use crate::postprocess::{Detection, PostprocessOptions};
+use crate::postprocess::{Detection, PostprocessOptions, ranked};
 
 /// Longest wait for a frame.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -44,7 +44,8 @@ struct Options {
     agnostic: u32,
     multi_label: u32,
     capacity: u32,
-    reserved: [u32; 2],
+    least_voter: f32,
+    reserved: u32,
     allowed: [u32; MOST_CLASSES / 32],
 }
 
@@ -55,12 +56,14 @@ struct Candidate {
     confidence: f32,
     class: u32,
     order: u32,
-    reserved: u32,
+    voter: u32,
 }
 
 /// Where decoding and suppression put things.
 struct Found {
     options: Options,
+    /// Least confidence of a detection; candidates may have less, see `suppress`.
+    confidence: f32,
     options_buffer: wgpu::Buffer,
     counts: wgpu::Buffer,
     detections: wgpu::Buffer,
@@ -427,25 +430,28 @@ impl Session {
             }
         }
         let options = Options {
-            confidence: wanted.confidence,
+            confidence: wanted.least_candidate(),
             iou: wanted.iou,
             max_detections: wanted.max_detections.min(capacity) as u32,
             agnostic: u32::from(wanted.agnostic),
             multi_label: u32::from(wanted.multi_label),
             capacity: capacity as u32,
-            reserved: [0; 2],
+            least_voter: wanted.least_voter(),
+            reserved: 0,
             allowed,
         };
         let fits = |found: &Found| {
             (found.options.max_detections, found.options.capacity) == (options.max_detections, options.capacity)
         };
         match &mut self.found {
-            Some(found) if found.options == options => {}
             Some(found) if fits(found) => {
-                found.options = options;
-                self.gpu.queue.write_buffer(&found.options_buffer, 0, bytemuck::bytes_of(&options));
+                found.confidence = wanted.confidence;
+                if found.options != options {
+                    found.options = options;
+                    self.gpu.queue.write_buffer(&found.options_buffer, 0, bytemuck::bytes_of(&options));
+                }
             }
-            _ => self.found = Some(Found::new(&self.gpu, self.images, options)?),
+            _ => self.found = Some(Found::new(&self.gpu, self.images, options, wanted.confidence)?),
         }
         Ok(())
     }
@@ -482,7 +488,7 @@ impl Session {
                 let bbox = crate::geometry::BBox { x1, y1, x2, y2 };
                 Detection { class: row.class as usize, confidence: row.confidence, bbox }
             };
-            (*letterbox, rows[1..=count].iter().map(detection).collect())
+            (*letterbox, ranked(rows[1..=count].iter().map(detection).collect(), found.confidence))
         };
         let result = letterboxes.iter().zip(candidates.chunks_exact(rows)).map(read).collect();
         drop(view);
@@ -492,7 +498,7 @@ impl Session {
 }
 
 impl Found {
-    fn new(gpu: &Gpu, images: usize, options: Options) -> Result<Self, EngineError> {
+    fn new(gpu: &Gpu, images: usize, options: Options, confidence: f32) -> Result<Self, EngineError> {
         let candidate = size_of::<Candidate>() as u64;
         let results = images as u64 * u64::from(options.max_detections + 1) * candidate;
         let candidates = images as u64 * u64::from(options.capacity) * candidate;
@@ -512,6 +518,6 @@ impl Found {
             ]),
         });
         gpu.queue.write_buffer(&options_buffer, 0, bytemuck::bytes_of(&options));
-        Ok(Self { options, options_buffer, counts, detections, readback, group })
+        Ok(Self { options, confidence, options_buffer, counts, detections, readback, group })
     }
 }

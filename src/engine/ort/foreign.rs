@@ -6,7 +6,7 @@ use ndarray::{Array4, ArrayD, ArrayView2, ArrayView3, Axis, Ix2, Ix3, s};
 use super::OnnxSession;
 use crate::engine::EngineError;
 use crate::geometry::{BBox, Letterbox};
-use crate::postprocess::{Detection, PostprocessOptions, suppress};
+use crate::postprocess::{Detection, PostprocessOptions, ranked, suppress};
 use crate::preprocess::Preprocessor;
 
 /// The classes of COCO in the order of its detectors.
@@ -156,8 +156,9 @@ impl ForeignDetector {
                     found.one(row[5] as usize, row[4], bbox);
                 }
                 // Suppressed in the file already.
-                found.detections.truncate(options.max_detections);
-                return Ok(found.detections);
+                let mut detections = ranked(found.detections, options.confidence);
+                detections.truncate(options.max_detections);
+                return Ok(detections);
             }
             Layout::Yolov8 => {
                 for column in rows(&outputs[0])?.axis_iter(Axis(1)) {
@@ -230,7 +231,7 @@ struct Found<'a> {
 impl Found<'_> {
     fn one(&mut self, class: usize, confidence: f32, bbox: BBox) {
         let wanted = self.options.classes.as_ref().is_none_or(|only| only.contains(&class));
-        if wanted && class < self.classes && confidence >= self.options.confidence && confidence > 0.0 {
+        if wanted && class < self.classes && confidence >= self.options.least_candidate() && confidence > 0.0 {
             self.detections.push(Detection { class, confidence, bbox });
         }
     }

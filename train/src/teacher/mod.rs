@@ -347,6 +347,7 @@ impl Teacher {
             iou: SAME_OBJECT,
             max_detections: MOST_BOXES,
             agnostic: true,
+            merge: false,
             ..PostprocessOptions::default()
         };
         let (width, height) = (photograph.width() as f32, photograph.height() as f32);

@@ -3,10 +3,13 @@
 //! Linear attention is written in its stable form with standard operators. Batch norm is folded already, constants are
 //! computed here, and nothing is left for a simplifier but what a runtime does for itself.
 
+mod outputs;
+
 use crate::model::config::{AttentionKind, KernelKind, STRIDES};
 use crate::model::graph::{Activation, Graph, Node, Op, Shape};
 use crate::model::{Model, ModelError};
 use crate::onnx::{Attribute, Dimension, OnnxGraph};
+use crate::postprocess::PostprocessOptions;
 
 /// Versions of the ONNX operators that can be written.
 pub const OPSETS: std::ops::RangeInclusive<i64> = 17..=23;
@@ -28,6 +31,9 @@ pub enum ExportOutput {
         confidence: f32,
         /// Of two boxes of a class that overlap more than this, the less confident goes.
         iou: f32,
+        /// What goes votes for what stays, if it is one of the 1,000 most confident boxes: see
+        /// [`suppress`](crate::postprocess::suppress).
+        merge: bool,
     },
     /// Raw logits of each scale, finest first: `class8` (batch, classes, rows, columns), `box8` (batch, 4 * bins,
     /// rows, columns), and so on: what [`Engine`](crate::engine::Engine) gives.
@@ -74,7 +80,9 @@ pub fn export_onnx(model: &Model, options: &ExportOptions) -> Result<Vec<u8>, Mo
     match options.output {
         ExportOutput::Logits => exporter.logits(),
         ExportOutput::Predictions => exporter.predictions(),
-        ExportOutput::Detections { confidence, iou } => exporter.detections(confidence, iou),
+        ExportOutput::Detections { confidence, iou, merge } => {
+            exporter.detections(&PostprocessOptions { confidence, iou, merge, ..PostprocessOptions::default() });
+        }
     }
     exporter.metadata();
     Ok(exporter.out.finish(&graph.name, options.opset))
@@ -334,185 +342,6 @@ impl Exporter<'_> {
         let factor = self.out.node("Add", &[&square, &one], &[]);
         let direction = self.out.node("Mul", &[&direction, &factor], &[]);
         self.out.node("Concat", &[&direction, &factor], &[("axis", Attribute::Int(2))])
-    }
-
-    /// The network's results as 32-bit floats: class and box logits of each scale.
-    fn results(&mut self) -> Vec<String> {
-        let names: Vec<String> = self.graph.outputs().map(|node| self.names[node].clone()).collect();
-        if !self.options.half {
-            return names;
-        }
-        names.iter().map(|name| self.out.to_float(name)).collect()
-    }
-
-    fn logits(&mut self) {
-        let (width, height) = self.options.size;
-        let results = self.results();
-        for (scale, results) in self.graph.scales.clone().iter().zip(results.chunks_exact(2)) {
-            for ((name, node), result) in [("class", scale.class), ("box", scale.boxes)].into_iter().zip(results) {
-                let name = format!("{name}{}", scale.stride);
-                self.out.node_named("Identity", &[result], &name, &[]);
-                let channels = Dimension::Fixed(self.graph.nodes[node].shape.channels);
-                let [rows, columns] =
-                    [(height, "height"), (width, "width")].map(|(pixels, name)| self.side(pixels, name, scale.stride));
-                self.out.output(&name, &[self.batch(), channels, rows, columns]);
-            }
-        }
-    }
-
-    /// Probabilities (batch, classes, cells) and the boxes' upper left and lower right corners (batch, 2, cells).
-    fn decoded(&mut self) -> (String, String, String) {
-        let results = self.results();
-        let head = self.graph.head;
-        let (classes, bins) = (self.model.config.classes.len() as i64, head.bins as i64);
-        let (mut scores, mut sides, mut centres, mut strides) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        let class_form = self.out.integers(&[0, classes, -1]);
-        let box_form = self.out.integers(&[0, 4, bins, -1]);
-        for (scale, results) in self.graph.scales.clone().iter().zip(results.chunks_exact(2)) {
-            scores.push(self.out.node("Reshape", &[&results[0], &class_form], &[]));
-            sides.push(self.out.node("Reshape", &[&results[1], &box_form], &[]));
-            if self.options.dynamic {
-                let (centre, stride) = self.grid(&results[0], scale.stride);
-                centres.push(centre);
-                strides.push(stride);
-            }
-        }
-        let (centres, strides) = if self.options.dynamic {
-            (self.concat(&centres, 2), self.concat(&strides, 2))
-        } else {
-            self.constant_grid()
-        };
-        let scores = self.concat(&scores, 2);
-        let scores = self.out.node("Sigmoid", &[&scores], &[]);
-        let sides = self.concat(&sides, 3);
-        let shares = self.out.node("Softmax", &[&sides], &[("axis", Attribute::Int(2))]);
-        let step = head.max_distance / (bins - 1) as f32;
-        let bins: Vec<f32> = (0..head.bins).map(|bin| bin as f32 * step).collect();
-        let bins = self.out.floats(&[1, 1, head.bins, 1], &bins);
-        let shares = self.out.node("Mul", &[&shares, &bins], &[]);
-        let axis = self.out.integers(&[2]);
-        let distances = self.out.node("ReduceSum", &[&shares, &axis], &[("keepdims", Attribute::Int(0))]);
-        let distances = self.out.node("Mul", &[&distances, &strides], &[]);
-        let [before, after] = [0, 2].map(|start| self.slice(&distances, start, 1, 2));
-        let upper = self.out.node("Sub", &[&centres, &before], &[]);
-        let lower = self.out.node("Add", &[&centres, &after], &[]);
-        (scores, upper, lower)
-    }
-
-    fn concat(&mut self, parts: &[String], axis: i64) -> String {
-        let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
-        self.out.node("Concat", &parts, &[("axis", Attribute::Int(axis))])
-    }
-
-    /// Centres (1, 2, cells) and strides (1, 1, cells) of all cells.
-    fn constant_grid(&mut self) -> (String, String) {
-        let (width, height) = self.options.size;
-        let cells = || {
-            STRIDES.into_iter().flat_map(move |stride| {
-                (0..height / stride).flat_map(move |row| (0..width / stride).map(move |column| (stride, row, column)))
-            })
-        };
-        let centre = |index: usize, stride: usize| (index as f32 + 0.5) * stride as f32;
-        let centres: Vec<f32> = cells()
-            .map(|(stride, _, column)| centre(column, stride))
-            .chain(cells().map(|(stride, row, _)| centre(row, stride)))
-            .collect();
-        let strides: Vec<f32> = cells().map(|(stride, _, _)| stride as f32).collect();
-        (self.out.floats(&[1, 2, strides.len()], &centres), self.out.floats(&[1, 1, strides.len()], &strides))
-    }
-
-    /// The same for one scale, from the shape of a map at run time.
-    fn grid(&mut self, map: &str, stride: usize) -> (String, String) {
-        let shape = self.out.node("Shape", &[map], &[]);
-        let sides = self.integer_slice(&shape, 2, 4);
-        let [start, step] = [0, 1].map(|value| self.out.integer(value));
-        let [half, stride] = [0.5, stride as f32].map(|value| self.out.floats(&[], &[value]));
-        let flat = self.out.integers(&[1, 1, -1]);
-        let mut axis = |dimension: i64, form: &[i64]| {
-            let at = self.out.integer(dimension);
-            let count = self.out.node("Gather", &[&shape, &at], &[]);
-            let range = self.out.node("Range", &[&start, &count, &step], &[]);
-            let range = self.out.to_float(&range);
-            let range = self.out.node("Add", &[&range, &half], &[]);
-            let range = self.out.node("Mul", &[&range, &stride], &[]);
-            let form = self.out.integers(form);
-            let range = self.out.node("Reshape", &[&range, &form], &[]);
-            let grid = self.out.node("Expand", &[&range, &sides], &[]);
-            self.out.node("Reshape", &[&grid, &flat], &[])
-        };
-        let (x, y) = (axis(3, &[1, -1]), axis(2, &[-1, 1]));
-        let centres = self.concat(&[x.clone(), y], 1);
-        let zero = self.out.floats(&[], &[0.0]);
-        let none = self.out.node("Mul", &[&x, &zero], &[]);
-        (centres, self.out.node("Add", &[&none, &stride], &[]))
-    }
-
-    fn cells(&self) -> Dimension {
-        let (width, height) = self.options.size;
-        let count = STRIDES.iter().map(|stride| (width / stride) * (height / stride)).sum();
-        if self.options.dynamic { Dimension::Named("cells".into()) } else { Dimension::Fixed(count) }
-    }
-
-    fn predictions(&mut self) {
-        let (scores, upper, lower) = self.decoded();
-        let half = self.out.floats(&[], &[0.5]);
-        let sum = self.out.node("Add", &[&upper, &lower], &[]);
-        let centre = self.out.node("Mul", &[&sum, &half], &[]);
-        let size = self.out.node("Sub", &[&lower, &upper], &[]);
-        self.out.node_named("Concat", &[&centre, &size, &scores], "output0", &[("axis", Attribute::Int(1))]);
-        let channels = Dimension::Fixed(4 + self.model.config.classes.len());
-        self.out.output("output0", &[self.batch(), channels, self.cells()]);
-    }
-
-    fn detections(&mut self, confidence: f32, iou: f32) {
-        let (scores, upper, lower) = self.decoded();
-        let classes = self.model.config.classes.len();
-        // Of each cell the best class: (batch, 1, cells).
-        let class = self.out.node("ArgMax", &[&scores], &[("axis", Attribute::Int(1))]);
-        let best = self.reduce("ReduceMax", &scores, 1);
-        let all: Vec<i64> = (0..classes as i64).collect();
-        let all = self.out.integers(&all);
-        let form = self.out.integers(&[1, -1, 1]);
-        let all = self.out.node("Reshape", &[&all, &form], &[]);
-        let is_best = self.out.node("Equal", &[&all, &class], &[]);
-        let zero = self.out.floats(&[], &[0.0]);
-        let only_best = self.out.node("Where", &[&is_best, &scores, &zero], &[]);
-        let corners = self.concat(&[upper, lower], 1);
-        let boxes = self.out.node("Transpose", &[&corners], &[("perm", ints(&[0, 2, 1]))]);
-        let most = self.out.integers(&[MOST]);
-        let [iou, confidence] = [iou, confidence].map(|value| self.out.floats(&[1], &[value]));
-        let kept = self.out.node("NonMaxSuppression", &[&boxes, &only_best, &most, &iou, &confidence], &[]);
-        // (kept, 3): batch, class, cell. Ones at (batch, 0, cell) of a map of zeros.
-        let one = self.out.integers(&[1]);
-        let [batch, cell] = [0, 2].map(|column| {
-            let [from, to] = [column, column + 1].map(|at| self.out.integers(&[at]));
-            self.out.node("Slice", &[&kept, &from, &to, &one], &[])
-        });
-        let nothing = self.out.node("Sub", &[&batch, &batch], &[]);
-        let places = self.concat(&[batch, nothing, cell], 1);
-        let blank = self.out.node("Mul", &[&best, &zero], &[]);
-        let values = self.out.node("GatherND", &[&best, &places], &[]);
-        let marked = self.out.node("ScatterND", &[&blank, &places, &values], &[]);
-        let shape = self.out.node("Shape", &[&marked], &[]);
-        let cells = self.integer_slice(&shape, 2, 3);
-        let count = self.out.node("Min", &[&cells, &most], &[]);
-        // (batch, 1, count) by falling confidence.
-        let top = self.out.node_outputs("TopK", &[&marked, &count], 2, &[("axis", Attribute::Int(2))]);
-        let class = self.out.to_float(&class);
-        let class = self.out.node("GatherElements", &[&class, &top[1]], &[("axis", Attribute::Int(2))]);
-        let fours = self.out.integers(&[1, 4, 1]);
-        let at = self.out.node("Tile", &[&top[1], &fours], &[]);
-        let corners = self.out.node("GatherElements", &[&corners, &at], &[("axis", Attribute::Int(2))]);
-        let rows = self.concat(&[corners, top[0].clone(), class], 1);
-        // What was not kept has confidence 0; its whole row becomes zeros, and rows are filled up to the maximum.
-        let shown = self.out.node("Greater", &[&top[0], &zero], &[]);
-        let rows = self.out.node("Where", &[&shown, &rows, &zero], &[]);
-        let missing = self.out.node("Sub", &[&most, &count], &[]);
-        let none = self.out.integers(&[0, 0, 0, 0, 0]);
-        let pads = self.concat(&[none, missing], 0);
-        let rows = self.out.node("Pad", &[&rows, &pads], &[]);
-        self.out.node_named("Transpose", &[&rows], "output0", &[("perm", ints(&[0, 2, 1]))]);
-        self.out.output("output0", &[self.batch(), Dimension::Fixed(MOST as usize), Dimension::Fixed(6)]);
     }
 
     /// Keys as the exports of ultralytics have them, so that tools made for those show this file well.
