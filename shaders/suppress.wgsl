@@ -1,5 +1,5 @@
 // Greedy non-maximum suppression, one workgroup a picture: the most confident candidate is taken, those that overlap
-// it go, and again. Those of its class that go vote for it: they raise its confidence and draw its corners to theirs
+// it go, and again. Those of its class that go vote for it: they confirm it and draw its corners to theirs
 // (the formula is at `suppress` in src/postprocess.rs).
 // #import shared/network.wgsl
 // #import shared/detections.wgsl
@@ -137,16 +137,17 @@ fn suppress(@builtin(workgroup_id) id: vec3<u32>, team: Team) {
             }
         }
         if thread == 0u {
-            // Without voters the box stays as it is.
-            if options.least_voter <= 1.0 && votes[0].weight > 0.0 {
-                let weight = taken.confidence * taken.confidence;
-                let mean = (votes[0].corners + weight * corners_of(taken)) / (votes[0].weight + weight);
+            if options.least_voter <= 1.0 {
+                let weight = votes[0].weight;
                 let doubt = votes[0].doubt * (1.0 - taken.confidence);
-                taken.confidence = sqrt(taken.confidence * (1.0 - doubt));
-                taken.x1 = mean.x;
-                taken.y1 = mean.y;
-                taken.x2 = mean.z;
-                taken.y2 = mean.w;
+                let own = taken.confidence * taken.confidence;
+                // Without voters the box stays where it is.
+                let mean = (votes[0].corners + own * corners_of(taken)) / (weight + own);
+                let corners = select(corners_of(taken), mean, weight > 0.0);
+                taken = Candidate(
+                    corners.x, corners.y, corners.z, corners.w,
+                    taken.confidence * (1.0 - doubt), taken.class_index, taken.order, taken.voter,
+                );
             }
             detections[output + found] = taken;
         }

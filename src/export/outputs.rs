@@ -262,10 +262,9 @@ impl Exporter<'_> {
         let doubt = self.out.node("Where", &[&votes, &doubt, &one], &[]);
         let doubt = self.reduce("ReduceProd", &doubt, 2);
         let certainty = self.out.node("Sub", &[&one, &doubt], &[]);
-        let square = self.out.node("Mul", &[&scores, &certainty], &[]);
-        let confidence = self.out.node("Sqrt", &[&square], &[]);
-        // A box that is too unsure to vote for itself has no other voters.
-        let confidence = self.out.node("Max", &[&confidence, &scores], &[]);
+        // A box that is too unsure to vote for itself has no other voters either.
+        let certainty = self.out.node("Max", &[&certainty, &scores], &[]);
+        let confidence = self.out.node("Mul", &[&scores, &certainty], &[]);
         let root = self.out.node("Mul", &[&overlap, &overlap], &[]);
         let root = self.out.node("Mul", &[&root, &voters.scores], &[]);
         let weights = self.out.node("Mul", &[&root, &root], &[]);

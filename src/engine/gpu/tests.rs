@@ -284,6 +284,7 @@ fn decoding_and_suppression_agree_with_their_twins() {
                 PostprocessOptions { multi_label: true, confidence: 0.6, ..Default::default() },
                 PostprocessOptions { agnostic: true, iou: 0.3, max_detections: 7, ..Default::default() },
                 PostprocessOptions { classes: Some(vec![0, 2]), ..Default::default() },
+                PostprocessOptions { merge: false, confidence: 0.5, ..Default::default() },
                 PostprocessOptions { confidence: 1.0, ..Default::default() },
             ] {
                 let views: Vec<&[f32]> = pictures.iter().map(Vec::as_slice).collect();
