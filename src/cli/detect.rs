@@ -52,7 +52,7 @@ pub(super) struct DetectArguments {
     /// Of two boxes of a class that overlap more than this (IoU), the less confident goes
     #[arg(long, default_value_t = 0.45, value_parser = parse_share)]
     iou: f32,
-    /// Boxes do not vote for the more confident one that suppresses them
+    /// Boxes do not vote for the more confident one that suppresses them: its confidence and corners stay the network's own
     #[arg(long)]
     no_merge: bool,
     /// Most detections in a picture

@@ -44,7 +44,8 @@ pub(super) struct ExportArguments {
     /// Of two boxes of a class that overlap more than this, the less confident goes, with --nms
     #[arg(long, default_value_t = 0.45, value_parser = parse_share, requires = "nms")]
     iou: f32,
-    /// Boxes do not vote for the more confident one that suppresses them, with --nms
+    /// Boxes do not vote for the more confident one that suppresses them: its confidence and corners stay the network's own,
+    /// with --nms
     #[arg(long, requires = "nms")]
     no_merge: bool,
     /// Give the raw logits of each scale instead of (batch, 4 + classes, cells)
