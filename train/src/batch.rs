@@ -16,6 +16,8 @@ pub(crate) struct Batch {
     /// Side of its pictures.
     pub(crate) size: usize,
     pub(crate) samples: Vec<Sample>,
+    /// (n, 3, size, size) bytes on another device than the processor, if they are there already; the samples have no pixels then.
+    pub(crate) bytes: Option<Tensor>,
     /// Of each dense teacher that was asked, an answer to each sample.
     pub(crate) dense: Vec<Vec<Answer>>,
     /// Of each sample, what the frozen part of the network makes of it.
@@ -31,6 +33,8 @@ pub(crate) struct Batches {
     pub(crate) dense: Arc<Vec<Teacher>>,
     /// What the network need not compute in a step.
     pub(crate) frozen: Option<Arc<FrozenPart>>,
+    /// Where the steps happen.
+    pub(crate) device: Device,
 }
 
 impl Batches {
@@ -39,33 +43,47 @@ impl Batches {
         (self.photographs.len() / (self.config.batch * self.config.accumulate)).max(1)
     }
 
-    /// Makes batch `index` of an epoch, whose photographs have the given order.
+    /// Makes batch `number` of a run.
     ///
     /// # Errors
     /// A teacher fails.
-    pub(crate) fn load(&self, epoch: usize, order: &[usize], index: usize) -> anyhow::Result<Batch> {
-        let Self { config, photographs, dense, frozen } = self;
+    pub(crate) fn load(&self, number: usize) -> anyhow::Result<Batch> {
+        let Self { config, photographs, dense, frozen, .. } = self;
+        let per_epoch = self.steps_per_epoch() * config.accumulate;
+        let (epoch, index) = (number / per_epoch, number % per_epoch);
+        let order = photographs.order(config.seed, epoch);
         let augmentation = if config.is_gentle(epoch) { Augmentation::gentle() } else { config.augmentation };
         let step = dense.iter().map(Teacher::step).max().unwrap_or(32);
-        let per_epoch = self.steps_per_epoch() * config.accumulate;
-        let size = config.size_of(epoch * per_epoch + index, epoch, step);
+        let size = config.size_of(number, epoch, step);
         let start = index * config.batch;
         let sample = |place: usize| {
             let seed = config.seed.wrapping_mul(1_000_003).wrapping_add((epoch * order.len() + place) as u64);
             photographs.sample(order[place % order.len()], size, &augmentation, seed)
         };
-        let samples: Vec<Sample> = (start..start + config.batch).map(sample).collect();
+        let mut samples: Vec<Sample> = (start..start + config.batch).map(sample).collect();
         let ask = |teacher: &Teacher| samples.iter().map(|sample| teacher.answer(&sample.pixels, size)).collect();
         let dense = dense.iter().map(ask).collect::<anyhow::Result<_>>()?;
         let compute = |part: &Arc<FrozenPart>| samples.iter().map(|sample| part.maps(&sample.pixels, size)).collect();
         let frozen = frozen.as_ref().map(compute).transpose()?;
-        Ok(Batch { size, samples, dense, frozen })
+        let bytes = (self.device != Device::Cpu).then(|| to_bytes(&mut samples, size, self.device));
+        Ok(Batch { size, samples, bytes, dense, frozen })
     }
+}
+
+/// Takes the samples' pixels to another device: a quarter of the numbers' size, by the thread that made them, so that a step need not wait.
+fn to_bytes(samples: &mut [Sample], size: usize, device: Device) -> Tensor {
+    let byte = |value: f32| (value * 255.0).round() as u8;
+    let bytes: Vec<u8> =
+        samples.iter_mut().flat_map(|sample| std::mem::take(&mut sample.pixels).into_iter().map(byte)).collect();
+    Tensor::from_slice(&bytes).to_device(device).reshape([samples.len() as i64, 3, size as i64, size as i64])
 }
 
 impl Batch {
     /// (n, 3, size, size).
     pub(crate) fn pictures(&self, device: Device) -> Tensor {
+        if let Some(bytes) = &self.bytes {
+            return bytes.to_kind(Kind::Float) / 255.0;
+        }
         let (count, size) = (self.samples.len() as i64, self.size as i64);
         let pixels: Vec<&[f32]> = self.samples.iter().map(|sample| &sample.pixels[..]).collect();
         Tensor::from_slice(&pixels.concat()).reshape([count, 3, size, size]).to_device(device)

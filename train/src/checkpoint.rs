@@ -6,14 +6,14 @@ use std::path::Path;
 use anyhow::Context;
 use tch::{Kind, Tensor};
 
-use crate::network::{Network, channels_last};
-use crate::optimizer::AdamW;
+use crate::network::Network;
+use crate::optimizer::{AdamW, Average};
 
 /// The parts of a run that change.
 pub(crate) struct State {
     pub(crate) network: Network,
     /// Moving average of the parameters.
-    pub(crate) average: BTreeMap<String, Tensor>,
+    pub(crate) average: Average,
     pub(crate) optimizer: AdamW,
     /// Batches done.
     pub(crate) step: usize,
@@ -27,7 +27,7 @@ impl State {
         [
             ("parameters", &self.network.parameters),
             ("buffers", &self.network.buffers),
-            ("average", &self.average),
+            ("average", &self.average.parts),
             ("first", &self.optimizer.first),
             ("second", &self.optimizer.second),
         ]
@@ -60,8 +60,7 @@ impl State {
                 let name = format!("{prefix}.{name}");
                 let saved = tensors.get(&name).filter(|saved| saved.size() == value.size());
                 let saved = saved.with_context(|| missing(&name))?;
-                let saved = if saved.dim() == 4 { channels_last(saved) } else { saved.shallow_clone() };
-                tch::no_grad(|| value.shallow_clone().copy_(&saved));
+                tch::no_grad(|| value.shallow_clone().copy_(saved));
             }
         }
         let step = tensors.get(STEP).with_context(|| missing(STEP))?.to_kind(Kind::Int64);

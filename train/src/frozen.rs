@@ -11,7 +11,7 @@ use yolo_lat::engine::Engine;
 use yolo_lat::engine::cpu::CpuEngine;
 use yolo_lat::model::{Graph, ModelConfig, Weights, graph_of};
 
-use crate::network::{Network, channels_last};
+use crate::network::{Network, in_order};
 
 /// Engines of one network that several threads use at once: those that nobody uses now, by the side of their pictures.
 #[derive(Default)]
@@ -109,11 +109,11 @@ impl FrozenPart {
     }
 }
 
-/// Maps (1, channels, rows, columns) of several pictures in one tensor, channels innermost.
+/// Maps (1, channels, rows, columns) of several pictures in one tensor.
 pub(crate) fn joined<'a>(maps: impl Iterator<Item = &'a Array4<f32>>, device: Device) -> Tensor {
     let maps: Vec<&Array4<f32>> = maps.collect();
     let (_, channels, rows, columns) = maps[0].dim();
     let shape = [maps.len(), channels, rows, columns].map(|side| side as i64);
     let values: Vec<&[f32]> = maps.iter().filter_map(|map| map.as_slice()).collect();
-    channels_last(&Tensor::from_slice(&values.concat()).reshape(shape).to_device(device))
+    in_order(&Tensor::from_slice(&values.concat()).reshape(shape).to_device(device))
 }

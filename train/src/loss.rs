@@ -192,39 +192,20 @@ fn assign(predictions: &Predictions, targets: &Targets) -> Assignment {
     Assignment { object, quality }
 }
 
-/// A number of libtorch.
-fn value(x: &Tensor) -> f64 {
-    f64::try_from(x.detach().to_device(Device::Cpu)).unwrap_or(f64::NAN)
-}
-
-impl Loss {
-    /// Adds what a network does not tell of its teachers' maps.
-    pub(crate) fn add_imitation(&mut self, part: Tensor) {
-        self.imitation = value(&part);
-        self.total += part;
-    }
-}
-
-/// The loss of a batch and, added to it, its difference from what teachers say.
+/// The loss of a batch and, added to it, its difference from what teachers say, and what the network does not tell of their maps.
 pub(crate) fn loss(
     outputs: &[Tensor],
     targets: &Targets,
     lessons: &[Lesson],
+    imitation: Option<Tensor>,
     head: HeadConfig,
     class_loss: ClassLoss,
 ) -> Loss {
     let predictions = flatten(outputs, head);
     let parts = box_loss(&predictions, targets, head, class_loss);
-    let mut found = Loss {
-        class: value(&parts.class),
-        boxes: value(&parts.boxes),
-        distribution: value(&parts.distribution),
-        teacher: 0.0,
-        imitation: 0.0,
-        total: parts.class + parts.boxes * BOX_WEIGHT + parts.distribution * DISTRIBUTION_WEIGHT,
-    };
+    let mut teacher = parts.class.zeros_like();
     for Lesson { answers, class_weight, box_weight } in lessons {
-        let part = match answers {
+        teacher += match answers {
             Answers::Dense(answers) => dense_loss(&predictions, answers, head, *class_weight, *box_weight),
             Answers::Boxes(targets) => {
                 let parts = box_loss(&predictions, targets, head, class_loss);
@@ -232,10 +213,20 @@ pub(crate) fn loss(
                 parts.class * *class_weight + boxes * *box_weight
             }
         };
-        found.teacher += value(&part);
-        found.total += part;
     }
-    found
+    let imitation = imitation.unwrap_or_else(|| teacher.zeros_like());
+    // All at once: whoever reads a number waits until the device has come to it.
+    let all = Tensor::stack(&[&parts.class, &parts.boxes, &parts.distribution, &teacher, &imitation], 0);
+    let read = Vec::<f32>::try_from(all.detach().to_device(Device::Cpu)).ok().and_then(|read| read.try_into().ok());
+    let [class, boxes, distribution, teachers, imitations] = read.unwrap_or([f32::NAN; 5]).map(f64::from);
+    Loss {
+        class,
+        boxes,
+        distribution,
+        teacher: teachers,
+        imitation: imitations,
+        total: parts.class + parts.boxes * BOX_WEIGHT + parts.distribution * DISTRIBUTION_WEIGHT + teacher + imitation,
+    }
 }
 
 /// The three parts of the loss against boxes, each over the sum of qualities.
@@ -247,9 +238,9 @@ struct Parts {
 
 fn box_loss(predictions: &Predictions, targets: &Targets, head: HeadConfig, class_loss: ClassLoss) -> Parts {
     let Assignment { object, quality } = tch::no_grad(|| assign(predictions, targets));
-    let normalizer = f64::try_from(quality.sum(Kind::Float)).unwrap_or(1.0).max(1.0);
+    let normalizer = quality.sum(Kind::Float).clamp_min(1.0);
     let wanted = wanted_scores(predictions, targets, &object, &quality);
-    let class = score_loss(&predictions.class_logits, &wanted, class_loss) / normalizer;
+    let class = score_loss(&predictions.class_logits, &wanted, class_loss) / &normalizer;
     // A teacher's box counts as far as the teacher is sure of it.
     let weight = match &targets.scores {
         Some(_) => wanted.amax(-1, false),
@@ -260,7 +251,7 @@ fn box_loss(predictions: &Predictions, targets: &Targets, head: HeadConfig, clas
     let object_boxes = targets.boxes.gather(1, &object.unsqueeze(-1).expand([-1, -1, 4], false), false);
     let wanted = object_boxes.reshape([-1, 4]).index_select(0, &positive);
     let found = predictions.boxes.reshape([-1, 4]).index_select(0, &positive);
-    let boxes = ((overlap(&found, &wanted, true).neg() + 1.0) * &weight).sum(Kind::Float) / normalizer;
+    let boxes = ((overlap(&found, &wanted, true).neg() + 1.0) * &weight).sum(Kind::Float) / &normalizer;
     let distribution = distribution_loss(predictions, &wanted, &positive, &weight, head) / normalizer;
     Parts { class, boxes, distribution }
 }

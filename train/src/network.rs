@@ -51,6 +51,8 @@ pub(crate) struct Network {
     frozen: Vec<String>,
     /// Nodes that no file gave weights to.
     fresh: BTreeSet<String>,
+    /// Slopes of activations on the device, by their bits.
+    slopes: BTreeMap<u32, Tensor>,
 }
 
 /// Outputs and final convolutions have a plain bias, the others a batch norm.
@@ -62,9 +64,36 @@ fn has_norm(node: &Node) -> bool {
     }
 }
 
-/// The same values with channels innermost: libtorch's convolutions are three times as fast so.
-pub(crate) fn channels_last(x: &Tensor) -> Tensor {
-    x.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2])
+/// Whether maps have their channels innermost there: libtorch's convolutions are three times as fast so on the processor. On a GPU its
+/// depthwise ones take seconds a step so (H100, 2026-11-27; docs/ABLATIONS.md).
+fn channels_innermost(device: Device) -> bool {
+    device == Device::Cpu
+}
+
+/// The same values in the order in memory that suits their device.
+pub(crate) fn in_order(x: &Tensor) -> Tensor {
+    if channels_innermost(x.device()) {
+        x.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2])
+    } else {
+        x.contiguous()
+    }
+}
+
+/// The numbers of a parameter in the order in which they lie in memory.
+pub(crate) fn flattened(parameter: &Tensor) -> Tensor {
+    let parameter = parameter.detach();
+    let innermost = parameter.dim() == 4 && channels_innermost(parameter.device());
+    if innermost { parameter.permute([0, 2, 3, 1]).reshape([-1]) } else { parameter.reshape([-1]) }
+}
+
+/// A part of a vector of such numbers as a parameter of the given shape.
+pub(crate) fn shaped(numbers: &Tensor, shape: &[i64]) -> Tensor {
+    match *shape {
+        [outputs, inputs, rows, columns] if channels_innermost(numbers.device()) => {
+            numbers.view([outputs, rows, columns, inputs]).permute([0, 3, 1, 2])
+        }
+        _ => numbers.view(shape),
+    }
 }
 
 impl Network {
@@ -78,7 +107,7 @@ impl Network {
             let shape: Vec<i64> = weight.shape.iter().map(|&side| side as i64).collect();
             let fan_in: i64 = shape[1..].iter().product();
             let value = Tensor::randn(&shape, (Kind::Float, device)) * (2.0 / fan_in as f64).sqrt();
-            parameters.insert(weight.name.clone(), channels_last(&value));
+            parameters.insert(weight.name.clone(), in_order(&value));
             let vector = |value: f64| Tensor::full([shape[0]], value, (Kind::Float, device));
             if has_norm(node) {
                 let closes_block = node.name.ends_with(".down");
@@ -95,7 +124,15 @@ impl Network {
             *parameter = parameter.set_requires_grad(true);
         }
         let fresh = graph.nodes.iter().map(|node| node.name.clone()).collect();
-        Self { graph, device, parameters, buffers, frozen: Vec::new(), fresh }
+        let slopes = graph.nodes.iter().filter_map(|node| match node.op {
+            Op::Conv { activation: Activation::LeakyRelu(slope), .. }
+            | Op::Depthwise { activation: Activation::LeakyRelu(slope), .. } => {
+                Some((slope.to_bits(), Tensor::from_slice(&[slope]).to_device(device)))
+            }
+            _ => None,
+        });
+        let slopes = slopes.collect();
+        Self { graph, device, parameters, buffers, frozen: Vec::new(), fresh, slopes }
     }
 
     /// Gives the maps of the layer of that name after the results; its channels.
@@ -181,7 +218,7 @@ impl Network {
 
     /// Outputs of the graph for pictures (n, 3, height, width), each (n, channels, rows, columns).
     pub(crate) fn forward(&self, pictures: &Tensor, mode: Mode) -> Vec<Tensor> {
-        self.forward_from(vec![channels_last(pictures)], mode)
+        self.forward_from(vec![in_order(pictures)], mode)
     }
 
     /// As [`Self::forward`] from the maps of the first nodes, at least of the input; those that no other node reads may be undefined.
@@ -250,8 +287,12 @@ impl Network {
         match activation {
             Activation::Identity => map,
             Activation::LeakyRelu(0.0) => map.relu(),
-            // max(x, 0) + slope (x - max(x, 0)): few passes over the map, back as well as forth.
-            Activation::LeakyRelu(slope) => map.relu().lerp(&map, f64::from(slope)),
+            // max(x, 0) + slope (x - max(x, 0)): on the processor few passes over the map, back as well as forth.
+            Activation::LeakyRelu(slope) if self.device == Device::Cpu => map.relu().lerp(&map, f64::from(slope)),
+            Activation::LeakyRelu(slope) => match self.slopes.get(&slope.to_bits()) {
+                Some(slope) => map.prelu(slope),
+                None => map,
+            },
         }
     }
 
@@ -331,6 +372,10 @@ pub(crate) fn to_tensor(value: &Tensor) -> anyhow::Result<yolo_lat::model::Tenso
 /// libtorch's own, where there are gradients, gives a map with channels outermost.
 fn shuffle(x: &Tensor, groups: i64) -> Tensor {
     let (batch, channels, height, width) = size4(x);
+    if !channels_innermost(x.device()) {
+        let parts = x.reshape([batch, groups, channels / groups, height, width]);
+        return parts.transpose(1, 2).reshape([batch, channels, height, width]);
+    }
     let parts = x.permute([0, 2, 3, 1]).reshape([batch, height, width, groups, channels / groups]);
     parts.transpose(3, 4).reshape([batch, height, width, channels]).permute([0, 3, 1, 2])
 }
@@ -358,7 +403,7 @@ fn attention(x: &Tensor, kind: AttentionKind, kernel: KernelKind, heads: i64) ->
         let denominator = (phi * counts).sum_dim_intlist(&[-2i64][..], true, Kind::Float);
         numerator / denominator.clamp_min(1e-12)
     };
-    channels_last(&attended.reshape([batch, channels / 3, height, width]))
+    in_order(&attended.reshape([batch, channels / 3, height, width]))
 }
 
 /// phi(q) and psi(k), features in the second but last dimension.

@@ -28,7 +28,7 @@ use crate::imitation::{Imitation, imitate};
 use crate::log::{Sums, say};
 use crate::loss::{DenseAnswers, Loss, loss};
 use crate::network::{Mode, Network};
-use crate::optimizer::{AdamW, average, learning_rate};
+use crate::optimizer::{AdamW, Average, learning_rate};
 use crate::teacher::{self, DeviceTeacher, Teacher};
 
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(180);
@@ -141,8 +141,8 @@ impl Trainer {
         let mut network = Network::new(graph_of(&model, config.size, config.size)?, device);
         network.freeze(&config.frozen)?;
         let imitations = imitate(&mut network, &config.teachers, &dense)?;
-        let average = network.parameters.iter().map(|(name, value)| (name.clone(), value.detach().copy())).collect();
-        let optimizer = AdamW::new(&network.parameters, config.weight_decay, &config.rate_shares)?;
+        let optimizer = AdamW::new(&mut network.parameters, config.weight_decay, &config.rate_shares)?;
+        let average = Average::new(&optimizer, &network.parameters);
         let state = State { network, average, optimizer, step: 0 };
         let config = Arc::new(config);
         let place = |teacher: &Teacher| if device == Device::Cpu { Ok(None) } else { teacher.on(device) };
@@ -150,7 +150,7 @@ impl Trainer {
         let elsewhere = dense.into_iter().zip(&on_device).filter(|(_, on_device)| on_device.is_none());
         let dense: Vec<Teacher> = elsewhere.map(|(teacher, _)| teacher).collect();
         let (photographs, dense) = (Arc::new(photographs), Arc::new(dense));
-        let batches = Batches { config: config.clone(), photographs, dense, frozen: None };
+        let batches = Batches { config: config.clone(), photographs, dense, frozen: None, device };
         Ok(Self {
             val: data.join(&config.val),
             config,
@@ -216,9 +216,9 @@ impl Trainer {
         let (photographs, size) = (&self.batches.photographs, self.config.size);
         let samples = (0..self.config.batch.max(16))
             .map(|index| photographs.sample(index % photographs.len(), size, &self.config.augmentation, index as u64));
-        let batch = Batch { size, samples: samples.collect(), dense: Vec::new(), frozen: None };
+        let batch = Batch { size, samples: samples.collect(), bytes: None, dense: Vec::new(), frozen: None };
         tch::no_grad(|| self.state.network.forward(&batch.pictures(self.device), Mode::Restore));
-        self.copy_average();
+        self.state.average.restart(&self.state.optimizer);
         Ok(())
     }
 
@@ -227,8 +227,7 @@ impl Trainer {
         if self.imitations.is_empty() {
             return Ok(());
         }
-        let order = self.batches.photographs.order(self.config.seed, 0);
-        let batch = self.batches.load(0, &order, 0)?;
+        let batch = self.batches.load(0)?;
         let pictures = batch.pictures(self.device);
         let Tensors { lessons, .. } = self.tensors(&batch, Some(&pictures));
         tch::no_grad(|| {
@@ -236,31 +235,20 @@ impl Trainer {
             let maps = &outputs[outputs.len() - self.imitations.len()..];
             Imitation::fit(&self.imitations, &self.state.network, maps, &lessons);
         });
-        self.copy_average();
+        self.state.average.restart(&self.state.optimizer);
         Ok(())
-    }
-
-    /// The average begins where the parameters are.
-    fn copy_average(&mut self) {
-        for (average, parameter) in self.state.average.values_mut().zip(self.state.network.parameters.values()) {
-            average.copy_(&parameter.detach());
-        }
     }
 
     fn steps(&self) -> usize {
         self.batches.steps_per_epoch() * self.config.epochs
     }
 
-    /// Batches from `step` to the end of its epoch, made ahead by threads.
+    /// Batches from `step` on, made ahead by threads.
     fn batches(&self, step: usize) -> anyhow::Result<Prefetch<anyhow::Result<Batch>>> {
-        let per_epoch = self.batches.steps_per_epoch();
-        let (epoch, first) = (step / per_epoch, step % per_epoch * self.config.accumulate);
-        let order = self.batches.photographs.order(self.config.seed, epoch);
+        let (first, end) = (step * self.config.accumulate, self.steps() * self.config.accumulate);
         let batches = self.batches.clone();
-        let load = move |index: usize| batches.load(epoch, &order, first + index);
         let threads = yolo_lat::engine::cpu::available_threads();
-        let count = per_epoch * self.config.accumulate - first;
-        Ok(Prefetch::new(count, threads, self.interrupted.clone(), load)?)
+        Ok(Prefetch::new(end - first, threads, self.interrupted.clone(), move |index| batches.load(first + index))?)
     }
 
     /// Trains to the end, or until it is interrupted.
@@ -276,10 +264,10 @@ impl Trainer {
         let progress =
             ProgressBar::new(steps as u64).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
         let mut saved = Instant::now();
+        let mut batches = self.batches(self.state.step)?;
         while self.state.step < steps {
             let epoch = self.state.step / per_epoch;
             let (mut sums, mut recent) = (Sums::default(), Sums::default());
-            let mut batches = self.batches(self.state.step)?;
             while self.state.step < (epoch + 1) * per_epoch {
                 if self.step(&mut batches, [&mut sums, &mut recent])?.is_none() {
                     break;
@@ -342,7 +330,7 @@ impl Trainer {
         let steps = self.steps();
         let rate = learning_rate(self.state.step, steps, config.warmup_steps, config.rate, config.last_rate);
         self.state.optimizer.step(&self.state.network.parameters, rate, config.clip);
-        average(&mut self.state.average, &self.state.network.parameters, config.average_decay, self.state.step);
+        self.state.average.follow(&self.state.optimizer, config.average_decay, self.state.step);
         self.state.step += 1;
         Ok(last)
     }
@@ -368,10 +356,8 @@ impl Trainer {
             }
         };
         let (results, maps) = outputs.split_at(outputs.len() - self.imitations.len());
-        let mut found = loss(results, &labels, &lessons, self.model.head, config.class_loss);
-        if let Some(part) = Imitation::loss(&self.imitations, &self.state.network, maps, &lessons) {
-            found.add_imitation(part);
-        }
+        let imitation = Imitation::loss(&self.imitations, &self.state.network, maps, &lessons);
+        let found = loss(results, &labels, &lessons, imitation, self.model.head, config.class_loss);
         if !(found.class + found.boxes + found.distribution + found.teacher + found.imitation).is_finite() {
             let path = config.output.join("bad-batch.safetensors");
             let pictures = batch.pictures(self.device);
@@ -387,7 +373,8 @@ impl Trainer {
     /// Writes the averaged weights for the engines and measures them with the library: mAP50 in percent, or `None` when
     /// interrupted.
     fn measure(&mut self, limit: usize) -> anyhow::Result<Option<f64>> {
-        let average = self.state.average.iter().map(|(name, value)| (name.clone(), value.shallow_clone())).collect();
+        let average =
+            self.state.average.parts.iter().map(|(name, value)| (name.clone(), value.shallow_clone())).collect();
         let parameters = std::mem::replace(&mut self.state.network.parameters, average);
         let folded = self.state.network.fold();
         self.state.network.parameters = parameters;

@@ -225,7 +225,7 @@ fn with_a_rate_of_nothing_the_published_backbone_computes_what_it_did() {
     let picture = Tensor::from_slice(&(0..count).map(value).collect::<Vec<f32>>()).reshape([1, 3, 352, 352]);
     tch::no_grad(|| network.forward(&picture, Mode::Restore));
     // A step of the trainer with a learning rate of 0: statistics of the batch, decay and all.
-    let mut optimizer = crate::optimizer::AdamW::new(&network.parameters, 0.05, &Default::default()).unwrap();
+    let mut optimizer = crate::optimizer::AdamW::new(&mut network.parameters, 0.05, &Default::default()).unwrap();
     let outputs = network.forward(&picture, Mode::Train);
     outputs[0].square().sum(Kind::Float).backward();
     optimizer.step(&network.parameters, 0.0, 10.0);
