@@ -71,7 +71,7 @@ impl Batches {
 }
 
 /// Takes the samples' pixels to another device: a quarter of the numbers' size, by the thread that made them, so that a step need not wait.
-fn to_bytes(samples: &mut [Sample], size: usize, device: Device) -> Tensor {
+pub(crate) fn to_bytes(samples: &mut [Sample], size: usize, device: Device) -> Tensor {
     let byte = |value: f32| (value * 255.0).round() as u8;
     let bytes: Vec<u8> =
         samples.iter_mut().flat_map(|sample| std::mem::take(&mut sample.pixels).into_iter().map(byte)).collect();

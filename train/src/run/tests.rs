@@ -1,6 +1,7 @@
 //! Whole runs with a small network on the three sample photographs.
 
 use super::*;
+use crate::batch::to_bytes;
 use crate::data::Augmentation;
 use crate::teacher::TeacherConfig;
 
@@ -403,6 +404,20 @@ fn a_teacher_on_the_device_teaches_as_one_beside_it() {
     for (found, expected) in [(found.teacher, expected.teacher), (found.imitation, expected.imitation)] {
         assert!(expected > 0.0 && (found - expected).abs() < 1e-3 * expected, "{found} instead of {expected}");
     }
+}
+
+#[test]
+fn pictures_travel_as_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let trainer = trainer(config(folder.path(), 1));
+    let mut batch = trainer.batches(0).unwrap().next_item().unwrap().1.unwrap();
+    let expected = batch.pictures(Device::Cpu);
+    batch.bytes = Some(to_bytes(&mut batch.samples, batch.size, Device::Cpu));
+    assert!(batch.samples.iter().all(|sample| sample.pixels.is_empty()));
+    let found = batch.pictures(Device::Cpu);
+    assert_eq!(found.size(), expected.size());
+    let worst = (found - expected).abs().max().double_value(&[]);
+    assert!(worst < 0.501 / 255.0, "{worst}");
 }
 
 #[test]
