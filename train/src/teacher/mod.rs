@@ -376,6 +376,8 @@ mod tests {
         let options = yolo_lat::DetectorOptions {
             engine: yolo_lat::engine::EngineKind::Cpu,
             size: Some((160, 160)),
+            // A teacher's boxes are those of single cells.
+            postprocess: PostprocessOptions { merge: false, ..PostprocessOptions::default() },
             ..yolo_lat::DetectorOptions::default()
         };
         let expected = yolo_lat::Detector::new(&model, &options).unwrap().detect(&photograph).unwrap();
