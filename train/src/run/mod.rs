@@ -248,7 +248,9 @@ impl Trainer {
         let (first, end) = (step * self.config.accumulate, self.steps() * self.config.accumulate);
         let batches = self.batches.clone();
         let threads = yolo_lat::engine::cpu::available_threads();
-        Ok(Prefetch::new(end - first, threads, self.interrupted.clone(), move |index| batches.load(first + index))?)
+        // A checkpoint may be of a longer run.
+        let count = end.saturating_sub(first);
+        Ok(Prefetch::new(count, threads, self.interrupted.clone(), move |index| batches.load(first + index))?)
     }
 
     /// Trains to the end, or until it is interrupted.

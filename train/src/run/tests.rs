@@ -407,6 +407,20 @@ fn a_teacher_on_the_device_teaches_as_one_beside_it() {
 }
 
 #[test]
+fn a_run_that_is_over_ends_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut long = trainer(config(folder.path(), 3));
+    long.start(false).unwrap();
+    assert_eq!(long.run().unwrap(), ExitCode::SUCCESS);
+    for epochs in [3, 1] {
+        let mut again = trainer(config(folder.path(), epochs));
+        again.start(true).unwrap();
+        assert_eq!(again.run().unwrap(), ExitCode::SUCCESS);
+        assert_eq!(again.state.step, 3);
+    }
+}
+
+#[test]
 fn pictures_travel_as_bytes() {
     let folder = tempfile::tempdir().unwrap();
     let trainer = trainer(config(folder.path(), 1));
