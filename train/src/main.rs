@@ -1,6 +1,7 @@
 //! `yolo-lat-train`: trains the network that the library describes and writes weights that its engines run.
 
 mod ablate;
+mod attention;
 mod average;
 mod batch;
 mod checkpoint;

@@ -1,0 +1,56 @@
+//! Attention with autograd.
+
+use tch::{IndexOp, Kind, Tensor};
+use yolo_lat::model::config::{AttentionKind, KernelKind};
+
+use crate::network::{in_order, size4};
+
+/// Attention as in `yolo_lat::attention`: the shifts cancel, so no gradient passes through them.
+pub(crate) fn attention(x: &Tensor, kind: AttentionKind, kernel: KernelKind, heads: i64) -> Tensor {
+    let (batch, channels, height, width) = size4(x);
+    let head = channels / 3 / heads;
+    let tokens = x.contiguous().reshape([batch, 3, heads, head, height * width]);
+    let scale = (head as f64).powf(-0.25);
+    let (q, k, v) = (tokens.i((.., 0)) * scale, tokens.i((.., 1)) * scale, tokens.i((.., 2)));
+    let attended = if kind != AttentionKind::Ela {
+        let weights = q.transpose(-1, -2).matmul(&k).softmax(-1, Kind::Float);
+        weights.matmul(&v.transpose(-1, -2)).transpose(-1, -2)
+    } else {
+        let (phi, psi) = features(&q, &k, kernel);
+        let sums = psi.matmul(&v.transpose(-1, -2));
+        let counts = psi.sum_dim_intlist(&[-1i64][..], true, Kind::Float);
+        let numerator = sums.transpose(-1, -2).matmul(&phi);
+        let denominator = (phi * counts).sum_dim_intlist(&[-2i64][..], true, Kind::Float);
+        numerator / denominator.clamp_min(1e-12)
+    };
+    in_order(&attended.reshape([batch, channels / 3, height, width]))
+}
+
+/// phi(q) and psi(k), features in the second but last dimension.
+fn features(q: &Tensor, k: &Tensor, kernel: KernelKind) -> (Tensor, Tensor) {
+    match kernel {
+        KernelKind::HadamardExp => {
+            let peak = k.detach().amax(-1, true);
+            let query = q + &peak;
+            let row = query.detach().amax(-2, true);
+            ((query - row).exp(), (k - peak).exp())
+        }
+        KernelKind::SumDistance | KernelKind::DiffDistance => {
+            let sign = if kernel == KernelKind::SumDistance { 1.0 } else { -1.0 };
+            let mean = k.mean_dim(&[-1i64][..], true, Kind::Float);
+            let (a, b) = (q + &mean * sign, k - mean);
+            let norm = |x: &Tensor| x.square().sum_dim_intlist(&[-2i64][..], true, Kind::Float);
+            let (a_norm, b_norm) = (norm(&a), norm(&b));
+            let one = a_norm.ones_like();
+            (Tensor::cat(&[&a, &a_norm, &one], -2), Tensor::cat(&[&(b * (2.0 * sign)), &one, &b_norm], -2))
+        }
+        KernelKind::ModulatedDot => {
+            let square = |x: &Tensor| x.square().sum_dim_intlist(&[-2i64][..], true, Kind::Float);
+            let direction = |x: &Tensor| x / square(x).clamp_min(1e-24).sqrt();
+            // The queries' factor |a|^2 + 1 cancels.
+            let factor = square(k) + 1.0;
+            let phi = Tensor::cat(&[&direction(q), &square(q).ones_like()], -2);
+            (phi, Tensor::cat(&[&(direction(k) * &factor), &factor], -2))
+        }
+    }
+}
