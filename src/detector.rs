@@ -62,12 +62,12 @@ pub struct AttentionOptions {
 /// Times of the stages for one picture; of a batch, its share.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct StageTimes {
-    /// Resize into the letterbox.
-    pub preprocess: Duration,
+    /// Resize into the letterbox; `None` where it cannot be told from the network, as in a GPU's one submission.
+    pub preprocess: Option<Duration>,
     /// The network.
     pub inference: Duration,
-    /// Decoding of the logits and suppression.
-    pub postprocess: Duration,
+    /// Decoding of the logits and suppression; `None` as above.
+    pub postprocess: Option<Duration>,
 }
 
 /// What finds boxes.
@@ -233,7 +233,7 @@ impl Detector {
             });
             let mut detections = suppress(decode(scales, head, &self.options), &self.options);
             into_picture(&mut detections, &letterbox);
-            (detections, StageTimes { preprocess, inference, postprocess: start.elapsed() })
+            (detections, StageTimes { preprocess: Some(preprocess), inference, postprocess: Some(start.elapsed()) })
         });
         Ok(results.collect())
     }
@@ -384,7 +384,10 @@ fn detect_foreign(
     let computed = Instant::now();
     let mut detections = foreign.decode(&outputs, options)?;
     into_picture(&mut detections, &letterbox);
-    let times =
-        StageTimes { preprocess: prepared - start, inference: computed - prepared, postprocess: computed.elapsed() };
+    let times = StageTimes {
+        preprocess: Some(prepared - start),
+        inference: computed - prepared,
+        postprocess: Some(computed.elapsed()),
+    };
     Ok((detections, times))
 }

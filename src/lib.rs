@@ -5,10 +5,12 @@
 
 pub mod app;
 pub mod attention;
+pub mod batch;
 pub mod detector;
 pub mod engine;
 pub mod eval;
 pub mod export;
+pub mod fingerprint;
 pub mod frame;
 pub mod geometry;
 pub mod live;

@@ -6,16 +6,9 @@ use std::io::Read;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, bail};
+use yolo_lat::batch::Input;
+use yolo_lat::sink::written_files;
 use yolo_lat::source::{IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, is_video};
-
-/// One input.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Input {
-    /// As it was given or found.
-    pub(super) path: PathBuf,
-    /// Relative path without extension for its outputs; unique in the run.
-    pub(super) stem: PathBuf,
-}
 
 /// What the sources gave.
 #[derive(Debug, Default)]
@@ -90,8 +83,14 @@ impl Inputs {
         let wanted = |entry: &walkdir::DirEntry| {
             !entry.file_type().is_dir() || except.is_none() || entry.path().canonicalize().ok() != except
         };
+        // Pictures that runs have written are no inputs, wherever their folder lies.
+        let mut results: HashSet<PathBuf> = HashSet::new();
+        let mut learn = |folder: &Path| results.extend(written_files(folder).into_iter().map(|file| folder.join(file)));
+        learn(folder);
         for entry in entries.filter_entry(wanted) {
             match entry {
+                Ok(entry) if entry.file_type().is_dir() => learn(entry.path()),
+                Ok(entry) if results.contains(entry.path()) => {}
                 Ok(entry) if (is_picture(entry.path()) || is_video(entry.path())) && entry.path().is_file() => {
                     paths.push(entry.into_path())
                 }

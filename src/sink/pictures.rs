@@ -1,5 +1,6 @@
-//! Pictures with boxes drawn on them, and the objects cut out.
+//! Pictures: with boxes drawn on them, the objects cut out, and as they are.
 
+use std::collections::HashSet;
 use std::io::{BufWriter, Error};
 use std::path::{Path, PathBuf};
 
@@ -8,40 +9,42 @@ use image::{GenericImageView, RgbImage};
 
 use super::draw::annotate;
 use super::video::VideoRecorder;
-use super::{Item, Sink, SinkError, path_of, write_atomically};
+use super::{Item, OutputFolder, Sink, SinkError, path_of, write_atomically};
 
 const JPEG_QUALITY: u8 = 90;
 
 /// Writes each picture with its detections as a JPEG, each video as a video.
 pub struct AnnotatedSink {
-    folder: PathBuf,
+    folder: OutputFolder,
+    place: &'static str,
     labels: bool,
     /// The video that is being written, and its stem.
     video: Option<(PathBuf, VideoRecorder)>,
+    canvas: RgbImage,
 }
 
 impl AnnotatedSink {
-    /// Writes into `folder`, sub-folders mirrored; `labels` says whether names and confidences are drawn.
-    pub fn new(folder: PathBuf, labels: bool) -> Self {
-        Self { folder, labels, video: None }
+    /// Writes into `place` in `folder`, sub-folders mirrored; `labels` says whether names and confidences are drawn.
+    pub fn new(folder: OutputFolder, place: &'static str, labels: bool) -> Self {
+        Self { folder, place, labels, video: None, canvas: RgbImage::default() }
     }
 }
 
 impl Sink for AnnotatedSink {
     fn write(&mut self, item: Item) -> Result<(), SinkError> {
         let Some(picture) = item.picture else { return Ok(()) };
-        let mut picture = picture.clone();
-        annotate(&mut picture, &item.record.detections, self.labels);
+        self.canvas.clone_from(picture);
+        annotate(&mut self.canvas, &item.record.detections, self.labels);
         let Some((stem, rate)) = item.video else {
-            return write_jpeg(&path_of(&self.folder, item.stem, "jpg"), &picture);
+            return write_jpeg(&self.folder.note(&path_of(self.place, item.stem, "jpg"))?, &self.canvas);
         };
         if self.video.as_ref().is_none_or(|(other, _)| other != stem) {
             self.finish()?;
-            let path = path_of(&self.folder, stem, "mp4");
-            self.video = Some((stem.to_owned(), VideoRecorder::start(&path, picture.dimensions(), rate)?));
+            let path = self.folder.note(&path_of(self.place, stem, "mp4"))?;
+            self.video = Some((stem.to_owned(), VideoRecorder::start(&path, self.canvas.dimensions(), rate)?));
         }
         match &mut self.video {
-            Some((_, recorder)) => recorder.push(&picture),
+            Some((_, recorder)) => recorder.push(&self.canvas),
             None => Ok(()),
         }
     }
@@ -51,19 +54,21 @@ impl Sink for AnnotatedSink {
     }
 
     fn has(&self, stem: &Path) -> bool {
-        path_of(&self.folder, stem, "jpg").exists()
+        self.folder.path(&path_of(self.place, stem, "jpg")).exists()
     }
 }
 
-/// Writes each detection as a JPEG of its own: `CLASS/STEM_INDEX.jpg`.
+/// Writes each detection as a JPEG of its own: `crops/CLASS/STEM_INDEX.jpg`.
 pub struct CropSink {
-    folder: PathBuf,
+    folder: OutputFolder,
+    /// A folder for each class.
+    classes: Vec<String>,
 }
 
 impl CropSink {
-    /// Writes into `folder`, a sub-folder a class.
-    pub fn new(folder: PathBuf) -> Self {
-        Self { folder }
+    /// Writes into `folder`; `classes` are the names of all classes.
+    pub fn new(folder: OutputFolder, classes: &[String]) -> Self {
+        Self { folder, classes: class_folders(classes) }
     }
 }
 
@@ -73,17 +78,108 @@ impl Sink for CropSink {
         for (index, detection) in item.record.detections.iter().enumerate() {
             let bbox = detection.bbox.clip(picture.width() as f32, picture.height() as f32);
             let (left, top) = (bbox.x1.floor() as u32, bbox.y1.floor() as u32);
-            let (width, height) = (bbox.x2.ceil() as u32 - left, bbox.y2.ceil() as u32 - top);
-            if width == 0 || height == 0 {
+            let (right, bottom) = (bbox.x2.ceil() as u32, bbox.y2.ceil() as u32);
+            if right <= left || bottom <= top {
                 continue;
             }
-            let crop = picture.view(left, top, width, height).to_image();
-            let mut stem = Path::new(&detection.name.replace(['/', '\\'], "_")).join(item.stem).into_os_string();
+            let crop = picture.view(left, top, right - left, bottom - top).to_image();
+            let class = self.classes.get(detection.class).map_or("other", String::as_str);
+            let mut stem = Path::new(class).join(item.stem).into_os_string();
             stem.push(format!("_{index}"));
-            write_jpeg(&path_of(&self.folder, Path::new(&stem), "jpg"), &crop)?;
+            write_jpeg(&self.folder.note(&path_of("crops", Path::new(&stem), "jpg"))?, &crop)?;
         }
         Ok(())
     }
+}
+
+/// Bytes that a folder's name takes at most, of the 255 that file systems give it.
+const LONGEST_NAME: usize = 100;
+
+/// A name for the folder of each class, whatever the classes are called: one component of a path on every system, visible,
+/// and of no other class, also where case does not count.
+fn class_folders(classes: &[String]) -> Vec<String> {
+    let mut taken = HashSet::new();
+    let folder = |(class, name): (usize, &String)| {
+        let is_special = |letter: char| letter.is_control() || "/\\<>:\"|?*".contains(letter);
+        let name = name.replace(is_special, "_");
+        let end = (0..=LONGEST_NAME.min(name.len())).rev().find(|&end| name.is_char_boundary(end)).unwrap_or(0);
+        // Windows drops these, and `..` is the folder above.
+        let name = name[..end].trim().trim_end_matches(['.', ' ']);
+        let mut name = match name.chars().next() {
+            None => format!("class{class}"),
+            Some('.') => format!("_{name}"),
+            Some(_) => name.to_owned(),
+        };
+        while !taken.insert(name.to_lowercase()) {
+            name.push_str(&format!("_{class}"));
+        }
+        name
+    };
+    classes.iter().enumerate().map(folder).collect()
+}
+
+/// How [`PictureSink`] puts pictures into the results.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Placing {
+    /// As symbolic links.
+    Link,
+    /// As copies.
+    Copy,
+}
+
+/// Puts the pictures themselves, untouched, where data sets have them: `PLACE/STEM` with their own extension. Frames of videos
+/// become JPEG files.
+pub struct PictureSink {
+    folder: OutputFolder,
+    place: &'static str,
+    placing: Placing,
+}
+
+impl PictureSink {
+    /// Writes into `place` in `folder`, sub-folders mirrored.
+    pub fn new(folder: OutputFolder, place: &'static str, placing: Placing) -> Self {
+        Self { folder, place, placing }
+    }
+}
+
+impl Sink for PictureSink {
+    fn write(&mut self, item: Item) -> Result<(), SinkError> {
+        let Some(picture) = item.picture else { return Ok(()) };
+        let relative = Path::new(self.place).join(item.picture_name());
+        if item.record.frame.is_some() {
+            return write_jpeg(&self.folder.note(&relative)?, picture);
+        }
+        let path = self.folder.path(&relative);
+        let source = item.path.canonicalize().map_err(|error| SinkError::new(&path, error))?;
+        // A data set that is labelled where it lies has its pictures already.
+        if path.canonicalize().is_ok_and(|there| there == source) {
+            return Ok(());
+        }
+        self.folder.note(&relative)?;
+        match self.placing {
+            Placing::Copy => write_atomically(&path, |file| {
+                std::io::copy(&mut std::fs::File::open(&source)?, file).map(drop)
+            }),
+            Placing::Link => {
+                let parent = path.parent().unwrap_or(Path::new(""));
+                let made = std::fs::create_dir_all(parent).and_then(|()| link(&source, &path));
+                made.map_err(|error| SinkError::new(&path, error))
+            }
+        }
+    }
+}
+
+#[cfg(unix)]
+fn link(source: &Path, path: &Path) -> std::io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => std::os::unix::fs::symlink(source, path),
+    }
+}
+
+#[cfg(not(unix))]
+fn link(_: &Path, _: &Path) -> std::io::Result<()> {
+    Err(Error::other("links are not made on this system: use --pictures copy"))
 }
 
 /// Writes a picture as JPEG.
@@ -94,4 +190,23 @@ pub fn write_jpeg(path: &Path, picture: &RgbImage) -> Result<(), SinkError> {
     write_atomically(path, |file: &mut BufWriter<_>| {
         JpegEncoder::new_with_quality(file, JPEG_QUALITY).encode_image(picture).map_err(Error::other)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_class_has_a_folder_of_its_own_whatever_it_is_called() {
+        let classes =
+            ["..", "", "a/b", "a_b", "A_B", "Cat", "cat", ".git", " dog. ", "猫", "x\0y", "class0", &"é".repeat(90)];
+        let folders = class_folders(&classes.map(str::to_owned));
+        assert_eq!(&folders[..4], ["class0", "class1", "a_b", "a_b_3"]);
+        assert_eq!(&folders[5..11], ["Cat", "cat_6", "_.git", "dog", "猫", "x_y"]);
+        let distinct: HashSet<String> = folders.iter().map(|folder| folder.to_lowercase()).collect();
+        assert_eq!(distinct.len(), classes.len());
+        for folder in &folders {
+            assert!(folder.len() <= 110 && Path::new(folder).components().count() == 1, "{folder:?}");
+        }
+    }
 }
