@@ -30,6 +30,7 @@ fn record(result: &LiveResult) -> Record {
     Record {
         image: format!("frame {}", frame.sequence),
         frame: Some(frame.sequence),
+        time: None,
         width: frame.width(),
         height: frame.height(),
         detections: result.detections.clone(),

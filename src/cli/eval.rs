@@ -7,7 +7,9 @@ use std::process::ExitCode;
 use anyhow::bail;
 use clap::{Args, ValueEnum};
 use serde_json::json;
-use yolo_lat::eval::{Dataset, Evaluation, Feed, Measured, measure, plot_precision_recall, read_coco_results};
+use yolo_lat::eval::{
+    Correspondence, Dataset, Evaluation, Feed, Measured, measure, plot_precision_recall, read_results,
+};
 use yolo_lat::model::Model;
 use yolo_lat::postprocess::PostprocessOptions;
 
@@ -44,7 +46,7 @@ pub(super) struct EvalArguments {
     /// What a detection of an object marked difficult is: neither right nor wrong, as VOC defines it, or a false alarm
     #[arg(long, value_enum, default_value = "ignore")]
     difficult: Difficult,
-    /// Measure the detections of this COCO result file instead of running a model
+    /// Measure the detections of this file instead of running a model: COCO results, or what detect -f json, jsonl or csv wrote
     #[arg(long, value_name = "FILE", conflicts_with_all = ["model", "engine", "size", "batch", "single_label"])]
     detections: Option<PathBuf>,
     /// Only the first N photographs
@@ -71,7 +73,13 @@ enum Difficult {
 
 pub(super) fn run(arguments: EvalArguments) -> anyhow::Result<ExitCode> {
     let mut dataset = Dataset::load(&arguments.dataset)?;
+    // Results of pictures beyond the limit are none of unknown pictures.
+    let mut detections = match &arguments.detections {
+        Some(path) => read_results(path, &dataset)?,
+        None => Vec::new(),
+    };
     dataset.images.truncate(arguments.limit.unwrap_or(usize::MAX));
+    detections.truncate(dataset.images.len());
     if arguments.difficult == Difficult::FalseAlarm {
         dataset.images.iter_mut().for_each(|image| image.objects.retain(|object| !object.difficult));
     }
@@ -79,8 +87,8 @@ pub(super) fn run(arguments: EvalArguments) -> anyhow::Result<ExitCode> {
         bail!("{}: no photographs in this data set", arguments.dataset.display());
     }
     let measured = match &arguments.detections {
-        Some(path) => Measured {
-            detections: read_coco_results(path, &dataset)?,
+        Some(_) => Measured {
+            detections,
             objects: dataset.images.iter().map(|image| image.objects.clone()).collect(),
             ..Measured::default()
         },
@@ -127,6 +135,10 @@ fn detect_all(arguments: &EvalArguments, dataset: &Dataset) -> anyhow::Result<Me
         Detector::new(&Model::load(name)?, &options)?
     };
     log::info!("{name} on {}", detector.description());
+    let left_out = Correspondence::new(detector.classes(), &dataset.classes)?.left_out(dataset).join(", ");
+    if !left_out.is_empty() {
+        log::warn!("{name} lacks classes of the data set; their objects are left out: {left_out}");
+    }
     let feed = Feed { batch: arguments.engine.batch(), threads: options.threads, stop: super::interrupt_flag()? };
     let progress = super::progress_bar(dataset.images.len(), arguments.quiet);
     let measured = measure(&mut detector, dataset, &feed, |path, error| {

@@ -71,7 +71,7 @@ impl Inputs {
             bail!("no input: standard input gave no paths");
         }
         let root = common_folder(&roots);
-        let mut taken = HashSet::new();
+        let mut taken = folders_below(&root, &paths);
         found.inputs = paths.into_iter().map(|path| Input { stem: stem_for(&path, &root, &mut taken), path }).collect();
         Ok(found)
     }
@@ -85,11 +85,11 @@ impl Inputs {
         };
         // Pictures that runs have written are no inputs, wherever their folder lies.
         let mut results: HashSet<PathBuf> = HashSet::new();
-        let mut learn = |folder: &Path| results.extend(written_files(folder).into_iter().map(|file| folder.join(file)));
-        learn(folder);
+        let written_in = |folder: &Path| written_files(folder).into_iter().map(|file| folder.join(file)).collect::<Vec<_>>();
+        results.extend(written_in(folder));
         for entry in entries.filter_entry(wanted) {
             match entry {
-                Ok(entry) if entry.file_type().is_dir() => learn(entry.path()),
+                Ok(entry) if entry.file_type().is_dir() => results.extend(written_in(entry.path())),
                 Ok(entry) if results.contains(entry.path()) => {}
                 Ok(entry) if (is_picture(entry.path()) || is_video(entry.path())) && entry.path().is_file() => {
                     paths.push(entry.into_path())
@@ -161,6 +161,15 @@ fn common_folder(folders: &[PathBuf]) -> PathBuf {
     })
 }
 
+/// Folders of the inputs below `root`: a video's frames lie in a folder called as the video, and must not meet the pictures of one
+/// that is called so.
+fn folders_below(root: &Path, paths: &[PathBuf]) -> HashSet<PathBuf> {
+    let mut folders: Vec<PathBuf> = paths.iter().map(|path| folder_of(path)).collect();
+    folders.dedup();
+    let below = folders.iter().map(|folder| resolve(folder)).filter_map(|path| Some(path.strip_prefix(root).ok()?.to_owned()));
+    if paths.iter().any(|path| is_video(path)) { below.collect() } else { HashSet::new() }
+}
+
 /// The path below `root` without extension; where that is taken (a.jpg and a.png), with it; else numbered.
 fn stem_for(path: &Path, root: &Path, taken: &mut HashSet<PathBuf>) -> PathBuf {
     let folder = resolve(&folder_of(path));
@@ -186,7 +195,8 @@ mod tests {
 
     fn stems(paths: &[&str]) -> Vec<String> {
         let folders: Vec<PathBuf> = paths.iter().map(|path| folder_of(Path::new(path))).collect();
-        let (root, mut taken) = (common_folder(&folders), HashSet::new());
+        let root = common_folder(&folders);
+        let mut taken = folders_below(&root, &paths.iter().map(PathBuf::from).collect::<Vec<_>>());
         paths.iter().map(|path| stem_for(Path::new(path), &root, &mut taken).display().to_string()).collect()
     }
 
@@ -200,6 +210,12 @@ mod tests {
     #[test]
     fn no_two_inputs_share_a_name() {
         assert_eq!(stems(&["/x/1.jpg", "/x/1.png", "/x/1.png", "/x/1.png"]), ["1", "1.png", "1.png_2", "1.png_3"]);
+    }
+
+    #[test]
+    fn frames_of_a_video_do_not_meet_pictures_of_a_folder_called_as_it() {
+        assert_eq!(stems(&["/x/clip.mp4", "/x/clip/000000.jpg"]), ["clip.mp4", "clip/000000"]);
+        assert_eq!(stems(&["/x/clip.jpg", "/x/clip/000000.jpg"]), ["clip", "clip/000000"]);
     }
 
     #[test]

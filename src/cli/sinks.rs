@@ -7,11 +7,11 @@ use anyhow::{Context, bail};
 use clap::ValueEnum;
 use serde::Deserialize;
 use yolo_lat::batch::Input;
-use yolo_lat::eval::class_map;
+use yolo_lat::model::classes::{COCO, class_map};
 use yolo_lat::sink::{
     AnnotatedSink, CocoSink, CropSink, CsvSink, CvatSink, EarlierResults, ImageIds, JsonLinesSink, JsonSink,
     LabelStudioOptions, LabelStudioSink, OutputFolder, PictureSink, Sink, SinkError, Target, TextSink, VocSink,
-    YoloSink, coco_categories,
+    YoloSink, coco_category_ids,
 };
 use yolo_lat::source::is_video;
 
@@ -176,10 +176,9 @@ impl Outputs {
         let (ids, origin) = match &self.arguments.categories {
             Some(path) => (categories_of_file(path, run.classes)?, format!("those of {}", path.display())),
             None => {
-                let (ids, names): (Vec<u64>, Vec<String>) =
-                    coco_categories().map(|(id, name)| (id, name.to_owned())).unzip();
-                let own = class_map(run.classes, &names);
-                if own.len() == names.len() && own.iter().all(Option::is_some) {
+                let own = class_map(run.classes, &COCO.map(str::to_owned));
+                if own.len() == COCO.len() && own.iter().all(Option::is_some) {
+                    let ids: Vec<u64> = coco_category_ids().collect();
                     (own.into_iter().map(|class| class.map(|class| ids[class])).collect(), "COCO's own, 1 to 90".into())
                 } else {
                     let ids = (1..=run.classes.len() as u64).map(Some).collect();

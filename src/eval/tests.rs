@@ -8,7 +8,7 @@ use crate::postprocess::Detection;
 fn coco_figures_equal_those_of_pycocotools() {
     let folder = Path::new("tests/golden/coco");
     let dataset = Dataset::load(&folder.join("labels.json")).unwrap();
-    let detections = read_coco_results(&folder.join("detections.json"), &dataset).unwrap();
+    let detections = read_results(&folder.join("detections.json"), &dataset).unwrap();
     let objects: Vec<_> = dataset.images.iter().map(|image| image.objects.clone()).collect();
     let found = evaluate(dataset.classes.len(), &objects, &detections).coco;
     let expected: serde_json::Value =

@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use image::RgbImage;
 use serde::{Deserialize, Serialize};
 
-pub use self::coco::{CocoSink, ImageId, ImageIds, coco_categories};
+pub use self::coco::{CocoSink, ImageId, ImageIds, coco_category_ids};
 pub use self::csv::CsvSink;
 pub use self::cvat::CvatSink;
 pub(crate) use self::draw::{FONT, use_own_font};

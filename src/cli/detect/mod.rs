@@ -14,7 +14,7 @@ use yolo_lat::model::Model;
 use yolo_lat::postprocess::PostprocessOptions;
 use yolo_lat::{Detector, DetectorOptions};
 
-pub(super) use self::arguments::{DetectArguments, Pictures, ResultArguments};
+pub(super) use self::arguments::{DetectArguments, ResultArguments};
 use self::summary::Errors;
 use super::inputs::{InputOptions, Inputs};
 use super::options::{find_classes, is_onnx};
