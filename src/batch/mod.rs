@@ -174,9 +174,8 @@ pub fn run_batch(
         let mut loader = Prefetch::scoped(scope, inputs.len(), options.loaders, options.stop.clone(), load)?;
         let (sender, receiver) = sync_channel(2 * options.batch);
         let writer = Writer::new(inputs, sinks, journal, observer, options.fail_fast, &ended);
-        let writer = std::thread::Builder::new()
-            .name("write".into())
-            .spawn_scoped(scope, move || writer.run(&receiver))?;
+        let writer =
+            std::thread::Builder::new().name("write".into()).spawn_scoped(scope, move || writer.run(&receiver))?;
         let mut network = Network { detect, sender, options, is_over: &is_over };
         let failure = network.run(&mut loader, inputs).err();
         // The writer ends when nothing more can come, the loaders when nobody takes.
@@ -276,7 +275,8 @@ impl Network<'_> {
             detection.confidence.is_finite() && detection.bbox.corners().iter().all(|side| side.is_finite())
         };
         let name = |class: usize| self.options.classes.get(class).cloned().unwrap_or_else(|| format!("class{class}"));
-        let named = |Detection { class, confidence, bbox }| NamedDetection { name: name(class), class, confidence, bbox };
+        let named =
+            |Detection { class, confidence, bbox }| NamedDetection { name: name(class), class, confidence, bbox };
         let detections = found.detections.into_iter().filter(is_finite).map(named).collect();
         // Microseconds are as fine as these clocks mean anything.
         let ms = |time: Duration| time.as_micros() as f64 / 1e3;

@@ -85,7 +85,8 @@ impl Inputs {
         };
         // Pictures that runs have written are no inputs, wherever their folder lies.
         let mut results: HashSet<PathBuf> = HashSet::new();
-        let written_in = |folder: &Path| written_files(folder).into_iter().map(|file| folder.join(file)).collect::<Vec<_>>();
+        let written_in =
+            |folder: &Path| written_files(folder).into_iter().map(|file| folder.join(file)).collect::<Vec<_>>();
         results.extend(written_in(folder));
         for entry in entries.filter_entry(wanted) {
             match entry {
@@ -166,7 +167,8 @@ fn common_folder(folders: &[PathBuf]) -> PathBuf {
 fn folders_below(root: &Path, paths: &[PathBuf]) -> HashSet<PathBuf> {
     let mut folders: Vec<PathBuf> = paths.iter().map(|path| folder_of(path)).collect();
     folders.dedup();
-    let below = folders.iter().map(|folder| resolve(folder)).filter_map(|path| Some(path.strip_prefix(root).ok()?.to_owned()));
+    let below =
+        folders.iter().map(|folder| resolve(folder)).filter_map(|path| Some(path.strip_prefix(root).ok()?.to_owned()));
     if paths.iter().any(|path| is_video(path)) { below.collect() } else { HashSet::new() }
 }
 

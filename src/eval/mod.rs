@@ -13,4 +13,6 @@ pub use plot::plot_precision_recall;
 pub use results::read_results;
 
 #[cfg(test)]
+mod round_trip;
+#[cfg(test)]
 mod tests;

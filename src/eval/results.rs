@@ -77,9 +77,9 @@ pub(super) fn parse_results(text: &str, path: &Path, dataset: &Dataset) -> Resul
         }
         // A model may know classes that the data set lacks.
         let class = match category {
-            Category::Name(name) => *names
-                .entry(name)
-                .or_insert_with_key(|name| class_map(std::slice::from_ref(name), &dataset.classes)[0]),
+            Category::Name(name) => {
+                *names.entry(name).or_insert_with_key(|name| class_map(std::slice::from_ref(name), &dataset.classes)[0])
+            }
             Category::Id(id) => {
                 let class = ids.get(&id).copied();
                 if class.is_none() {
@@ -123,7 +123,8 @@ fn parse(text: &str) -> Result<Vec<Entry>, String> {
     }
     if start.starts_with('{') {
         let lines = serde_json::Deserializer::from_str(start).into_iter::<Record>();
-        let records = lines.collect::<Result<Vec<_>, _>>().map_err(|error| not("the JSON lines of `detect`", &error))?;
+        let records =
+            lines.collect::<Result<Vec<_>, _>>().map_err(|error| not("the JSON lines of `detect`", &error))?;
         return Ok(records.into_iter().flat_map(of_record).collect());
     }
     let values: Vec<serde_json::Value> =
@@ -248,8 +249,7 @@ impl<'a> Pictures<'a> {
                 [] => {}
                 [first, second, ..] => {
                     let path = |index: usize| self.dataset.images[index].path.display();
-                    ambiguous =
-                        Some(format!("{name:?} may be {} or {}", path(first), path(second)));
+                    ambiguous = Some(format!("{name:?} may be {} or {}", path(first), path(second)));
                 }
             }
         }

@@ -19,7 +19,7 @@ pub struct CocoSink {
 #[derive(Serialize)]
 struct CocoDetection<'a> {
     image_id: ImageId,
-    file_name: String,
+    file_name: &'a str,
     category_id: u64,
     category_name: &'a str,
     /// x, y, width, height in pixels.
@@ -79,11 +79,15 @@ impl CocoSink {
 
 impl Sink for CocoSink {
     fn write(&mut self, item: Item) -> Result<(), SinkError> {
+        let is_frame = item.record.frame.is_some();
+        // A file goes by its own name; the stem of one of two that differ in their extensions has more.
+        let own = item.path.file_name().filter(|_| !is_frame).map(|name| item.stem.with_file_name(name));
+        let file_name = name_of(&own.unwrap_or_else(|| item.picture_name()));
         for detection in &item.record.detections {
             let Some(category_id) = self.categories.get(detection.class).copied().flatten() else { continue };
             let detection = CocoDetection {
-                image_id: self.ids.id_of(item.stem, item.record.frame.is_some()),
-                file_name: name_of(&item.picture_name()),
+                image_id: self.ids.id_of(item.stem, is_frame),
+                file_name: &file_name,
                 category_id,
                 category_name: &detection.name,
                 bbox: detection.bbox.xywh(),

@@ -117,7 +117,8 @@ impl Sink for CvatSink {
 
     fn finish(&mut self) -> Result<(), SinkError> {
         // Nothing was written yet where the head is still there.
-        let nothing = if self.head.is_empty() { "<annotations>\n<version>1.1</version>\n<meta/>\n" } else { &self.head };
+        let nothing =
+            if self.head.is_empty() { "<annotations>\n<version>1.1</version>\n<meta/>\n" } else { &self.head };
         let whole = format!("{nothing}{END}");
         let end = if self.head.is_empty() { END } else { &whole };
         self.target.finish(end.as_bytes(), whole.as_bytes())

@@ -157,9 +157,9 @@ impl Sink for PictureSink {
         }
         self.folder.note(&relative)?;
         match self.placing {
-            Placing::Copy => write_atomically(&path, |file| {
-                std::io::copy(&mut std::fs::File::open(&source)?, file).map(drop)
-            }),
+            Placing::Copy => {
+                write_atomically(&path, |file| std::io::copy(&mut std::fs::File::open(&source)?, file).map(drop))
+            }
             Placing::Link => {
                 let parent = path.parent().unwrap_or(Path::new(""));
                 let made = std::fs::create_dir_all(parent).and_then(|()| link(&source, &path));
