@@ -110,6 +110,10 @@ impl<'a> Writer<'a> {
             self.summary.ending = Ending::ReaderGone;
             return;
         }
+        // One line is enough to say that there is no room.
+        if error.is_disk_full() && self.summary.ending == Ending::DiskFull {
+            return;
+        }
         let path = error.path.to_string_lossy();
         self.failed(&path, &format!("cannot be written: {}", error.source));
         if error.is_disk_full() {
