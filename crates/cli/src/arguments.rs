@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use super::{bench, cameras, detect, devices, documents, eval, export, info, live, parity};
+use super::{bench, cameras, classes, detect, devices, documents, eval, export, info, live, parity};
 
 /// Some inputs failed; each was named on standard error.
 pub(crate) const SOME_FAILED: u8 = 1;
@@ -42,7 +42,9 @@ enum Command {
     Cameras(cameras::CamerasArguments),
     /// Measure average precision on labelled photographs
     Eval(Box<eval::EvalArguments>),
-    /// Describe a model: layers, shapes, parameters, multiply-adds
+    /// List what a model can find, and what else each class may be called
+    Classes(classes::ClassesArguments),
+    /// Describe a model: layers, shapes, parameters, multiply-adds, classes
     Info(info::InfoArguments),
     /// List the GPUs of this machine, their limits and features
     Devices(devices::DevicesArguments),
@@ -75,6 +77,7 @@ impl Arguments {
             Command::Live(arguments) => live::run(*arguments),
             Command::Cameras(arguments) => cameras::run(&arguments),
             Command::Eval(arguments) => eval::run(*arguments),
+            Command::Classes(arguments) => classes::run(&arguments),
             Command::Info(arguments) => info::run(&arguments),
             Command::Devices(arguments) => devices::run(&arguments),
             Command::Parity(arguments) => parity::run(&arguments),

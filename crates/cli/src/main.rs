@@ -3,6 +3,7 @@
 mod arguments;
 mod bench;
 mod cameras;
+mod classes;
 mod detect;
 mod devices;
 mod documents;

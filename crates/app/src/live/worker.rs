@@ -11,6 +11,7 @@ use yolo_lat::attention::{
 use yolo_lat::detector::{AttentionOptions, DetectError, Detector, DetectorOptions};
 use yolo_lat::geometry::{BBox, Letterbox};
 use yolo_lat::model::Model;
+use yolo_lat::model::classes::find_class;
 use yolo_lat::model::config::{AttentionKind, KernelKind};
 use yolo_lat::model::graph::Op;
 use yolo_lat::postprocess::{Detection, PostprocessOptions};
@@ -132,10 +133,10 @@ fn report(shared: &Shared, found: Result<LiveResult, DetectError>) {
     }
 }
 
+/// Names that this model does not know are no limit: they were marked for another.
 fn limits(settings: &Settings, classes: &[String]) -> PostprocessOptions {
-    let index = |name: &String| classes.iter().position(|class| class == name);
-    let only = (!settings.classes.is_empty()).then(|| settings.classes.iter().filter_map(index).collect());
-    PostprocessOptions { classes: only, ..settings.detector.postprocess.clone() }
+    let only: Vec<usize> = settings.classes.iter().filter_map(|name| find_class(name, classes).ok()).collect();
+    PostprocessOptions { classes: (!only.is_empty()).then_some(only), ..settings.detector.postprocess.clone() }
 }
 
 fn load(shared: &Shared, wanted: &Made) -> Result<Loaded, DetectError> {
