@@ -839,7 +839,7 @@ fn coco_results_tell_pictures_and_categories_apart() {
     for name in ["images/000139.jpg", "labels/000139.txt", "images/000285.jpg", "labels/000285.txt"] {
         std::fs::create_dir_all(set.join(name).parent().unwrap()).unwrap();
         if name.ends_with(".jpg") {
-            std::fs::copy("assets/chelsea.jpg", set.join(name)).unwrap();
+            std::fs::copy("../../assets/chelsea.jpg", set.join(name)).unwrap();
         } else {
             std::fs::write(set.join(name), "0 0.5 0.5 0.9 0.9\n").unwrap();
         }
@@ -877,7 +877,7 @@ fn frames_of_videos_have_their_own_names_numbers_and_times() {
     let clips: Vec<PathBuf> = ["a.mkv", "b.mkv"].iter().map(|name| folder.path().join(name)).collect();
     for clip in &clips {
         let made = Command::new("ffmpeg")
-            .args(["-v", "error", "-loop", "1", "-i", "assets/chelsea.jpg", "-r", "10", "-frames:v", "3"])
+            .args(["-v", "error", "-loop", "1", "-i", "../../assets/chelsea.jpg", "-r", "10", "-frames:v", "3"])
             .args(["-vf", "scale=128:96", text(clip)])
             .status();
         if !made.is_ok_and(|status| status.success()) {
