@@ -2,12 +2,15 @@
 
 mod average_precision;
 mod dataset;
+mod labels;
 mod measure;
 mod plot;
 mod results;
 
 pub use average_precision::{ClassResult, CocoSummary, Curve, Evaluation, evaluate};
-pub use dataset::{Dataset, DatasetError, LabelledImage, Object, class_map};
+pub use dataset::{Dataset, DatasetError, LabelledImage, Object, Split, class_map};
+pub use labels::Fault;
+pub use labels::coco::Id;
 pub use measure::{Feed, MeasureError, Measured, measure};
 pub use plot::plot_precision_recall;
 pub use results::read_coco_results;
