@@ -403,24 +403,3 @@ fn read_voc(folder: &Path, choice: &Choice) -> Result<Option<Dataset>, DatasetEr
     let dataset = voc::read(&annotations, &pictures);
     chosen.map_or(Ok(dataset.clone()), |list| dataset.keep_listed(folder, &list)).map(Some)
 }
-
-/// For each name its index among `others`, or `None`: matched by name, without regard to case, and with COCO's names for what
-/// VOC calls otherwise (`sofa`, `couch`).
-pub fn class_map(names: &[String], others: &[String]) -> Vec<Option<usize>> {
-    let index = |name: &String| others.iter().position(|other| common_name(other) == common_name(name));
-    names.iter().map(index).collect()
-}
-
-/// PASCAL VOC and COCO call some things by different names.
-fn common_name(name: &str) -> String {
-    let name = name.to_lowercase();
-    let names = [
-        ("aeroplane", "airplane"),
-        ("motorbike", "motorcycle"),
-        ("pottedplant", "potted plant"),
-        ("sofa", "couch"),
-        ("tvmonitor", "tv"),
-        ("diningtable", "dining table"),
-    ];
-    names.iter().find(|(voc, _)| *voc == name).map_or(name, |(_, coco)| (*coco).to_owned())
-}

@@ -8,12 +8,12 @@ mod plot;
 mod results;
 
 pub use average_precision::{ClassResult, CocoSummary, Curve, Evaluation, evaluate};
-pub use dataset::{Dataset, DatasetError, LabelledImage, Object, Split, class_map};
+pub use dataset::{Dataset, DatasetError, LabelledImage, Object, Split};
 pub use labels::Fault;
 pub use labels::coco::Id;
-pub use measure::{Feed, MeasureError, Measured, measure};
+pub use measure::{Correspondence, Feed, MeasureError, Measured, measure};
 pub use plot::plot_precision_recall;
-pub use results::read_coco_results;
+pub use results::{Results, read_coco_results};
 
 #[cfg(test)]
 mod tests;

@@ -10,6 +10,7 @@ use super::labels::Fault;
 use super::labels::coco::{Id, Number, Xywh, parse_json};
 use super::labels::files::{read_text, stem_of};
 use crate::geometry::BBox;
+use crate::model::classes::class_map;
 use crate::postprocess::Detection;
 
 #[derive(Deserialize)]
@@ -47,7 +48,7 @@ pub(super) fn parse_coco_results(text: &str, path: &Path, dataset: &Dataset) -> 
     let pictures = pictures_by_name(dataset);
     let by_id: HashMap<String, usize> =
         dataset.category_ids.iter().enumerate().map(|(index, id)| (id.to_string(), index)).collect();
-    let by_name = |name: &str| dataset.classes.iter().position(|class| class == name);
+    let by_name = |name: &str| class_map(&[name.to_owned()], &dataset.classes).pop().flatten();
     let mut found = Results { detections: vec![Vec::new(); dataset.images.len()], notes: Vec::new() };
     let (total, mut matched) = (results.len(), 0);
     let mut unknown: Vec<String> = Vec::new();
