@@ -12,7 +12,7 @@ fn main() -> ExitCode {
     match arguments.run() {
         Ok(code) => code,
         Err(error) => {
-            cli::report(&format!("yolo-lat: {error:#}"));
+            cli::report(&format!("yolo-lat: {}", cli::reason(&error)));
             ExitCode::from(cli::USAGE)
         }
     }

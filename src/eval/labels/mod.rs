@@ -43,3 +43,6 @@ fn object(class: usize, bbox: BBox, area: Option<f32>, difficult: bool, crowd: b
     let area = area.filter(|area| area.is_finite()).unwrap_or(bbox.area());
     Ok(Object { class, bbox, area, difficult, crowd })
 }
+
+#[cfg(test)]
+mod tests;
