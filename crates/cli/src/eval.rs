@@ -196,9 +196,9 @@ fn detect_all(arguments: &EvalArguments, dataset: &Dataset) -> anyhow::Result<Me
     Ok(measured)
 }
 
-/// Percent with two decimals.
+/// Percent with two decimals, rounded as Python does.
 fn percent(share: f64) -> f64 {
-    (share * 1e4).round() / 1e2
+    (share * 1e4).round_ties_even() / 1e2
 }
 
 fn as_json(dataset: &Dataset, evaluation: &Evaluation, measured: &Measured) -> serde_json::Value {

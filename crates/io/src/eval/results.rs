@@ -8,7 +8,7 @@ use serde::Deserialize;
 use crate::dataset::{Dataset, DatasetError};
 use crate::labels::Fault;
 use crate::labels::coco::{Id, Number, Xywh, parse_json};
-use crate::labels::files::{read_text, stem_of};
+use crate::labels::files::{name_of, read_text, stem_of};
 use yolo_lat_core::geometry::BBox;
 use yolo_lat_core::model::classes::class_map;
 use yolo_lat_core::postprocess::Detection;
@@ -22,6 +22,9 @@ struct CocoResult {
     bbox: Xywh,
     score: Number,
 }
+
+/// Most folders of a picture's path that its name in results may begin with.
+const LONGEST_NAME: usize = 4;
 
 /// Detections of a result file.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -95,14 +98,22 @@ pub(super) fn parse_coco_results(text: &str, path: &Path, dataset: &Dataset) -> 
     Ok(found)
 }
 
-/// Index of each picture by what results may call it: its id, or the file's name without extension (`None` where several are called
-/// so). Those that were set aside have indices beyond the data set's.
+/// Index of each picture by what results may call it: its id; its file's name or path, with or without ending, or the number that
+/// the name is (`000139.jpg` is 139), where only one is called so (else `None`). Those that were set aside have indices beyond the
+/// data set's.
 fn pictures_by_name(dataset: &Dataset) -> HashMap<String, Option<usize>> {
     let mut pictures: HashMap<String, Option<usize>> = HashMap::new();
     let images = || dataset.images.iter().chain(&dataset.set_aside).enumerate();
     for (index, image) in images() {
-        let only = pictures.entry(stem_of(&image.path)).or_insert(Some(index));
-        only.take_if(|other| *other != index);
+        let number = stem_of(&image.path).parse::<u64>().map(|number| number.to_string());
+        let names = [name_of(&image.path), name_of(&image.path.with_extension(""))];
+        let tails = names.iter().flat_map(|name| {
+            let starts = name.rmatch_indices('/').map(|(at, _)| at + 1).chain([0]);
+            starts.take(LONGEST_NAME).map(move |at| name[at..].to_owned())
+        });
+        for name in tails.chain(number) {
+            pictures.entry(name).or_insert(Some(index)).take_if(|other| *other != index);
+        }
     }
     // The data set's own ids win over names.
     pictures.extend(images().map(|(index, image)| (image.id.clone(), Some(index))));

@@ -114,6 +114,9 @@ fn results_find_their_picture_and_class_or_say_why_not() {
     assert_eq!(found("\"u-2\"", "\"category_id\": \"1\""), Ok(vec![None, Some(1)]));
     assert_eq!(found("\"000007\"", "\"category_id\": 9, \"category_name\": \"sofa\""), Ok(vec![Some(1), None]));
     assert_eq!(found("3", "\"category_id\": 1"), Ok(vec![None, None]), "of a picture that is not measured");
+    for name in ["7", "\"000007.png\"", "\"a/000007\"", "\"a/000007.png\""] {
+        assert_eq!(found(name, "\"category_id\": 0"), Ok(vec![Some(0), None]), "{name}");
+    }
     assert!(found("4", "\"category_id\": 1").unwrap_err().contains("no image has the id \"4\""));
     assert!(found("\"x\"", "\"category_id\": 1").unwrap_err().contains("several images are called x"));
     assert!(

@@ -41,8 +41,12 @@ pub(crate) fn stem_of(path: &Path) -> String {
 
 /// A path below `folder`, without extension, with `/` on every system.
 pub(crate) fn name_below(path: &Path, folder: &Path) -> String {
-    let below = path.strip_prefix(folder).unwrap_or(path).with_extension("");
-    let parts: Vec<_> = below.components().map(|part| part.as_os_str().to_string_lossy()).collect();
+    name_of(&path.strip_prefix(folder).unwrap_or(path).with_extension(""))
+}
+
+/// A path as text, with `/` on every system.
+pub(crate) fn name_of(path: &Path) -> String {
+    let parts: Vec<_> = path.components().map(|part| part.as_os_str().to_string_lossy()).collect();
     parts.join("/")
 }
 

@@ -61,253 +61,143 @@ fn voc(filename: &str, name: &str, corners: [u32; 4]) -> String {
 const BOLT: [u32; 4] = [10, 10, 30, 20];
 const NUT: [u32; 4] = [20, 5, 60, 45];
 
+/// Layouts: who has them, the files (pictures, and `path=what stands in it`), and the path that is given.
+const LAYOUTS: [(&str, &str, &str); 31] = [
+    ("COCO, the file", "images/p1.png images/p2.png a.json=coco", "a.json"),
+    ("COCO, annotations.json", "images/p1.png images/p2.png annotations.json=coco", ""),
+    (
+        "COCO, its own layout",
+        "images/p1.png images/p2.png annotations/instances_val2017.json=coco annotations/instances_train2017.json=other \
+         annotations/captions_val2017.json=other",
+        "",
+    ),
+    (
+        "COCO, the file in its own layout",
+        "val2017/p1.png images/val2017/p2.png annotations/instances_val2017.json=coco",
+        "annotations/instances_val2017.json",
+    ),
+    ("LVIS", "val2017/p1.png val2017/p2.png lvis_v1_val.json=lvis", ""),
+    (
+        "Roboflow's COCO",
+        "valid/p1.png valid/p2.png valid/_annotations.coco.json=coco train/_annotations.coco.json=other",
+        "",
+    ),
+    ("FiftyOne's COCO", "data/p1.png data/p2.png labels.json=coco", ""),
+    ("COCO of Windows", "images/p1.png images/p2.png annotations.json=windows", ""),
+    ("Label Studio's COCO", "images/p1.png images/p2.png result.json=addresses", ""),
+    ("YOLO", "images/p1.png images/p2.png labels/p1.txt=row1 labels/p2.txt=row2 data.yaml=names", ""),
+    ("YOLO, classes.txt", "images/p1.png images/p2.png labels/p1.txt=row1 labels/p2.txt=row2 classes.txt=list", ""),
+    ("LabelImg", "images/p1.png images/p2.png labels/p1.txt=row1 labels/p2.txt=row2 labels/classes.txt=list", ""),
+    (
+        "FiftyOne's YOLO",
+        "images/p1.png images/p2.png labels/p1.txt=row1 labels/p2.txt=row2 dataset.yaml=names other.yaml=other",
+        "",
+    ),
+    (
+        "ultralytics",
+        "images/val/p1.png images/val/p2.png labels/val/p1.txt=row1 labels/val/p2.txt=row2 images/train/t.png data.yaml=splits",
+        "",
+    ),
+    (
+        "ultralytics, the file",
+        "images/val/p1.png images/val/p2.png labels/val/p1.txt=row1 labels/val/p2.txt=row2 images/train/t.png coco8.yaml=splits",
+        "coco8.yaml",
+    ),
+    (
+        "parts without a word of them",
+        "images/val/p1.png images/val/p2.png labels/val/p1.txt=row1 labels/val/p2.txt=row2 images/train/t.png classes.txt=list",
+        "",
+    ),
+    (
+        "Roboflow's YOLO",
+        "train/images/t.png valid/images/p1.png valid/images/p2.png valid/labels/p1.txt=row1 valid/labels/p2.txt=row2 \
+         data.yaml=roboflow",
+        "",
+    ),
+    (
+        "one part of it",
+        "train/images/t.png valid/images/p1.png valid/images/p2.png valid/labels/p1.txt=row1 valid/labels/p2.txt=row2 \
+         data.yaml=roboflow",
+        "valid",
+    ),
+    (
+        "lists",
+        "images/p1.png images/p2.png images/t.png labels/p1.txt=row1 labels/p2.txt=row2 val.txt=pictures train.txt=other \
+         data.yaml=lists",
+        "",
+    ),
+    (
+        "a list itself",
+        "images/p1.png images/p2.png images/t.png labels/p1.txt=row1 labels/p2.txt=row2 some.txt=pictures data.yaml=names",
+        "some.txt",
+    ),
+    ("sub-folders", "images/p1.png images/sub/p2.png labels/p1.txt=row1 labels/sub/p2.txt=row2 data.yaml=names", ""),
+    ("one folder", "p1.png p2.png p1.txt=row1 p2.txt=row2 classes.txt=list", ""),
+    (
+        "CVAT's YOLO",
+        "obj_train_data/p1.png obj_train_data/p2.png obj_train_data/p1.txt=row1 obj_train_data/p2.txt=row2 obj.names=list \
+         train.txt=darknet obj.data=data",
+        "",
+    ),
+    (
+        "Roboflow's Darknet",
+        "valid/p1.png valid/p2.png valid/p1.txt=row1 valid/p2.txt=row2 valid/_darknet.labels=list train/_darknet.labels=other",
+        "",
+    ),
+    (
+        "VOC",
+        "JPEGImages/p1.jpg JPEGImages/p2.jpg SegmentationClass/p1.png Annotations/p1.xml=xml1 Annotations/p2.xml=xml2",
+        "",
+    ),
+    (
+        "VOC, filename without ending",
+        "JPEGImages/p1.jpg JPEGImages/p2.png Annotations/p1.xml=stem1 Annotations/p2.xml=xml2",
+        "",
+    ),
+    ("VOC, images and annotations", "images/p1.png images/p2.png annotations/p1.xml=xml1 annotations/p2.xml=xml2", ""),
+    ("FiftyOne's VOC", "data/p1.png data/p2.png labels/p1.xml=xml1 labels/p2.xml=xml2", ""),
+    ("VOC in one folder", "p1.jpg p2.jpg p1.xml=xml1 p2.xml=xml2 classes.txt=other", ""),
+    ("Roboflow's VOC", "valid/p1.jpg valid/p2.jpg valid/p1.xml=xml1 valid/p2.xml=xml2 train/t.xml=xml1", ""),
+    (
+        "VOC in sub-folders",
+        "JPEGImages/a/p1.jpg JPEGImages/b/p1.jpg JPEGImages/b/p2.jpg Annotations/a/p1.xml=xml1 Annotations/b/p2.xml=xml2",
+        "",
+    ),
+];
+
+fn contents(key: &str) -> String {
+    let plain = coco("p1.png", "p2.png");
+    match key {
+        "coco" => plain,
+        "lvis" => plain.replace("file_name\": \"", "coco_url\": \"http://images.example.org/val2017/"),
+        "windows" => coco("images\\\\p1.png", "C:\\\\data\\\\images\\\\p2.png"),
+        "addresses" => coco("http://host/data/upload/p%31.png?x=1", "/data/local-files/?d=images/p2.png"),
+        "row1" => ROWS[0].into(),
+        "row2" => ROWS[1].into(),
+        "names" => NAMES.into(),
+        "list" => "bolt\r\nnut\r\n\r\n".into(),
+        "splits" => format!("path: .\ntrain: images/train\nval: images/val\n{NAMES}"),
+        "roboflow" => format!("train: ../train/images\nval: ../valid/images\n{NAMES}"),
+        "lists" => format!("path: ../elsewhere\ntrain: train.txt\nval: [val.txt]\n{NAMES}"),
+        "pictures" => "./images/p1.png\n/elsewhere/images/p2.png\n".into(),
+        "darknet" => "data/obj_train_data/p1.png\ndata/obj_train_data/p2.png\n".into(),
+        "data" => "classes = 2\ntrain = data/train.txt\nnames = data/obj.names\n".into(),
+        "xml1" => voc("", "bolt", BOLT),
+        "xml2" => voc("", "nut", NUT),
+        "stem1" => voc("<filename>p1</filename>", "bolt", BOLT),
+        _ => "{}".into(),
+    }
+}
+
 #[test]
 fn the_same_boxes_are_read_from_every_layout() {
-    let plain = coco("p1.png", "p2.png");
-    let (xml1, xml2) = (voc("", "bolt", BOLT), voc("", "nut", NUT));
-    let stem1 = voc("<filename>p1</filename>", "bolt", BOLT);
-    let [row1, row2] = ROWS;
-    let windows = coco("images\\\\p1.png", "C:\\\\data\\\\images\\\\p2.png");
-    let url = coco("http://host/data/upload/p%31.png?x=1", "/data/local-files/?d=images/p2.png");
-    let lvis = plain.replace("file_name\": \"", "coco_url\": \"http://images.example.org/val2017/");
-    let yaml = |keys: &str| format!("{keys}\n{NAMES}");
-    let splits = yaml("path: .\ntrain: images/train\nval: images/val");
-    let roboflow = yaml("train: ../train/images\nval: ../valid/images");
-    let lists = yaml("path: ../elsewhere\ntrain: train.txt\nval: [val.txt]");
-    let [pictures, train]: [&[(&str, &str)]; 2] =
-        [&[("images/p1.png", ""), ("images/p2.png", "")], &[("train/images/t.png", "")]];
-    let labels: &[(&str, &str)] = &[("labels/p1.txt", row1), ("labels/p2.txt", row2)];
-    let layouts: Vec<(&str, Vec<&[(&str, &str)]>, &str)> = vec![
-        ("COCO, the file", vec![pictures, &[("a.json", &plain)]], "a.json"),
-        ("COCO, annotations.json", vec![pictures, &[("annotations.json", &plain)]], ""),
-        (
-            "COCO, its own layout",
-            vec![
-                pictures,
-                &[
-                    ("annotations/instances_val2017.json", &plain),
-                    ("annotations/instances_train2017.json", "{}"),
-                    ("annotations/captions_val2017.json", "{}"),
-                ],
-            ],
-            "",
-        ),
-        (
-            "COCO, the file in its own layout",
-            vec![&[
-                ("val2017/p1.png", ""),
-                ("images/val2017/p2.png", ""),
-                ("annotations/instances_val2017.json", &plain),
-            ]],
-            "annotations/instances_val2017.json",
-        ),
-        ("LVIS", vec![&[("val2017/p1.png", ""), ("val2017/p2.png", ""), ("lvis_v1_val.json", &lvis)]], ""),
-        (
-            "Roboflow's COCO",
-            vec![&[
-                ("valid/p1.png", ""),
-                ("valid/p2.png", ""),
-                ("valid/_annotations.coco.json", &plain),
-                ("train/_annotations.coco.json", "{}"),
-            ]],
-            "",
-        ),
-        ("FiftyOne's COCO", vec![&[("data/p1.png", ""), ("data/p2.png", ""), ("labels.json", &plain)]], ""),
-        ("COCO of Windows", vec![pictures, &[("annotations.json", &windows)]], ""),
-        ("Label Studio's COCO", vec![pictures, &[("result.json", &url)]], ""),
-        ("YOLO", vec![pictures, labels, &[("data.yaml", NAMES)]], ""),
-        ("YOLO, classes.txt", vec![pictures, labels, &[("classes.txt", "bolt\r\nnut\r\n\r\n")]], ""),
-        ("LabelImg", vec![pictures, labels, &[("labels/classes.txt", "bolt\nnut")]], ""),
-        ("FiftyOne's YOLO", vec![pictures, labels, &[("dataset.yaml", NAMES), ("other.yaml", "a: 1")]], ""),
-        (
-            "YOLO, the file",
-            vec![&[
-                ("images/val/p1.png", ""),
-                ("images/val/p2.png", ""),
-                ("labels/val/p1.txt", row1),
-                ("labels/val/p2.txt", row2),
-                ("images/train/t.png", ""),
-                ("coco8.yaml", &splits),
-            ]],
-            "coco8.yaml",
-        ),
-        (
-            "ultralytics",
-            vec![&[
-                ("images/val/p1.png", ""),
-                ("images/val/p2.png", ""),
-                ("labels/val/p1.txt", row1),
-                ("labels/val/p2.txt", row2),
-                ("images/train/t.png", ""),
-                ("data.yaml", &splits),
-            ]],
-            "",
-        ),
-        (
-            "parts without a word of them",
-            vec![&[
-                ("images/val/p1.png", ""),
-                ("images/val/p2.png", ""),
-                ("labels/val/p1.txt", row1),
-                ("labels/val/p2.txt", row2),
-                ("images/train/t.png", ""),
-                ("classes.txt", "bolt\nnut"),
-            ]],
-            "",
-        ),
-        (
-            "Roboflow's YOLO",
-            vec![
-                train,
-                &[
-                    ("valid/images/p1.png", ""),
-                    ("valid/images/p2.png", ""),
-                    ("valid/labels/p1.txt", row1),
-                    ("valid/labels/p2.txt", row2),
-                    ("data.yaml", &roboflow),
-                ],
-            ],
-            "",
-        ),
-        (
-            "one part of it",
-            vec![
-                train,
-                &[
-                    ("valid/images/p1.png", ""),
-                    ("valid/images/p2.png", ""),
-                    ("valid/labels/p1.txt", row1),
-                    ("valid/labels/p2.txt", row2),
-                    ("data.yaml", &roboflow),
-                ],
-            ],
-            "valid",
-        ),
-        (
-            "lists",
-            vec![
-                pictures,
-                labels,
-                &[
-                    ("images/t.png", ""),
-                    ("val.txt", "./images/p1.png\n/elsewhere/images/p2.png\n"),
-                    ("train.txt", "images/t.png"),
-                    ("data.yaml", &lists),
-                ],
-            ],
-            "",
-        ),
-        (
-            "a list itself",
-            vec![
-                pictures,
-                labels,
-                &[("images/t.png", ""), ("some.txt", "images/p1.png\nimages/p2.png\n"), ("data.yaml", NAMES)],
-            ],
-            "some.txt",
-        ),
-        (
-            "sub-folders",
-            vec![&[
-                ("images/p1.png", ""),
-                ("images/night/p2.png", ""),
-                ("labels/p1.txt", row1),
-                ("labels/night/p2.txt", row2),
-                ("data.yaml", NAMES),
-            ]],
-            "",
-        ),
-        (
-            "one folder",
-            vec![&[("p1.png", ""), ("p2.png", ""), ("p1.txt", row1), ("p2.txt", row2), ("classes.txt", "bolt\nnut")]],
-            "",
-        ),
-        (
-            "CVAT's YOLO",
-            vec![&[
-                ("obj_train_data/p1.png", ""),
-                ("obj_train_data/p2.png", ""),
-                ("obj_train_data/p1.txt", row1),
-                ("obj_train_data/p2.txt", row2),
-                ("obj.names", "bolt\nnut\n"),
-                ("train.txt", "data/obj_train_data/p1.png\ndata/obj_train_data/p2.png\n"),
-                ("obj.data", "classes = 2\ntrain = data/train.txt\nnames = data/obj.names\n"),
-            ]],
-            "",
-        ),
-        (
-            "Roboflow's Darknet",
-            vec![&[
-                ("valid/p1.png", ""),
-                ("valid/p2.png", ""),
-                ("valid/p1.txt", row1),
-                ("valid/p2.txt", row2),
-                ("valid/_darknet.labels", "bolt\nnut"),
-                ("train/_darknet.labels", "x"),
-            ]],
-            "",
-        ),
-        (
-            "VOC",
-            vec![&[
-                ("JPEGImages/p1.jpg", ""),
-                ("JPEGImages/p2.jpg", ""),
-                ("SegmentationClass/p1.png", ""),
-                ("Annotations/p1.xml", &xml1),
-                ("Annotations/p2.xml", &xml2),
-            ]],
-            "",
-        ),
-        (
-            "VOC, filename without ending",
-            vec![&[
-                ("JPEGImages/p1.jpg", ""),
-                ("JPEGImages/p2.png", ""),
-                ("Annotations/p1.xml", &stem1),
-                ("Annotations/p2.xml", &xml2),
-            ]],
-            "",
-        ),
-        (
-            "VOC, images and annotations",
-            vec![pictures, &[("annotations/p1.xml", &xml1), ("annotations/p2.xml", &xml2)]],
-            "",
-        ),
-        (
-            "FiftyOne's VOC",
-            vec![&[("data/p1.png", ""), ("data/p2.png", ""), ("labels/p1.xml", &xml1), ("labels/p2.xml", &xml2)]],
-            "",
-        ),
-        (
-            "VOC in one folder",
-            vec![&[("p1.jpg", ""), ("p2.jpg", ""), ("p1.xml", &xml1), ("p2.xml", &xml2), ("classes.txt", "x")]],
-            "",
-        ),
-        (
-            "Roboflow's VOC",
-            vec![&[
-                ("valid/p1.jpg", ""),
-                ("valid/p2.jpg", ""),
-                ("valid/p1.xml", &xml1),
-                ("valid/p2.xml", &xml2),
-                ("train/t.xml", &xml1),
-            ]],
-            "",
-        ),
-        (
-            "VOC in sub-folders",
-            vec![&[
-                ("JPEGImages/a/p1.jpg", ""),
-                ("JPEGImages/b/p2.jpg", ""),
-                ("JPEGImages/b/p1.jpg", ""),
-                ("Annotations/a/p1.xml", &xml1),
-                ("Annotations/b/p2.xml", &xml2),
-            ]],
-            "",
-        ),
-    ];
-    for (name, files, path) in layouts {
-        let folder = tree(&files.concat());
+    for (name, files, path) in LAYOUTS {
+        let files: Vec<(&str, String)> = files
+            .split_whitespace()
+            .map(|file| file.split_once('=').map_or((file, String::new()), |(file, key)| (file, contents(key))))
+            .collect();
+        let files: Vec<(&str, &str)> = files.iter().map(|(file, text)| (*file, text.as_str())).collect();
+        let folder = tree(&files);
         let dataset = Dataset::load(&folder.path().join(path), VAL).unwrap_or_else(|error| panic!("{name}: {error}"));
         assert_eq!(summary(&dataset), EXPECTED, "{name}");
         assert_eq!((&dataset.notes[..], &dataset.faults[..]), (&[][..], &[][..]), "{name}");
@@ -460,7 +350,7 @@ fn one_file_at_fault_is_named_and_the_rest_read() {
             &[("images/p2.png", ""), ("labels/p2.txt", "0 0.1 0.1 0.1 0.1\n2 0.1 0.1 0.1 0.1\n")],
             "labels/p2.txt: line 2: class \"2\"",
         ),
-        (&[("images/p2.png", "no picture")], "images/p2.png: not a picture"),
+        (&[("images/p2.png", "no picture")], "images/p2.png: "),
         (
             &[("labels/x0.txt", row1), ("labels/notes.txt", "to do"), ("labels/empty.txt", "")],
             "1 label files belong to no picture (first: labels/x0.txt)",

@@ -92,14 +92,20 @@ pub(crate) fn read(annotations: &Path, folders: &[PathBuf]) -> Dataset {
     dataset.with_classes(classes)
 }
 
+/// The text of an XML file. A byte order mark decides on its encoding, else the declaration (`<?xml encoding="GBK"?>`).
+fn read_xml(path: &Path) -> Result<String, Fault> {
+    let bytes = read_bytes(path)?;
+    let start = String::from_utf8_lossy(&bytes[..bytes.len().min(128)]);
+    let declaration = start.strip_prefix("<?xml").and_then(|start| start.split("?>").next()).unwrap_or_default();
+    let label = declaration.split_once("encoding").and_then(|(_, label)| label.split(['"', '\'']).nth(1));
+    let declared = label.and_then(|label| encoding_rs::Encoding::for_label(label.as_bytes()));
+    let text = declared.and_then(|encoding| encoding.decode_without_bom_handling_and_without_replacement(&bytes));
+    text.map_or_else(|| read_text(path), |text| Ok(text.into_owned()))
+}
+
 fn parse(path: &Path) -> Result<Labels, Fault> {
     let invalid = |reason: String| Fault::new(path, reason);
-    let bytes = read_bytes(path)?;
-    // A byte order mark decides on the encoding, else the XML declaration.
-    let document: Result<Document, _> = match encoding_rs::Encoding::for_bom(&bytes) {
-        Some(_) => quick_xml::de::from_str(&read_text(path)?),
-        None => quick_xml::de::from_reader(&bytes[..]),
-    };
+    let document: Result<Document, _> = quick_xml::de::from_str(&read_xml(path)?);
     let Document::Annotation(annotation) = document.map_err(|error| invalid(format!("not VOC labels: {error}")))?;
     let mut labels = Labels { filename: None, objects: Vec::new() };
     for element in annotation.elements {

@@ -180,13 +180,14 @@ pub(crate) fn read_list(list: &Path) -> Result<Dataset, DatasetError> {
     Ok(read_labels(pictures, &description, dataset))
 }
 
-/// The folder or list that an entry of `data.yaml` means. Roboflow writes `../train/images` for what lies in `train/images`.
+/// The folder or list that an entry of `data.yaml` means. Roboflow writes `../train/images` for what lies in `train/images`, CVAT
+/// `data/train.txt` for what lies beside `obj.data`.
 fn place_of(entry: &str, roots: &[PathBuf]) -> Option<PathBuf> {
-    let entry = portable_name(entry);
-    let inside = entry.trim_start_matches("../").trim_start_matches("./");
-    let candidates =
-        [entry.as_str(), inside].into_iter().flat_map(|entry| roots.iter().map(move |root| root.join(entry)));
-    candidates.into_iter().find(|path| path.exists())
+    let portable = portable_name(entry);
+    let inside = portable.trim_start_matches("../").trim_start_matches("./");
+    let candidates = [portable.as_str(), inside].into_iter();
+    let mut candidates = candidates.flat_map(|entry| roots.iter().map(move |root| root.join(entry)));
+    candidates.find(|path| path.exists()).or_else(|| find_file(entry, roots))
 }
 
 /// Pictures of a list, one path a line.
@@ -388,7 +389,7 @@ mod tests {
             "1.0 0.2 0.2 0.2 0.2",
             "1.000000e+00 2e-1 0.2 0.2 0.2",
             "1 0.1 0.1 0.3 0.2 0.2 0.3",
-            "1 0.1 0.1 0.3 0.1 0.3 0.3 0.1 0.3",
+            "1 0.1 0.1 0.3 0.1 0.3 0.3 0.1 0.3 0.2 0.2",
             // Two key points of two numbers, as the description says; three of three; and without a word two of three.
             "1 0.2 0.2 0.2 0.2 0.1 0.9 0 0",
             "1 0.2 0.2 0.2 0.2 0.1 0.9 2 0 0 0 0.5 0.5 1",
