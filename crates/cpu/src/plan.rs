@@ -109,7 +109,7 @@ impl<'a> Planner<'a> {
         let residual = (node.inputs.len() > 1).then(|| inputs(1));
         let input_shape = node.inputs.first().map_or(shape, |&input| self.graph.nodes[input].shape);
         let window = |kernel, stride| Window { height: input_shape.height, width: input_shape.width, kernel, stride };
-        let (lanes, tile_rows) = (self.set.lanes(), self.set.tile_rows());
+        let tile_rows = self.set.tile_rows();
         match node.op {
             // Views are skipped; what is left is the picture that could not be read in place.
             Op::Input | Op::Slice { .. } | Op::Concat | Op::Shuffle { .. } => {
@@ -125,21 +125,12 @@ impl<'a> Planner<'a> {
                     positions,
                     activation,
                     residual,
-                    lanes,
-                    tile_rows,
+                    set: self.set,
                 })
             }
             Op::Conv { kernel, stride, activation } => {
                 let (packed, window) = (self.packed(node), window(kernel, stride));
-                Step::Convolution(Convolution {
-                    packed,
-                    inputs: inputs(0),
-                    window,
-                    output,
-                    activation,
-                    residual,
-                    lanes,
-                })
+                Step::Convolution(Convolution { packed, inputs: inputs(0), window, output, activation, residual })
             }
             Op::Depthwise { kernel, stride, activation, .. } => {
                 let (weights, bias) = self.filter(node);

@@ -2,12 +2,12 @@
 //!
 //! Out (channels, positions) = W (channels, depth) x In (depth, positions). For a 1x1 convolution a row of In is a
 //! channel plane. For a larger window it is a plane shifted by a tap, which with stride 2 is a row of even or of odd
-//! columns. A tile of `ROWS` channels by up to 3 vectors stays in registers for the whole depth.
+//! columns. A tile of `ROWS` channels by up to `TILE_VECTORS` vectors stays in registers for the whole depth.
 
 use super::steps::{Memory, PlaneAt, Scratch};
 use super::windows::Window;
 use yolo_lat_core::model::graph::Activation;
-use yolo_lat_simd::Simd;
+use yolo_lat_simd::{InstructionSet, Simd};
 
 /// Filters packed for tiles: `[block][depth][row]`, the last block filled up with zeros.
 #[derive(Clone, Copy)]
@@ -86,8 +86,8 @@ unsafe fn multiply<S: Simd, const ROWS: usize>(
         unsafe {
             match vectors {
                 1 => tile::<S, ROWS, 1>(filters, block, rows, start, epilogue),
-                2 => tile::<S, ROWS, 2>(filters, block, rows, start, epilogue),
-                _ => tile::<S, ROWS, 3>(filters, block, rows, start, epilogue),
+                3 if S::TILE_VECTORS == 3 => tile::<S, ROWS, 3>(filters, block, rows, start, epilogue),
+                _ => tile::<S, ROWS, 2>(filters, block, rows, start, epilogue),
             }
         }
     }
@@ -170,9 +170,9 @@ pub(super) unsafe fn activate<S: Simd>(x: S::Vector, activation: Activation) -> 
     }
 }
 
-/// Cuts `count` vectors into pieces of at most 3, as even as they go: the first piece's index and length of tile `index`.
-fn piece(count: usize, index: usize) -> (usize, usize) {
-    let pieces = count.div_ceil(3);
+/// Cuts `count` vectors into pieces of at most `most`, as even as they go: index of the first and length of piece `index`.
+fn piece(count: usize, most: usize, index: usize) -> (usize, usize) {
+    let pieces = count.div_ceil(most);
     let start = |index: usize| index * count / pieces;
     (start(index), start(index + 1) - start(index))
 }
@@ -185,22 +185,21 @@ pub(super) struct Pointwise {
     pub(super) positions: usize,
     pub(super) activation: Activation,
     pub(super) residual: Option<Vec<PlaneAt>>,
-    /// Floats in a vector, output channels in a tile, on the machine the plan is for.
-    pub(super) lanes: usize,
-    pub(super) tile_rows: usize,
+    /// What the plan is for.
+    pub(super) set: InstructionSet,
 }
 
 impl Pointwise {
     fn vectors(&self) -> usize {
-        self.positions.div_ceil(self.lanes)
+        self.positions.div_ceil(self.set.lanes())
     }
 
     fn blocks(&self) -> usize {
-        self.packed.channels.div_ceil(self.tile_rows)
+        self.packed.channels.div_ceil(self.set.tile_rows())
     }
 
     fn tiles(&self) -> usize {
-        self.vectors().div_ceil(3)
+        self.vectors().div_ceil(self.set.tile_vectors())
     }
 
     /// Small maps are divided over their channels too, so that no thread idles.
@@ -220,7 +219,7 @@ impl Pointwise {
     pub(super) unsafe fn run<S: Simd, const ROWS: usize>(&self, unit: usize, memory: Memory, scratch: &mut Scratch) {
         let (tile, group, groups) = (unit / self.groups(), unit % self.groups(), self.groups());
         let blocks = group * self.blocks() / groups..(group + 1) * self.blocks() / groups;
-        let (first, vectors) = piece(self.vectors(), tile);
+        let (first, vectors) = piece(self.vectors(), S::TILE_VECTORS, tile);
         // SAFETY: planes have room for whole vectors; this unit alone writes these columns of these channels.
         unsafe {
             let rows = &mut scratch.rows[..self.packed.depth];
@@ -249,7 +248,6 @@ pub(super) struct Convolution {
     pub(super) output: usize,
     pub(super) activation: Activation,
     pub(super) residual: Option<Vec<PlaneAt>>,
-    pub(super) lanes: usize,
 }
 
 /// Output rows of a convolution that one unit computes.
@@ -271,7 +269,7 @@ impl Convolution {
         let first_row = unit * UNIT_ROWS;
         let count = UNIT_ROWS.min(height - first_row);
         let size = window.scratch(UNIT_ROWS);
-        let vectors = width.div_ceil(self.lanes);
+        let vectors = width.div_ceil(S::LANES);
         // SAFETY: scratch has room for every channel's rows; this unit alone writes these rows of the output.
         unsafe {
             for (channel, &input) in self.inputs.iter().enumerate() {
@@ -300,8 +298,8 @@ impl Convolution {
                     residual_offset: offset,
                     memory,
                 };
-                for tile in 0..vectors.div_ceil(3) {
-                    let (first, vectors) = piece(vectors, tile);
+                for tile in 0..vectors.div_ceil(S::TILE_VECTORS) {
+                    let (first, vectors) = piece(vectors, S::TILE_VECTORS, tile);
                     let blocks = 0..self.packed.channels.div_ceil(ROWS);
                     let rows = &scratch.rows[..self.packed.depth];
                     multiply::<S, ROWS>(self.packed.filters(), blocks, rows, first * S::LANES, vectors, &epilogue);
@@ -328,8 +326,8 @@ pub(super) unsafe fn product<S: Simd, const ROWS: usize>(
     let epilogue =
         Epilogue { output, stride, columns: usize::MAX, activation, residual: None, residual_offset: 0, memory };
     let vectors = columns.div_ceil(S::LANES);
-    for index in 0..vectors.div_ceil(3) {
-        let (first, count) = piece(vectors, index);
+    for index in 0..vectors.div_ceil(S::TILE_VECTORS) {
+        let (first, count) = piece(vectors, S::TILE_VECTORS, index);
         // SAFETY: the caller's.
         unsafe {
             multiply::<S, ROWS>(filters, 0..filters.channels.div_ceil(ROWS), rows, first * S::LANES, count, &epilogue)

@@ -151,7 +151,7 @@ unsafe fn run_avx512(step: &Step, unit: usize, memory: Memory, scratch: &mut Scr
 #[target_feature(enable = "avx2,fma")]
 unsafe fn run_avx2(step: &Step, unit: usize, memory: Memory, scratch: &mut Scratch) {
     // SAFETY: the caller's.
-    unsafe { run_with::<yolo_lat_simd::Avx2, 4>(step, unit, memory, scratch) }
+    unsafe { run_with::<yolo_lat_simd::Avx2, 6>(step, unit, memory, scratch) }
 }
 
 /// Inlined into one function for each instruction set; `ROWS` is [`InstructionSet::tile_rows`].

@@ -50,10 +50,24 @@ impl InstructionSet {
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => 8,
             #[cfg(target_arch = "x86_64")]
-            Self::Avx2 => 4,
+            Self::Avx2 => 6,
             #[cfg(target_arch = "aarch64")]
             Self::Neon => 8,
             Self::Plain => 4,
+        }
+    }
+
+    /// Vectors of columns in such a tile at most. Sums, values and a weight leave a register or more free: of a tile that
+    /// needs all 16 of AVX2 the compiler keeps a sum on the stack, and the product runs at half its speed.
+    pub fn tile_vectors(self) -> usize {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => 3,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => 2,
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon => 3,
+            Self::Plain => 3,
         }
     }
 
@@ -94,6 +108,8 @@ impl std::fmt::Display for InstructionSet {
 pub trait Simd: Copy {
     /// Floats in a vector.
     const LANES: usize;
+    /// [`InstructionSet::tile_vectors`].
+    const TILE_VECTORS: usize;
     /// One register.
     type Vector: Copy;
 
@@ -164,6 +180,7 @@ mod x86 {
     #[allow(clippy::undocumented_unsafe_blocks)]
     impl Simd for Avx512 {
         const LANES: usize = 16;
+        const TILE_VECTORS: usize = 3;
         type Vector = __m512;
 
         #[inline(always)]
@@ -223,6 +240,7 @@ mod x86 {
     #[allow(clippy::undocumented_unsafe_blocks)]
     impl Simd for Avx2 {
         const LANES: usize = 8;
+        const TILE_VECTORS: usize = 2;
         type Vector = __m256;
 
         #[inline(always)]
@@ -292,6 +310,7 @@ mod arm {
     #[allow(clippy::undocumented_unsafe_blocks)]
     impl Simd for Neon {
         const LANES: usize = 4;
+        const TILE_VECTORS: usize = 3;
         type Vector = float32x4_t;
 
         #[inline(always)]
@@ -358,6 +377,7 @@ fn each(a: [f32; 4], b: [f32; 4], f: impl Fn(f32, f32) -> f32) -> [f32; 4] {
 
 impl Simd for Plain {
     const LANES: usize = 4;
+    const TILE_VECTORS: usize = 3;
     type Vector = [f32; 4];
 
     #[inline(always)]
