@@ -77,10 +77,10 @@ impl Description {
     pub(crate) fn find(folder: &Path) -> Result<Option<Self>, Fault> {
         let mut yamls = files_in(folder, &["yaml", "yml"]);
         let usual = yamls.iter().position(|path| ["data", "dataset"].contains(&stem_of(path).as_str()));
-        if let Some(index) = usual {
-            if let Some(found) = Self::from_yaml(&yamls.swap_remove(index))? {
-                return Ok(Some(found));
-            }
+        if let Some(index) = usual
+            && let Some(found) = Self::from_yaml(&yamls.swap_remove(index))?
+        {
+            return Ok(Some(found));
         }
         let mut described = yamls.iter().filter_map(|path| Self::from_yaml(path).ok().flatten());
         match (described.next(), described.next()) {
@@ -328,7 +328,7 @@ fn object_of(line: &str, description: &Description, (width, height): (u32, u32))
         (4 | 5, _) => &values[..4],
         (count, Some([points, numbers])) if count == points.saturating_mul(numbers).saturating_add(4) => &values[..4],
         (count, _) if count >= 7 && is_pose(&values) => &values[..4],
-        (count, _) if count >= 6 && count % 2 == 0 => &values[..],
+        (count, _) if count >= 6 && count.is_multiple_of(2) => &values[..],
         _ => return Err(unlike()),
     };
     let outside = shares.iter().find(|share| !(-OUTSIDE..=1.0 + OUTSIDE).contains(*share));
@@ -358,7 +358,7 @@ fn object_of(line: &str, description: &Description, (width, height): (u32, u32))
 /// count of numbers, and hardly ever a whole one in every third place.
 fn is_pose(values: &[f64]) -> bool {
     let points = &values[4..];
-    points.len() % 3 == 0 && points.chunks(3).all(|point| [0.0, 1.0, 2.0].contains(&point[2]))
+    points.len().is_multiple_of(3) && points.chunks(3).all(|point| [0.0, 1.0, 2.0].contains(&point[2]))
 }
 
 #[cfg(test)]
