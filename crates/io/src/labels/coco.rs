@@ -163,8 +163,8 @@ struct Image {
 #[derive(Deserialize)]
 #[serde(expecting = "an annotation: an object with image_id, category_id and bbox")]
 struct Annotation {
-    image_id: Id,
-    category_id: Id,
+    image_id: Option<Id>,
+    category_id: Option<Id>,
     #[serde(default)]
     bbox: Xywh,
     #[serde(default)]
@@ -249,7 +249,8 @@ pub(crate) fn parse(text: &str, origin: &Path, folder: &Path) -> Result<Dataset,
     }
     let mut strangers = 0;
     for (position, annotation) in file.annotations.iter().enumerate() {
-        let Some(&image) = index_of_id.get(&annotation.image_id.to_string()) else {
+        let image = annotation.image_id.as_ref().and_then(|id| index_of_id.get(&id.to_string()));
+        let Some(&image) = image else {
             strangers += 1;
             continue;
         };
@@ -278,8 +279,8 @@ pub(crate) fn parse(text: &str, origin: &Path, folder: &Path) -> Result<Dataset,
 
 fn object_of(annotation: &Annotation, classes: &HashMap<String, usize>) -> Result<Object, String> {
     let Annotation { category_id, bbox, area, iscrowd, difficult, .. } = annotation;
-    let &class =
-        classes.get(&category_id.to_string()).ok_or_else(|| format!("no category has the id {category_id}"))?;
+    let category = category_id.as_ref().ok_or("it has no category_id")?.to_string();
+    let &class = classes.get(&category).ok_or_else(|| format!("no category has the id {category}"))?;
     let bbox = bbox.0.ok_or("its bbox is not four numbers (x, y, width, height)")?;
     object(class, BBox::from_xywh(bbox), area.0.map(|area| area as f32), difficult.is_true(), iscrowd.is_true())
 }

@@ -38,10 +38,11 @@ impl Description {
         let yaml = DataYaml::read(path)?;
         let Some(classes) = yaml.classes() else { return Ok(None) };
         let folder = folder_of(path);
-        // A set that was moved is still beside its file.
-        let given = yaml.path.0.first().map(|given| folder.join(portable_name(given)));
+        // Relative to the file, or to where the program runs. A set that was moved is still beside its file.
+        let given = yaml.path.0.first().map(|given| portable_name(given));
+        let given = given.into_iter().flat_map(|given| [folder.join(&given), PathBuf::from(given)]);
         let splits = yaml.splits().into_iter().map(|(name, paths)| (name.to_owned(), paths.to_vec())).collect();
-        let roots = given.into_iter().chain([folder]).collect();
+        let roots = given.chain([folder.clone()]).collect();
         Ok(Some(Self { path: path.to_owned(), classes, key_points: yaml.kpt_shape, splits, roots }))
     }
 
