@@ -347,10 +347,13 @@ fn coco_files(folder: &Path) -> Vec<PathBuf> {
         read.is_ok() && (text.starts_with(b"{") || text.is_empty())
     };
     let mut files = files_in(folder, &["json"]);
+    let says = |path: &Path| read_text(path).is_ok_and(|text| text.contains("\"annotations\""));
     files.retain(|path| {
         let stem = stem_of(path).to_lowercase();
-        ["annotations", "labels", "result"].contains(&stem.as_str())
-            || ["_annotations", "instances", "lvis"].iter().any(|start| stem.starts_with(start))
+        // Other things are called labels or result too.
+        let usual =
+            stem == "annotations" || ["_annotations", "instances", "lvis"].iter().any(|start| stem.starts_with(start));
+        usual || (["labels", "result"].contains(&stem.as_str()) && says(path))
     });
     if files.is_empty() {
         let inside = subfolder(folder, &["annotations"]).map(|folder| files_in(&folder, &["json"])).unwrap_or_default();

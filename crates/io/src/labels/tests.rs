@@ -90,7 +90,7 @@ const LAYOUTS: [(&str, &str, &str); 31] = [
     ("LabelImg", "images/p1.png images/p2.png labels/p1.txt=row1 labels/p2.txt=row2 labels/classes.txt=list", ""),
     (
         "FiftyOne's YOLO",
-        "images/p1.png images/p2.png labels/p1.txt=row1 labels/p2.txt=row2 dataset.yaml=names other.yaml=other",
+        "images/p1.png images/p2.png labels/p1.txt=row1 labels/p2.txt=row2 dataset.yaml=names other.yaml=other labels.json=other",
         "",
     ),
     (

@@ -53,7 +53,8 @@ impl Description {
 
     /// From Darknet's `obj.data`: lines of `key = value`; `None` if it names no file of names.
     pub(crate) fn from_darknet(path: &Path) -> Result<Option<Self>, Fault> {
-        let text = read_text(path)?;
+        // Other programs call their binary files so.
+        let Ok(text) = read_text(path) else { return Ok(None) };
         let lines: Vec<(&str, &str)> = text.lines().filter_map(|line| line.split_once('=')).collect();
         let value = |key: &str| lines.iter().find(|(found, _)| found.trim() == key).map(|(_, value)| value.trim());
         let folder = folder_of(path);
