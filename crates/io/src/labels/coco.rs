@@ -146,6 +146,10 @@ impl<'de> Deserialize<'de> for Xywh {
 #[derive(Deserialize)]
 #[serde(expecting = "an object with images, annotations and categories")]
 struct File {
+    /// Programs write what they like here. Of ours `labelled_classes` has the names of the classes that are labelled, where some
+    /// are not.
+    #[serde(default)]
+    info: serde_json::Value,
     images: Vec<Image>,
     annotations: Vec<Annotation>,
     categories: Vec<Category>,
@@ -264,17 +268,33 @@ pub(crate) fn parse(text: &str, origin: &Path, folder: &Path) -> Result<Dataset,
         classes: file.categories.into_iter().map(|category| category.name.trim().to_owned()).collect(),
         ..Dataset::default()
     };
+    dataset.labelled = labelled(&file.info, &dataset.classes).map_err(invalid)?;
     for (image, fault) in images {
         match fault {
             None => dataset.images.push(image),
             Some(reason) => dataset.leave_out(image, invalid(reason)),
         }
     }
+    let mut objects = dataset.images.iter().flat_map(|image| &image.objects);
+    if let Some(object) = objects.find(|object| !dataset.labelled[object.class]) {
+        let class = &dataset.classes[object.class];
+        return Err(invalid(format!("{class:?} has boxes but is not among info.labelled_classes")));
+    }
     if strangers > 0 {
         let count = file.annotations.len();
         dataset.notes.push(format!("{}: {strangers} of {count} annotations belong to no image", origin.display()));
     }
     Ok(dataset)
+}
+
+/// Whether each class is labelled.
+fn labelled(info: &serde_json::Value, classes: &[String]) -> Result<Vec<bool>, String> {
+    let Some(names) = info.get("labelled_classes") else { return Ok(vec![true; classes.len()]) };
+    let names: Vec<&str> = names.as_array().into_iter().flatten().filter_map(serde_json::Value::as_str).collect();
+    match names.iter().find(|name| !classes.iter().any(|class| class == *name)) {
+        Some(name) => Err(format!("info.labelled_classes: no category is called {name:?}")),
+        None => Ok(classes.iter().map(|class| names.contains(&class.as_str())).collect()),
+    }
 }
 
 fn object_of(annotation: &Annotation, classes: &HashMap<String, usize>) -> Result<Object, String> {

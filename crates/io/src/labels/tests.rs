@@ -272,6 +272,23 @@ fn what_python_takes_for_a_label_is_one_here() {
 }
 
 #[test]
+fn a_set_may_say_which_classes_are_labelled() {
+    let read = |info: &str| {
+        let text = coco("p1.png", "p2.png").replacen('{', &format!("{{\"info\": {info}, "), 1);
+        Dataset::parse_coco(&text, Path::new("x.json"), Path::new("")).map(|dataset| dataset.labelled)
+    };
+    for info in ["{}", "\"by hand\"", "null", "[]"] {
+        assert_eq!(read(info), Ok(vec![true, true]), "{info}");
+    }
+    assert_eq!(read(r#"{"labelled_classes": ["nut", "bolt"]}"#), Ok(vec![true, true]));
+    let error = read(r#"{"labelled_classes": ["nut"]}"#).unwrap_err().to_string();
+    assert!(error.contains("\"bolt\" has boxes but is not among info.labelled_classes"), "{error}");
+    assert!(
+        read(r#"{"labelled_classes": ["screw"]}"#).unwrap_err().to_string().contains("no category is called \"screw\"")
+    );
+}
+
+#[test]
 fn class_names_of_yaml_are_texts_as_they_are_written() {
     let names = |text: &str| {
         let folder = tree(&[("images/p1.png", ""), ("data.yaml", text)]);
