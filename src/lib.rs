@@ -5,12 +5,14 @@
 
 pub mod app;
 pub mod attention;
+mod by_shape;
 pub mod detector;
 pub mod engine;
 pub mod eval;
 pub mod export;
 pub mod frame;
 pub mod geometry;
+pub mod input_size;
 pub mod live;
 pub mod model;
 pub mod onnx;
@@ -23,5 +25,6 @@ pub mod source;
 
 pub use detector::{DetectError, Detector, DetectorOptions};
 pub use frame::Frame;
+pub use input_size::InputSize;
 pub use model::Model;
 pub use postprocess::Detection;

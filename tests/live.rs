@@ -16,7 +16,7 @@ use yolo_lat::engine::gpu::{Variant, allow_features, prefer_adapter};
 use yolo_lat::model::config::{AttentionKind, KernelKind};
 use yolo_lat::sink::VideoRecorder;
 use yolo_lat::source::{FrameSource, SyntheticSource, VideoSource, open_image};
-use yolo_lat::{Detector, DetectorOptions, Model};
+use yolo_lat::{Detector, DetectorOptions, InputSize, Model};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_yolo-lat");
 
@@ -265,7 +265,8 @@ fn engines_agree_on_attention_that_is_watched_or_changed() {
         let mut outcomes = Vec::new();
         for engine in [EngineKind::Cpu, EngineKind::Gpu] {
             let attention = AttentionOptions { replaced: replaced.clone(), watched: Some(1) };
-            let options = DetectorOptions { engine, attention, size: Some((160, 160)), ..DetectorOptions::default() };
+            let options =
+                DetectorOptions { engine, attention, size: InputSize::Fixed(160, 160), ..DetectorOptions::default() };
             let mut detector = Detector::new(&model, &options).unwrap();
             let found = detector.detect(&picture).unwrap();
             outcomes.push((found, detector.queries_keys_values().unwrap().clone()));

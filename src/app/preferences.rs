@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use eframe::egui;
 use serde::{Deserialize, Serialize};
 
+use crate::InputSize;
 use crate::engine::EngineKind;
 use crate::live::Settings;
 use crate::sink::{SinkError, write_atomically};
@@ -17,6 +18,7 @@ pub struct Preferences {
     model: Option<String>,
     engine: Option<String>,
     size: Option<usize>,
+    square: bool,
     confidence: Option<f32>,
     iou: Option<f32>,
     classes: Vec<String>,
@@ -53,9 +55,8 @@ impl Preferences {
         if let Some(engine) = ENGINES.into_iter().find(|engine| Some(engine.to_string()) == self.engine) {
             settings.detector.engine = engine;
         }
-        if let Some(size) = self.size.filter(|size| size.is_multiple_of(32) && (32..=4096).contains(size)) {
-            settings.detector.size = Some((size, size));
-        }
+        let size = self.size.filter(|size| size.is_multiple_of(32) && (32..=4096).contains(size));
+        settings.detector.size = if self.square { InputSize::Square(size) } else { InputSize::Budget(size) };
         let share = |value: Option<f32>| value.filter(|share| (0.0..=1.0).contains(share));
         if let Some(confidence) = share(self.confidence) {
             settings.detector.postprocess.confidence = confidence;
@@ -69,7 +70,12 @@ impl Preferences {
     pub(super) fn take(&mut self, settings: &Settings) {
         self.model = Some(settings.model.clone());
         self.engine = Some(settings.detector.engine.to_string());
-        self.size = settings.detector.size.map(|(width, _)| width);
+        (self.size, self.square) = match settings.detector.size {
+            InputSize::Budget(side) => (side, false),
+            InputSize::Square(side) => (side, true),
+            // For this time only.
+            InputSize::Fixed(..) => (self.size, self.square),
+        };
         self.confidence = Some(settings.detector.postprocess.confidence);
         self.iou = Some(settings.detector.postprocess.iou);
         self.classes.clone_from(&settings.classes);
@@ -103,7 +109,7 @@ mod tests {
         let file = folder.path().join("new folder/live.json");
         let mut settings = Settings {
             model: "s".into(),
-            detector: crate::DetectorOptions { size: Some((416, 416)), ..Default::default() },
+            detector: crate::DetectorOptions { size: InputSize::Square(Some(416)), ..Default::default() },
             classes: vec!["cat".into()],
             probe: None,
         };

@@ -139,7 +139,7 @@ pub(super) fn run(arguments: DetectArguments) -> anyhow::Result<ExitCode> {
     let model = if is_onnx(name) { None } else { Some(Model::load(name)?) };
     let mut options = DetectorOptions {
         engine: arguments.engine.kind(),
-        size: arguments.engine.size,
+        size: arguments.engine.size()?,
         threads: arguments.engine.threads(),
         postprocess: PostprocessOptions {
             confidence: arguments.conf,
@@ -269,7 +269,7 @@ fn settings(
     let PostprocessOptions { confidence, iou, max_detections, classes, agnostic, merge, .. } = &options.postprocess;
     let settings = serde_json::json!({
         "yolo-lat": env!("CARGO_PKG_VERSION"), "model": model.map_or(name, |model| &model.config.name), "weights": hasher.finish(),
-        "engine": options.engine.to_string(), "size": options.size, "conf": confidence, "iou": iou,
+        "engine": options.engine.to_string(), "size": options.size.to_string(), "conf": confidence, "iou": iou,
         "max_det": max_detections, "classes": classes, "agnostic": agnostic, "merge": merge, "no_timing": no_timing,
         "labels": outputs.labels,
     });

@@ -47,7 +47,7 @@ pub(super) struct EvalArguments {
     #[arg(long, value_enum, default_value = "ignore")]
     difficult: Difficult,
     /// Measure the detections of this COCO result file instead of running a model
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["model", "engine", "size", "batch", "single_label"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["model", "engine", "size", "square", "batch", "single_label"])]
     detections: Option<PathBuf>,
     /// Only the first N photographs
     #[arg(long, value_name = "N")]
@@ -110,7 +110,7 @@ fn detect_all(arguments: &EvalArguments, dataset: &Dataset) -> anyhow::Result<Me
     arguments.engine.devices.apply()?;
     let options = DetectorOptions {
         engine: arguments.engine.kind(),
-        size: arguments.engine.size,
+        size: arguments.engine.size()?,
         threads: arguments.engine.threads(),
         postprocess: PostprocessOptions {
             confidence: arguments.conf,
@@ -153,6 +153,13 @@ fn percent(share: f64) -> f64 {
     (share * 1e4).round() / 1e2
 }
 
+/// Inputs that the network had, the most frequent first: `384x288`, and how many photographs.
+fn inputs(measured: &Measured) -> Vec<(String, usize)> {
+    let mut inputs: Vec<_> = measured.inputs.iter().map(|(&shape, &count)| (shape, count)).collect();
+    inputs.sort_by_key(|&(_, count)| std::cmp::Reverse(count));
+    inputs.into_iter().map(|((width, height), count)| (format!("{width}x{height}"), count)).collect()
+}
+
 fn as_json(dataset: &Dataset, evaluation: &Evaluation, measured: &Measured) -> serde_json::Value {
     let coco = &evaluation.coco;
     let per_class: Vec<_> = evaluation
@@ -165,12 +172,14 @@ fn as_json(dataset: &Dataset, evaluation: &Evaluation, measured: &Measured) -> s
             })
         })
         .collect();
+    let inputs = inputs(measured);
     json!({
         "images": measured.detections.len(),
         "map50": percent(evaluation.map50),
         "map50_voc07": percent(evaluation.map50_voc07),
         "map50_95": percent(coco.ap.unwrap_or(0.0)),
         "images_per_second": measured.images_per_second(),
+        "inputs": inputs.into_iter().map(|(shape, count)| (shape, count.into())).collect::<serde_json::Map<_, _>>(),
         "coco": {
             "ap50": coco.ap50.map(percent), "ap75": coco.ap75.map(percent), "ap_small": coco.ap_small.map(percent),
             "ap_medium": coco.ap_medium.map(percent), "ap_large": coco.ap_large.map(percent), "ar100": coco.ar100.map(percent),
@@ -206,6 +215,8 @@ fn as_table(dataset: &Dataset, evaluation: &Evaluation, measured: &Measured) -> 
         shown(coco.ar100)
     );
     let rate = measured.images_per_second().map(|rate| format!(", {rate:.1} images/s")).unwrap_or_default();
-    let _ = writeln!(table, "{} images{rate}", measured.detections.len());
+    let inputs: Vec<String> = inputs(measured).into_iter().map(|(shape, count)| format!("{shape} ({count})")).collect();
+    let inputs = if inputs.is_empty() { String::new() } else { format!("; input {}", inputs.join(", ")) };
+    let _ = writeln!(table, "{} images{rate}{inputs}", measured.detections.len());
     table
 }

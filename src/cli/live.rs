@@ -102,7 +102,7 @@ pub(super) fn run(arguments: LiveArguments) -> anyhow::Result<ExitCode> {
         model: arguments.engine.model.clone(),
         detector: DetectorOptions {
             engine: arguments.engine.kind(),
-            size: arguments.engine.size,
+            size: arguments.engine.size()?,
             threads: usize::from(arguments.engine.threads),
             postprocess: PostprocessOptions {
                 confidence: arguments.conf,

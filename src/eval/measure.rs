@@ -1,5 +1,6 @@
 //! Runs a detector over labelled photographs: the loop that `yolo-lat eval` and the trainer share.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -53,6 +54,8 @@ pub struct Measured {
     pub detections: Vec<Vec<Detection>>,
     /// The labels of the same photographs.
     pub objects: Vec<Vec<Object>>,
+    /// How many photographs were seen at each input (width, height).
+    pub inputs: BTreeMap<(usize, usize), usize>,
     /// Photographs that could not be read.
     pub failed: usize,
     /// From the first photograph to the last.
@@ -144,6 +147,7 @@ pub fn measure(
         for (index, picture) in batch {
             match picture {
                 Ok(picture) => {
+                    *measured.inputs.entry(detector.input_size(picture.dimensions())).or_default() += 1;
                     pictures.push(picture);
                     let objects = dataset.images[index].objects.iter();
                     let counted =

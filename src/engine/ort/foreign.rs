@@ -90,6 +90,12 @@ impl ForeignDetector {
         &self.classes
     }
 
+    /// Width and height of the input.
+    pub fn input_size(&self) -> (usize, usize) {
+        let (_, _, height, width) = self.input.dim();
+        (width, height)
+    }
+
     /// What runs, for people.
     pub fn description(&self) -> String {
         format!("{} ({:?} layout) in ONNX Runtime", self.name, self.layout)
