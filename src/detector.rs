@@ -55,6 +55,15 @@ pub struct DetectorOptions {
     pub attention: AttentionOptions,
 }
 
+impl DetectorOptions {
+    /// The customary options with the least confidence that a model asks for.
+    pub fn of(model: &Model) -> Self {
+        let mut options = Self::default();
+        options.postprocess.confidence = model.config.confidence.unwrap_or(options.postprocess.confidence);
+        options
+    }
+}
+
 /// Looks into a network's attention, or changes it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct AttentionOptions {
@@ -130,12 +139,13 @@ pub struct Detector {
 }
 
 impl Detector {
-    /// Loads a model by name (`n`, `s`) or path with the customary options.
+    /// Loads a model by name (`n`, `s`) or path with the customary options and its own least confidence.
     ///
     /// # Errors
     /// [`DetectError`] says what is missing or wrong.
     pub fn load(model: &str) -> Result<Self, DetectError> {
-        Self::new(&Model::load(model)?, &DetectorOptions::default())
+        let model = Model::load(model)?;
+        Self::new(&model, &DetectorOptions::of(&model))
     }
 
     /// Makes a detector from a loaded model.

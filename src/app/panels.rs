@@ -117,7 +117,7 @@ impl LiveApp {
             ui.label("Model");
             for name in ["n", "s"] {
                 if ui.selectable_label(self.settings.model == name, name).clicked() {
-                    self.settings.model = name.into();
+                    self.choose_model(name.into());
                 }
             }
             if !["n", "s"].contains(&self.settings.model.as_str()) {

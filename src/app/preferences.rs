@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::InputSize;
 use crate::engine::EngineKind;
 use crate::live::Settings;
+use crate::model::default_confidence;
 use crate::sink::{SinkError, write_atomically};
 
 /// Kept as JSON in the user's configuration folder.
@@ -58,9 +59,8 @@ impl Preferences {
         let size = self.size.filter(|size| size.is_multiple_of(32) && (32..=4096).contains(size));
         settings.detector.size = if self.square { InputSize::Square(size) } else { InputSize::Budget(size) };
         let share = |value: Option<f32>| value.filter(|share| (0.0..=1.0).contains(share));
-        if let Some(confidence) = share(self.confidence) {
-            settings.detector.postprocess.confidence = confidence;
-        }
+        let confidence = share(self.confidence).unwrap_or_else(|| default_confidence(&settings.model));
+        settings.detector.postprocess.confidence = confidence;
         if let Some(iou) = share(self.iou) {
             settings.detector.postprocess.iou = iou;
         }
@@ -76,7 +76,9 @@ impl Preferences {
             // For this time only.
             InputSize::Fixed(..) => (self.size, self.square),
         };
-        self.confidence = Some(settings.detector.postprocess.confidence);
+        // What nobody moved follows the model.
+        let confidence = settings.detector.postprocess.confidence;
+        self.confidence = (confidence != default_confidence(&settings.model)).then_some(confidence);
         self.iou = Some(settings.detector.postprocess.iou);
         self.classes.clone_from(&settings.classes);
     }
@@ -113,7 +115,7 @@ mod tests {
             classes: vec!["cat".into()],
             probe: None,
         };
-        settings.detector.postprocess.confidence = 0.4;
+        settings.detector.postprocess.confidence = 0.43;
         settings.detector.engine = EngineKind::Cpu;
         let mut kept = Preferences::default();
         kept.take(&settings);
@@ -129,6 +131,8 @@ mod tests {
         std::fs::write(&file, "{ damaged").unwrap();
         let mut restored = usual.clone();
         Preferences::load(&file).apply(&mut restored);
-        assert_eq!(restored, usual);
+        let mut expected = usual;
+        expected.detector.postprocess.confidence = default_confidence("n");
+        assert_eq!(restored, expected);
     }
 }

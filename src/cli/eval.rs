@@ -1,7 +1,7 @@
 //! `yolo-lat eval`: average precision on labelled photographs.
 
 use std::fmt::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::bail;
@@ -16,13 +16,19 @@ use yolo_lat::postprocess::PostprocessOptions;
 use yolo_lat::{Detector, DetectorOptions};
 
 use super::options::{EngineArguments, is_onnx, parse_share};
+use super::threshold::{self, Curve, LEAST_THRESHOLD};
 use super::{INTERRUPTED, SOME_FAILED, report};
 
 #[derive(Args, Debug)]
 pub(super) struct EvalArguments {
-    /// Labelled photographs: a COCO JSON file, or a COCO, VOC or YOLO folder
-    #[arg(value_name = "DIR_OR_JSON")]
-    dataset: PathBuf,
+    /// Labelled photographs: a COCO JSON file, or a COCO, VOC or YOLO folder; several with --threshold
+    #[arg(value_name = "DIR_OR_JSON", required = true)]
+    datasets: Vec<PathBuf>,
+
+    /// Instead of average precision: precision, recall, F1 and second boxes on one object at every least confidence (IoU 0.5, all
+    /// classes together, one class a cell as `detect` gives it), and the best for the model file
+    #[arg(long, conflicts_with_all = ["plot", "conf", "single_label"])]
+    threshold: bool,
 
     #[command(flatten)]
     engine: EngineArguments,
@@ -72,22 +78,14 @@ enum Difficult {
 }
 
 pub(super) fn run(arguments: EvalArguments) -> anyhow::Result<ExitCode> {
-    let mut dataset = Dataset::load(&arguments.dataset)?;
-    dataset.images.truncate(arguments.limit.unwrap_or(usize::MAX));
-    if arguments.difficult == Difficult::FalseAlarm {
-        dataset.images.iter_mut().for_each(|image| image.objects.retain(|object| !object.difficult));
+    if arguments.threshold {
+        return thresholds(&arguments);
     }
-    if dataset.images.is_empty() {
-        bail!("{}: no photographs in this data set", arguments.dataset.display());
-    }
-    let measured = match &arguments.detections {
-        Some(path) => Measured {
-            detections: read_coco_results(path, &dataset)?,
-            objects: dataset.images.iter().map(|image| image.objects.clone()).collect(),
-            ..Measured::default()
-        },
-        None => detect_all(&arguments, &dataset)?,
+    let [path] = &arguments.datasets[..] else {
+        bail!("average precision is measured on one data set at a time; several are for --threshold");
     };
+    let dataset = load(path, &arguments)?;
+    let measured = measured(&arguments, &dataset)?;
     if measured.interrupted {
         report("yolo-lat: interrupted; nothing was measured");
         return Ok(ExitCode::from(INTERRUPTED));
@@ -105,6 +103,56 @@ pub(super) fn run(arguments: EvalArguments) -> anyhow::Result<ExitCode> {
     Ok(if measured.failed > 0 { ExitCode::from(SOME_FAILED) } else { ExitCode::SUCCESS })
 }
 
+/// The labels that count.
+fn load(path: &Path, arguments: &EvalArguments) -> anyhow::Result<Dataset> {
+    let mut dataset = Dataset::load(path)?;
+    dataset.images.truncate(arguments.limit.unwrap_or(usize::MAX));
+    if arguments.difficult == Difficult::FalseAlarm {
+        dataset.images.iter_mut().for_each(|image| image.objects.retain(|object| !object.difficult));
+    }
+    if dataset.images.is_empty() {
+        bail!("{}: no photographs in this data set", path.display());
+    }
+    Ok(dataset)
+}
+
+/// Precision and recall over thresholds instead of average precision.
+fn thresholds(arguments: &EvalArguments) -> anyhow::Result<ExitCode> {
+    if arguments.detections.is_some() && arguments.datasets.len() > 1 {
+        bail!("--detections belong to one data set");
+    }
+    let mut curves = Vec::new();
+    let mut failed = 0;
+    for path in &arguments.datasets {
+        let measured = measured(arguments, &load(path, arguments)?)?;
+        if measured.interrupted {
+            report("yolo-lat: interrupted; nothing was measured");
+            return Ok(ExitCode::from(INTERRUPTED));
+        }
+        failed += measured.failed;
+        curves.push(Curve::new(path, &measured));
+    }
+    let text = if arguments.json {
+        format!("{}\n", threshold::as_json(&curves))
+    } else {
+        threshold::as_table(&curves, &arguments.engine.model)
+    };
+    super::print(&text)?;
+    Ok(if failed > 0 { ExitCode::from(SOME_FAILED) } else { ExitCode::SUCCESS })
+}
+
+/// Detections from a file or of the model.
+fn measured(arguments: &EvalArguments, dataset: &Dataset) -> anyhow::Result<Measured> {
+    Ok(match &arguments.detections {
+        Some(path) => Measured {
+            detections: read_coco_results(path, dataset)?,
+            objects: dataset.images.iter().map(|image| image.objects.clone()).collect(),
+            ..Measured::default()
+        },
+        None => detect_all(arguments, dataset)?,
+    })
+}
+
 /// Runs the model on all photographs.
 fn detect_all(arguments: &EvalArguments, dataset: &Dataset) -> anyhow::Result<Measured> {
     arguments.engine.devices.apply()?;
@@ -113,10 +161,11 @@ fn detect_all(arguments: &EvalArguments, dataset: &Dataset) -> anyhow::Result<Me
         size: arguments.engine.size()?,
         threads: arguments.engine.threads(),
         postprocess: PostprocessOptions {
-            confidence: arguments.conf,
+            // No threshold below is tried.
+            confidence: if arguments.threshold { LEAST_THRESHOLD } else { arguments.conf },
             iou: arguments.iou,
             max_detections: arguments.max_det,
-            multi_label: !arguments.single_label,
+            multi_label: !arguments.single_label && !arguments.threshold,
             merge: !arguments.no_merge,
             ..PostprocessOptions::default()
         },

@@ -16,6 +16,7 @@ mod options;
 mod parity;
 mod profile;
 mod sinks;
+mod threshold;
 
 use std::io::Write;
 use std::process::ExitCode;
