@@ -386,12 +386,17 @@ fn graph_for(model: &Model, options: &DetectorOptions, (width, height): (usize, 
             graph.replace_attention(node, by);
         }
     }
-    log::info!("{}: input of {width}x{height} pixels", model.config.name);
     Ok(graph)
 }
 
 fn gpu_engine_for(model: &Model, options: &DetectorOptions, shape: (usize, usize)) -> Result<GpuEngine, EngineError> {
-    GpuEngine::new(&graph_for(model, options, shape)?, &model.weights)
+    let engine = GpuEngine::new(&graph_for(model, options, shape)?, &model.weights)?;
+    say_input(model, shape);
+    Ok(engine)
+}
+
+fn say_input(model: &Model, (width, height): (usize, usize)) {
+    log::info!("{}: input of {width}x{height} pixels", model.config.name);
 }
 
 /// Detections of several pictures with their times, and what the watched layer read for the first.
@@ -401,6 +406,7 @@ impl HostEngine {
     fn new(model: &Model, options: &DetectorOptions, shape: (usize, usize)) -> Result<Self, EngineError> {
         let graph = graph_for(model, options, shape)?;
         let engine = engine::create_for(options.engine, model, &graph, options.threads)?;
+        say_input(model, shape);
         Ok(Self { engine, input: Array4::zeros((0, 3, shape.1, shape.0)) })
     }
 }
