@@ -30,6 +30,7 @@ impl<T> ByShape<T> {
     }
 
     /// The shape and the thing that were used last.
+    #[cfg(any(feature = "gpu", test))]
     pub(crate) fn last(&mut self) -> (Shape, &mut T) {
         let (shape, made) = &mut self.0[0];
         (*shape, made)
@@ -41,6 +42,7 @@ impl<T> ByShape<T> {
     }
 
     /// All of them.
+    #[cfg(feature = "gpu")]
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
         self.0.iter_mut().map(|(_, made)| made)
     }

@@ -1,21 +1,24 @@
 //! The whole pipeline as one call: picture in, detections out.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use image::RgbImage;
 use ndarray::{Array3, Array4, Axis, s};
 
 use crate::by_shape::{ByShape, alike};
-use crate::engine::gpu::{Clock, GpuEngine, Picture, PixelFormat};
-use crate::engine::ort::{ForeignDetector, OnnxSession};
 use crate::engine::{self, Engine, EngineError, EngineKind};
-use crate::geometry::Letterbox;
-use crate::input_size::InputSize;
-use crate::model::config::{AttentionKind, KernelKind, STRIDES};
-use crate::model::{Graph, Model, ModelError};
-use crate::postprocess::{Detection, PostprocessOptions, decode, suppress};
+#[cfg(feature = "ort")]
+use crate::foreign::ForeignDetector;
 use crate::preprocess::Preprocessor;
+use yolo_lat_core::geometry::Letterbox;
+use yolo_lat_core::input_size::InputSize;
+use yolo_lat_core::model::config::{AttentionKind, KernelKind, STRIDES};
+use yolo_lat_core::model::{Graph, Model, ModelError};
+use yolo_lat_core::postprocess::{Detection, PostprocessOptions, decode, suppress};
+#[cfg(feature = "gpu")]
+use yolo_lat_gpu::{Clock, GpuEngine, Picture, PixelFormat, wgpu};
+#[cfg(feature = "ort")]
+use yolo_lat_onnx::ort::OnnxSession;
 
 /// The shape of most pictures: an engine for it is made at once.
 const USUAL_PICTURE: (u32, u32) = (4, 3);
@@ -89,8 +92,10 @@ enum Network {
     /// One of our networks on an engine.
     Own(Box<OnHost>),
     /// One of our networks on a GPU, letterbox and suppression included.
+    #[cfg(feature = "gpu")]
     Gpu(Box<OnGpu>),
     /// Somebody's ONNX file.
+    #[cfg(feature = "ort")]
     Foreign(Box<ForeignDetector>),
 }
 
@@ -108,6 +113,7 @@ struct HostEngine {
 }
 
 /// A GPU can be lost: what is needed to begin again.
+#[cfg(feature = "gpu")]
 struct OnGpu {
     engines: ByShape<GpuEngine>,
     model: Model,
@@ -121,10 +127,10 @@ struct OnGpu {
 /// Finds objects in pictures.
 ///
 /// ```
-/// use yolo_lat::{Detector, source::open_image};
+/// use yolo_lat::Detector;
 ///
 /// let mut detector = Detector::load("n")?;
-/// let detections = detector.detect(&open_image("assets/chelsea.jpg")?)?;
+/// let detections = detector.detect(&image::open("assets/chelsea.jpg")?.into_rgb8())?;
 /// assert_eq!(detector.class_name(detections[0].class), "cat");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -155,20 +161,28 @@ impl Detector {
     pub fn new(model: &Model, options: &DetectorOptions) -> Result<Self, DetectError> {
         // Most pictures have this shape; what is wrong with a size or a device is said at once.
         let shape = options.size.for_picture(model.config.input, USUAL_PICTURE);
+        #[cfg(feature = "gpu")]
         let gpu = match options.engine {
             EngineKind::Gpu => Some(gpu_engine_for(model, options, shape)?),
             // A machine without one is no reason to say anything.
-            EngineKind::Auto => gpu_engine_for(model, options, shape).inspect_err(|error| log::debug!("{error}")).ok(),
+            EngineKind::Auto => {
+                gpu_engine_for(model, options, shape).inspect_err(|error| log::debug!("{error}")).ok()
+            }
             _ => None,
         };
         let (model, options) = (model.clone(), options.clone());
         let (classes, postprocess) = (model.config.classes.clone(), options.postprocess.clone());
         let watches = options.attention.watched.is_some();
-        let network = match gpu {
-            Some(engine) => {
-                let engines = ByShape::new(shape, engine);
-                Network::Gpu(Box::new(OnGpu { engines, model, options, rebuilt: false, clock: None }))
-            }
+        #[cfg(feature = "gpu")]
+        let on_gpu = gpu.map(|engine| {
+            let (model, options) = (model.clone(), options.clone());
+            let engines = ByShape::new(shape, engine);
+            Network::Gpu(Box::new(OnGpu { engines, model, options, rebuilt: false, clock: None }))
+        });
+        #[cfg(not(feature = "gpu"))]
+        let on_gpu = None;
+        let network = match on_gpu {
+            Some(network) => network,
             None => {
                 let engines = ByShape::new(shape, HostEngine::new(&model, &options, shape)?);
                 Network::Own(Box::new(OnHost { engines, model, options }))
@@ -182,8 +196,13 @@ impl Detector {
     ///
     /// # Errors
     /// [`DetectError::Engine`] without ONNX Runtime, or for a file that it or this program cannot read.
-    pub fn open_onnx(path: &Path, options: &DetectorOptions) -> Result<Self, DetectError> {
-        let threads = if options.threads == 0 { engine::cpu::available_threads() } else { options.threads };
+    #[cfg(feature = "ort")]
+    pub fn open_onnx(path: &std::path::Path, options: &DetectorOptions) -> Result<Self, DetectError> {
+        let threads = if options.threads == 0 {
+            std::thread::available_parallelism().map_or(1, usize::from)
+        } else {
+            options.threads
+        };
         let session = OnnxSession::open(path, threads)?;
         // Other people's networks were made for one shape.
         let size = match options.size {
@@ -222,6 +241,7 @@ impl Detector {
         for (number, (shape, members)) in alike(&shapes).into_iter().enumerate() {
             let same: Vec<&RgbImage> = members.iter().map(|&index| pictures[index]).collect();
             let found = match self.detect_alike(shape, &same, number == 0) {
+                #[cfg(feature = "gpu")]
                 Err(error) if self.lost_gpu() => {
                     self.replace_gpu(&error)?;
                     return self.detect_batch(pictures);
@@ -244,6 +264,7 @@ impl Detector {
     ) -> Result<Vec<(Vec<Detection>, StageTimes)>, EngineError> {
         let watches = self.watches && is_first;
         match &mut self.network {
+            #[cfg(feature = "gpu")]
             Network::Gpu(gpu) => {
                 let (found, watched) = gpu.detect(shape, pictures, &self.options, watches)?;
                 self.watched = if is_first { watched } else { self.watched.take() };
@@ -254,6 +275,7 @@ impl Detector {
                 self.watched = if is_first { watched } else { self.watched.take() };
                 Ok(found)
             }
+            #[cfg(feature = "ort")]
             Network::Foreign(foreign) => {
                 pictures.iter().map(|picture| detect_foreign(foreign, picture, &self.options)).collect()
             }
@@ -264,16 +286,28 @@ impl Detector {
     pub fn input_size(&self, picture: (u32, u32)) -> (usize, usize) {
         match &self.network {
             Network::Own(host) => host.options.size.for_picture(host.model.config.input, picture),
+            #[cfg(feature = "gpu")]
             Network::Gpu(gpu) => gpu.options.size.for_picture(gpu.model.config.input, picture),
+            #[cfg(feature = "ort")]
             Network::Foreign(foreign) => foreign.input_size(),
         }
     }
 
+    #[cfg(feature = "gpu")]
     fn lost_gpu(&self) -> bool {
         matches!(&self.network, Network::Gpu(gpu) if gpu.engines.latest().gpu().is_lost())
     }
 
+    /// As [`Detector::detect_batch`], without times.
+    ///
+    /// # Errors
+    /// As [`Detector::detect`].
+    pub fn detections(&mut self, pictures: &[&RgbImage]) -> Result<Vec<Vec<Detection>>, DetectError> {
+        Ok(self.detect_batch(pictures)?.into_iter().map(|(found, _)| found).collect())
+    }
+
     /// After a failure of the device: a new one, once; then the CPU.
+    #[cfg(feature = "gpu")]
     fn replace_gpu(&mut self, error: &EngineError) -> Result<(), DetectError> {
         let Network::Gpu(lost) = &mut self.network else { return Ok(()) };
         if !std::mem::replace(&mut lost.rebuilt, true) {
@@ -296,6 +330,7 @@ impl Detector {
     }
 
     /// The GPU engine that ran last, where a GPU runs.
+    #[cfg(feature = "gpu")]
     pub fn gpu_engine(&mut self) -> Option<&mut GpuEngine> {
         match &mut self.network {
             Network::Gpu(gpu) => Some(gpu.engines.last().1),
@@ -308,6 +343,7 @@ impl Detector {
     ///
     /// # Errors
     /// [`DetectError::Engine`] if there is no memory for the times.
+    #[cfg(feature = "gpu")]
     pub fn start_profile(&mut self) -> Result<Option<Clock>, DetectError> {
         let Network::Gpu(gpu) = &mut self.network else { return Ok(None) };
         for engine in gpu.engines.iter_mut() {
@@ -321,6 +357,7 @@ impl Detector {
     ///
     /// # Errors
     /// [`DetectError::Engine`] if the device fails; the next call of [`Detector::detect`] replaces it.
+    #[cfg(feature = "gpu")]
     pub fn detect_texture(
         &mut self,
         texture: &wgpu::TextureView,
@@ -369,7 +406,9 @@ impl Detector {
     pub fn description(&self) -> String {
         match &self.network {
             Network::Own(host) => host.engines.latest().engine.description(),
+            #[cfg(feature = "gpu")]
             Network::Gpu(gpu) => gpu.engines.latest().description(),
+            #[cfg(feature = "ort")]
             Network::Foreign(foreign) => foreign.description(),
         }
     }
@@ -389,6 +428,7 @@ fn graph_for(model: &Model, options: &DetectorOptions, (width, height): (usize, 
     Ok(graph)
 }
 
+#[cfg(feature = "gpu")]
 fn gpu_engine_for(model: &Model, options: &DetectorOptions, shape: (usize, usize)) -> Result<GpuEngine, EngineError> {
     let engine = GpuEngine::new(&graph_for(model, options, shape)?, &model.weights)?;
     say_input(model, shape);
@@ -450,6 +490,7 @@ impl OnHost {
     }
 }
 
+#[cfg(feature = "gpu")]
 impl OnGpu {
     /// The engine for a shape, timed where that is wanted.
     fn engine(&mut self, shape: (usize, usize)) -> Result<&mut GpuEngine, EngineError> {
@@ -496,6 +537,7 @@ fn into_picture(detections: &mut [Detection], letterbox: &Letterbox) {
     }
 }
 
+#[cfg(feature = "ort")]
 fn detect_foreign(
     foreign: &mut ForeignDetector,
     picture: &RgbImage,
