@@ -165,9 +165,7 @@ impl Detector {
         let gpu = match options.engine {
             EngineKind::Gpu => Some(gpu_engine_for(model, options, shape)?),
             // A machine without one is no reason to say anything.
-            EngineKind::Auto => {
-                gpu_engine_for(model, options, shape).inspect_err(|error| log::debug!("{error}")).ok()
-            }
+            EngineKind::Auto => gpu_engine_for(model, options, shape).inspect_err(|error| log::debug!("{error}")).ok(),
             _ => None,
         };
         let (model, options) = (model.clone(), options.clone());

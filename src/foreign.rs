@@ -91,7 +91,7 @@ impl ForeignDetector {
     }
 
     /// Width and height of the input.
-    pub fn input_size(&self) -> (usize, usize) {
+    pub(crate) fn input_size(&self) -> (usize, usize) {
         let (_, _, height, width) = self.input.dim();
         (width, height)
     }

@@ -8,8 +8,8 @@ use eframe::egui;
 use egui::{Color32, RichText, Slider, Ui};
 
 use super::{LiveApp, charts};
-use yolo_lat::InputSize;
 use crate::live::{EngineStatus, SourceStatus};
+use yolo_lat::InputSize;
 use yolo_lat::engine::EngineKind;
 use yolo_lat::model::classes::find_class;
 use yolo_lat::model::config::{AttentionKind, KernelKind};

@@ -14,6 +14,8 @@ pub use config::ModelConfig;
 pub use graph::Graph;
 pub use weights::{Tensor, Weights};
 
+use crate::postprocess::PostprocessOptions;
+
 /// Why a model could not be had. Each message says what to do next.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
