@@ -7,7 +7,7 @@ use image::RgbImage;
 use ndarray::{Array3, Array4, Axis, s};
 
 use crate::engine::gpu::{GpuEngine, Picture, PixelFormat};
-use crate::engine::ort::{ForeignDetector, OnnxSession};
+use crate::engine::ort::{ForeignDetector, OnnxOptions, OnnxSession};
 use crate::engine::{self, Engine, EngineError, EngineKind};
 use crate::geometry::Letterbox;
 use crate::model::config::{AttentionKind, HeadConfig, KernelKind, STRIDES};
@@ -48,6 +48,8 @@ pub struct DetectorOptions {
     pub postprocess: PostprocessOptions,
     /// Changes of the attention, to see what it does.
     pub attention: AttentionOptions,
+    /// How somebody's ONNX file is read.
+    pub onnx: OnnxOptions,
 }
 
 /// Looks into a network's attention, or changes it.
@@ -155,14 +157,15 @@ impl Detector {
         })
     }
 
-    /// Makes a detector from an ONNX file of one of the known layouts, in ONNX Runtime whatever engine the options name.
+    /// Makes a detector from an ONNX file of one of the known layouts, in ONNX Runtime whatever engine the options name. Boxes
+    /// of other people's networks do not vote unless [`OnnxOptions::merge`] says so.
     ///
     /// # Errors
     /// [`DetectError::Engine`] without ONNX Runtime, or for a file that it or this program cannot read.
     pub fn open_onnx(path: &Path, options: &DetectorOptions) -> Result<Self, DetectError> {
         let threads = if options.threads == 0 { engine::cpu::available_threads() } else { options.threads };
         let session = OnnxSession::open(path, threads)?;
-        let foreign = ForeignDetector::new(session, options.size, path.display().to_string())?;
+        let foreign = ForeignDetector::new(session, options.size, &options.onnx, path.display().to_string())?;
         Ok(Self {
             classes: foreign.classes().to_vec(),
             network: Network::Foreign(Box::new(foreign)),
@@ -209,7 +212,11 @@ impl Detector {
             }
             Network::Own { engine, head } => (engine, *head),
             Network::Foreign(foreign) => {
-                return pictures.iter().map(|picture| detect_foreign(foreign, picture, &self.options)).collect();
+                let mut found = Vec::with_capacity(pictures.len());
+                for pictures in pictures.chunks(foreign.batch()) {
+                    found.extend(detect_foreign(foreign, pictures, &self.options)?);
+                }
+                return Ok(found);
             }
         };
         let (_, channels, height, width) = self.input.dim();
@@ -372,19 +379,25 @@ fn into_picture(detections: &mut [Detection], letterbox: &Letterbox) {
     }
 }
 
+/// At most as many pictures as `foreign` computes together.
 fn detect_foreign(
     foreign: &mut ForeignDetector,
-    picture: &RgbImage,
+    pictures: &[&RgbImage],
     options: &PostprocessOptions,
-) -> Result<(Vec<Detection>, StageTimes), DetectError> {
+) -> Result<Vec<(Vec<Detection>, StageTimes)>, DetectError> {
+    let fit = |(at, picture): (usize, &&RgbImage)| {
+        let start = Instant::now();
+        (foreign.prepare(at, picture), start.elapsed())
+    };
+    let prepared: Vec<(Letterbox, Duration)> = pictures.iter().enumerate().map(fit).collect();
     let start = Instant::now();
-    let letterbox = foreign.prepare(picture);
-    let prepared = Instant::now();
-    let outputs = foreign.run()?;
-    let computed = Instant::now();
-    let mut detections = foreign.decode(&outputs, options)?;
-    into_picture(&mut detections, &letterbox);
-    let times =
-        StageTimes { preprocess: prepared - start, inference: computed - prepared, postprocess: computed.elapsed() };
-    Ok((detections, times))
+    let outputs = foreign.run(pictures.len())?;
+    let inference = start.elapsed() / pictures.len() as u32;
+    let finish = |(at, (letterbox, preprocess)): (usize, (Letterbox, Duration))| {
+        let start = Instant::now();
+        let mut detections = foreign.decode(&outputs, at, options)?;
+        into_picture(&mut detections, &letterbox);
+        Ok((detections, StageTimes { preprocess, inference, postprocess: start.elapsed() }))
+    };
+    prepared.into_iter().enumerate().map(finish).collect()
 }

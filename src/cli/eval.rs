@@ -31,7 +31,8 @@ pub(super) struct EvalArguments {
     /// Of two boxes of a class that overlap more than this (IoU), the less confident goes
     #[arg(long, default_value_t = 0.45, value_parser = parse_share)]
     iou: f32,
-    /// Boxes do not vote for the more confident one that suppresses them: its confidence and corners stay the network's own
+    /// Boxes do not vote for the more confident one that suppresses them: its confidence and corners stay the network's own.
+    /// Those of other people's ONNX networks do not anyway (--merge)
     #[arg(long)]
     no_merge: bool,
     /// Most detections in a picture
@@ -119,6 +120,7 @@ fn detect_all(arguments: &EvalArguments, dataset: &Dataset) -> anyhow::Result<Me
             ..PostprocessOptions::default()
         },
         attention: yolo_lat::detector::AttentionOptions::default(),
+        onnx: arguments.engine.onnx()?,
     };
     let name = &arguments.engine.model;
     let mut detector = if is_onnx(name) {
