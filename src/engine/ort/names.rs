@@ -1,16 +1,10 @@
 //! Names of classes: from a file's metadata, from the command line, or numbered.
 
 use crate::engine::EngineError;
+use crate::model::classes::COCO;
 
-/// The classes of COCO in the order of its detectors.
-const COCO: &str = "person,bicycle,car,motorcycle,airplane,bus,train,truck,boat,traffic light,fire hydrant,stop sign,\
-    parking meter,bench,bird,cat,dog,horse,sheep,cow,elephant,bear,zebra,giraffe,backpack,umbrella,handbag,tie,\
-    suitcase,frisbee,skis,snowboard,sports ball,kite,baseball bat,baseball glove,skateboard,surfboard,tennis racket,\
-    bottle,wine glass,cup,fork,knife,spoon,bowl,banana,apple,sandwich,orange,broccoli,carrot,hot dog,pizza,donut,cake,\
-    chair,couch,potted plant,bed,dining table,toilet,tv,laptop,mouse,remote,keyboard,cell phone,microwave,oven,toaster,\
-    sink,refrigerator,book,clock,vase,scissors,teddy bear,hair drier,toothbrush";
-/// How many those are.
-pub(super) const COCO_CLASSES: usize = 80;
+/// How many classes detectors trained on COCO have.
+pub(super) const COCO_CLASSES: usize = COCO.len();
 /// More classes than any detector has: a number beyond is no class.
 const MOST: usize = 1 << 16;
 
@@ -27,7 +21,7 @@ pub(super) fn names_for(count: usize, given: Option<Vec<Option<String>>>) -> Vec
 }
 
 fn coco() -> Vec<String> {
-    COCO.split(',').map(|name| name.trim().to_owned()).collect()
+    COCO.map(str::to_owned).to_vec()
 }
 
 /// What `--names` takes: `coco`, a file with a name a line, or the names themselves with commas between them.
