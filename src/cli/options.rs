@@ -1,6 +1,6 @@
 //! Arguments that several subcommands share, and how their texts become values.
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use yolo_lat::engine::EngineKind;
 use yolo_lat::engine::gpu::Variant;
