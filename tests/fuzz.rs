@@ -175,7 +175,11 @@ fn fuzz_onnx_headers() {
         if with_runtime {
             std::fs::write(&path, bytes).unwrap();
             let options = DetectorOptions { threads: 1, ..DetectorOptions::default() };
-            match Detector::open_onnx(&path, &options).and_then(|mut detector| detector.detect(&picture)) {
+            let found = match Detector::open_onnx(&path, &options) {
+                Ok(mut detector) => detector.detect(&picture),
+                Err(error) => Err(error),
+            };
+            match found {
                 Ok(found) => {
                     opened += 1;
                     assert!(found.iter().all(|found| (0.25..=1.0).contains(&found.confidence)), "{found:?}");

@@ -282,14 +282,10 @@ fn apart(clues: &Clues, strict: bool) -> Option<Reading> {
         };
         named && classes > 0 && sides >= 8 && sides.is_multiple_of(4) && strides.iter().zip(pairs).all(fits)
     };
-    let orders: [fn(usize, usize) -> (usize, usize); 4] = [
-        |stride, count| (stride, count + stride),
-        |stride, _| (2 * stride, 2 * stride + 1),
-        |stride, count| (count + stride, stride),
-        |stride, _| (2 * stride + 1, 2 * stride),
-    ];
-    let pairs = orders.iter().map(|order| (0..count).map(|stride| order(stride, count)).collect::<Vec<_>>());
-    let pairs = pairs.into_iter().find(|pairs| fits(pairs))?;
+    // Of stride number `at`, the numbers of its classes and sides.
+    let orders = |at: usize| [(at, count + at), (2 * at, 2 * at + 1), (count + at, at), (2 * at + 1, 2 * at)];
+    let mut pairs = (0..4).map(|order| (0..count).map(|at| orders(at)[order]).collect::<Vec<_>>());
+    let pairs = pairs.find(|pairs| fits(pairs))?;
     let layout = if count == 3 { Layout::NanoDet } else { Layout::PicoDet };
     let classes = Some(shapes[pairs[0].0][1]);
     let outputs = Outputs::Apart(pairs);

@@ -120,7 +120,8 @@ mod tests {
     #[test]
     fn names_are_read_as_python_and_json_write_them() {
         let is = |text: &str, expected: &[&str]| {
-            assert_eq!(names(text).as_deref(), Some(expected.iter().map(|&name| name.to_owned()).collect()).as_deref());
+            let expected: Vec<String> = expected.iter().map(|&name| name.to_owned()).collect();
+            assert_eq!(names(text), Some(expected));
         };
         is("{0: 'cat', 1: \"king's\", 2: 'it\\'s'}", &["cat", "king's", "it's"]);
         is("['bolt', 'nut', ]", &["bolt", "nut"]);
