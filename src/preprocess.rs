@@ -5,7 +5,7 @@ use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer
 use image::RgbImage;
 use ndarray::ArrayViewMut3;
 
-use crate::geometry::{Fit, Letterbox};
+use yolo_lat_core::geometry::{Fit, Letterbox};
 
 /// The order of the channels in the network's input.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

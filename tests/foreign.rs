@@ -3,10 +3,10 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use image::{Rgb, RgbImage};
-use yolo_lat::engine::ort::{Layout, OnnxOptions, PreprocessingChanges, load};
+use yolo_lat::engine::ort::load;
+use yolo_lat::foreign::{Layout, OnnxOptions, PreprocessingChanges};
 use yolo_lat::geometry::Fit;
 use yolo_lat::onnx::{Attribute, Dimension, FLOAT16, OnnxGraph, UINT8};
 use yolo_lat::preprocess::ChannelOrder;
@@ -357,33 +357,4 @@ fn a_network_sees_as_its_metadata_or_a_person_say() {
     mean_of_the_first_channel(&path, [1, 3, 64, 64], UINT8, false, &[]);
     let error = open(&path, &OnnxOptions { preprocessing: scaled, ..OnnxOptions::default() }).map(|_| ()).unwrap_err();
     assert!(error.contains("takes bytes as they are"), "{error}");
-}
-
-#[test]
-fn the_program_says_what_it_took_a_file_for() {
-    if !onnx_runtime() {
-        return;
-    }
-    let folder = tempfile::tempdir().unwrap();
-    let path = Constant::new(64, 7, CELLS, &column(5, &[0.1, 0.2, 0.9])).write(folder.path(), false);
-    let picture = folder.path().join("a.png");
-    RgbImage::new(64, 64).save(&picture).unwrap();
-    let run = |arguments: &[&str]| {
-        let program = env!("CARGO_BIN_EXE_yolo-lat");
-        let output = Command::new(program).arg("detect").arg(&picture).args(arguments).output().unwrap();
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        (output.status.code(), text(&output.stdout), text(&output.stderr))
-    };
-    let model = path.to_str().unwrap();
-    let (code, _, log) = run(&["-m", model, "-v"]);
-    assert_eq!(code, Some(0));
-    assert!(log.contains("(yolov8 layout, 3 classes; 64x64, letterboxed (grey 114), RGB / 255)"), "{log}");
-    let (code, found, _) = run(&["-m", model, "-q", "-f", "jsonl", "--names", "a,b,c", "--mean", "-1", "--merge"]);
-    assert_eq!(code, Some(0));
-    assert!(found.contains("\"c\"") && found.contains("0.8099"), "{found}");
-    let (code, _, error) = run(&["-m", model, "--layout", "yolox-decoded"]);
-    assert_eq!(code, Some(2));
-    assert!(error.contains("are not of the yolox-decoded layout"), "{error}");
-    let (code, _, error) = run(&["-m", "n", "--fit", "stretch"]);
-    assert_eq!((code, error.as_str()), (Some(2), "yolo-lat: --fit is for ONNX files; n is a model of ours\n"));
 }
