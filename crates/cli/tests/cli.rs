@@ -749,6 +749,43 @@ fn dispatches_are_profiled_into_a_trace() {
     assert!(stderr(&output).contains("--engine gpu"), "{}", stderr(&output));
 }
 
+#[test]
+fn a_data_set_with_a_file_at_fault_is_measured_without_it_unless_strict() {
+    let folder = folder_of_pictures(3);
+    let write = |name: &str, rows: &str| std::fs::write(folder.path().join(name), rows).unwrap();
+    write("classes.txt", "cat\n");
+    for name in ["000.txt", "001.txt"] {
+        write(name, "0 0.5 0.5 0.8 0.8\n0 0.5 0.5 0.8 0.8\n");
+    }
+    write("002.txt", "0 48 32 77 51\n");
+    let eval = |more: &[&str]| yolo_lat(&[&["eval", text(folder.path()), "--json", "-q"], more].concat());
+    let output = eval(&[]);
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    let found: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert_eq!((&found["images"], &found["per_class"][0]["objects"]), (&2.into(), &2.into()));
+    let error = stderr(&output);
+    assert_eq!(error.lines().count(), 2, "{error}");
+    assert!(error.contains("002.txt: line 1: 48 is no share of the picture"), "{error}");
+    assert!(error.contains("2 rows that stand twice in 2 label files count once"), "{error}");
+    let output = eval(&["--strict"]);
+    assert_eq!((output.status.code(), stdout(&output).as_str()), (Some(2), ""));
+    assert!(stderr(&output).contains("1 file at fault, and --strict was given"), "{}", stderr(&output));
+    // Without labels there is no precision, rather than one of 0.
+    for name in ["000.txt", "001.txt", "002.txt"] {
+        std::fs::rename(folder.path().join(name), folder.path().join(format!("x{name}"))).unwrap();
+    }
+    let output = eval(&[]);
+    assert_eq!((output.status.code(), stdout(&output).as_str()), (Some(2), ""));
+    let error = stderr(&output);
+    assert!(error.contains("none of its 3 photographs has a labelled object"), "{error}");
+    assert!(error.contains("3 label files belong to no picture"), "{error}");
+    let missing = folder.path().join("absent");
+    let error = stderr(&yolo_lat(&["eval", text(&missing)]));
+    assert_eq!(error.matches("No such file").count(), 1, "{error}");
+    let output = eval(&["--split", "val"]);
+    assert!(output.status.code() == Some(2) && stderr(&output).contains("no \"val\""), "{}", stderr(&output));
+}
+
 /// An ONNX network that finds one box of class 2 in whatever it sees.
 fn foreign_network(folder: &Path) -> PathBuf {
     use yolo_lat::onnx::{Dimension, OnnxGraph};
