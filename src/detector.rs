@@ -8,7 +8,7 @@ use ndarray::{Array3, Array4, Axis, s};
 use crate::by_shape::{ByShape, alike};
 use crate::engine::{self, Engine, EngineError, EngineKind};
 #[cfg(feature = "ort")]
-use crate::foreign::ForeignDetector;
+use crate::foreign::{ForeignDetector, OnnxOptions};
 use crate::preprocess::Preprocessor;
 use yolo_lat_core::geometry::Letterbox;
 use yolo_lat_core::input_size::InputSize;
@@ -56,6 +56,9 @@ pub struct DetectorOptions {
     pub postprocess: PostprocessOptions,
     /// Changes of the attention, to see what it does.
     pub attention: AttentionOptions,
+    /// How somebody's ONNX file is read.
+    #[cfg(feature = "ort")]
+    pub onnx: OnnxOptions,
 }
 
 impl DetectorOptions {
@@ -190,7 +193,8 @@ impl Detector {
         Ok(Self { network, classes, options: postprocess, preprocessor, watches, watched: None })
     }
 
-    /// Makes a detector from an ONNX file of one of the known layouts, in ONNX Runtime whatever engine the options name.
+    /// Makes a detector from an ONNX file of one of the known layouts, in ONNX Runtime whatever engine the options name. Boxes
+    /// of other people's networks do not vote unless [`OnnxOptions::merge`] says so.
     ///
     /// # Errors
     /// [`DetectError::Engine`] without ONNX Runtime, or for a file that it or this program cannot read.
@@ -207,7 +211,7 @@ impl Detector {
             InputSize::Budget(side) | InputSize::Square(side) => side.map(|side| (side, side)),
             InputSize::Fixed(width, height) => Some((width, height)),
         };
-        let foreign = ForeignDetector::new(session, size, path.display().to_string())?;
+        let foreign = ForeignDetector::new(session, size, &options.onnx, path.display().to_string())?;
         Ok(Self {
             classes: foreign.classes().to_vec(),
             network: Network::Foreign(Box::new(foreign)),
@@ -275,7 +279,11 @@ impl Detector {
             }
             #[cfg(feature = "ort")]
             Network::Foreign(foreign) => {
-                pictures.iter().map(|picture| detect_foreign(foreign, picture, &self.options)).collect()
+                let mut found = Vec::with_capacity(pictures.len());
+                for pictures in pictures.chunks(foreign.batch()) {
+                    found.extend(detect_foreign(foreign, pictures, &self.options)?);
+                }
+                Ok(found)
             }
         }
     }
@@ -535,20 +543,26 @@ fn into_picture(detections: &mut [Detection], letterbox: &Letterbox) {
     }
 }
 
+/// At most as many pictures as `foreign` computes together.
 #[cfg(feature = "ort")]
 fn detect_foreign(
     foreign: &mut ForeignDetector,
-    picture: &RgbImage,
+    pictures: &[&RgbImage],
     options: &PostprocessOptions,
-) -> Result<(Vec<Detection>, StageTimes), EngineError> {
+) -> Result<Vec<(Vec<Detection>, StageTimes)>, EngineError> {
+    let fit = |(at, picture): (usize, &&RgbImage)| {
+        let start = Instant::now();
+        (foreign.prepare(at, picture), start.elapsed())
+    };
+    let prepared: Vec<(Letterbox, Duration)> = pictures.iter().enumerate().map(fit).collect();
     let start = Instant::now();
-    let letterbox = foreign.prepare(picture);
-    let prepared = Instant::now();
-    let outputs = foreign.run()?;
-    let computed = Instant::now();
-    let mut detections = foreign.decode(&outputs, options)?;
-    into_picture(&mut detections, &letterbox);
-    let times =
-        StageTimes { preprocess: prepared - start, inference: computed - prepared, postprocess: computed.elapsed() };
-    Ok((detections, times))
+    let outputs = foreign.run(pictures.len())?;
+    let inference = start.elapsed() / pictures.len() as u32;
+    let finish = |(at, (letterbox, preprocess)): (usize, (Letterbox, Duration))| {
+        let start = Instant::now();
+        let mut detections = foreign.decode(&outputs, at, options)?;
+        into_picture(&mut detections, &letterbox);
+        Ok((detections, StageTimes { preprocess, inference, postprocess: start.elapsed() }))
+    };
+    prepared.into_iter().enumerate().map(finish).collect()
 }

@@ -12,7 +12,9 @@ mod by_shape;
 pub mod detector;
 pub mod engine;
 #[cfg(feature = "ort")]
-mod foreign;
+pub mod foreign;
+#[cfg(feature = "ort")]
+mod heads;
 pub mod preprocess;
 
 pub use detector::{DetectError, Detector, DetectorOptions};

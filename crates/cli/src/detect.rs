@@ -52,7 +52,8 @@ pub(super) struct DetectArguments {
     /// Of two boxes of a class that overlap more than this (IoU), the less confident goes
     #[arg(long, default_value_t = 0.45, value_parser = parse_share)]
     iou: f32,
-    /// Boxes do not vote for the more confident one that suppresses them: its confidence and corners stay the network's own
+    /// Boxes do not vote for the more confident one that suppresses them: its confidence and corners stay the network's own.
+    /// Those of other people's ONNX networks do not anyway (--merge)
     #[arg(long)]
     no_merge: bool,
     /// Most detections in a picture
@@ -151,6 +152,7 @@ pub(super) fn run(arguments: DetectArguments) -> anyhow::Result<ExitCode> {
             merge: !arguments.no_merge,
         },
         attention: yolo_lat::detector::AttentionOptions::default(),
+        onnx: arguments.engine.onnx()?,
     };
     let mut detector = match &model {
         Some(model) => Detector::new(model, &options)?,
@@ -271,7 +273,7 @@ fn settings(
         "yolo-lat": env!("CARGO_PKG_VERSION"), "model": model.map_or(name, |model| &model.config.name), "weights": hasher.finish(),
         "engine": options.engine.to_string(), "size": options.size.to_string(), "conf": confidence, "iou": iou,
         "max_det": max_detections, "classes": classes, "agnostic": agnostic, "merge": merge, "no_timing": no_timing,
-        "labels": outputs.labels,
+        "labels": outputs.labels, "onnx": format!("{:?}", options.onnx),
     });
     Ok(serde_json::to_string(&settings)?)
 }

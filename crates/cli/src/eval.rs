@@ -10,7 +10,7 @@ use clap::{Args, ValueEnum};
 use image::RgbImage;
 use serde_json::json;
 use yolo_lat::eval::{
-    Correspondence, Dataset, Evaluation, Feed, Measured, measure, plot_precision_recall, read_coco_results,
+    Correspondence, Dataset, Evaluation, Feed, Measured, Split, measure, plot_precision_recall, read_coco_results,
 };
 use yolo_lat::model::Model;
 use yolo_lat::postprocess::PostprocessOptions;
@@ -21,11 +21,26 @@ use super::options::{EngineArguments, is_onnx, parse_share};
 use super::threshold::{self, Curve, LEAST_THRESHOLD};
 use super::{INTERRUPTED, SOME_FAILED, report};
 
+const LAYOUTS: &str = "Layouts of data sets:
+  COCO  a .json file; a folder with annotations.json, _annotations.coco.json, labels.json or annotations/instances_*.json
+  YOLO  data.yaml or another .yaml with names; images/ and labels/ with classes.txt; obj.data; pictures, labels and classes.txt
+        in one folder; a .txt that lists pictures
+  VOC   Annotations/*.xml with JPEGImages/ or images/; XML beside the pictures
+Parts (train, val, test) as files, folders or lists in any of them. docs/DATASETS.md has all that is read and refused.";
+
 #[derive(Args, Debug)]
+#[command(after_help = LAYOUTS)]
 pub(super) struct EvalArguments {
-    /// Labelled photographs: a COCO JSON file, or a COCO, VOC or YOLO folder; several with --threshold
-    #[arg(value_name = "DIR_OR_JSON", required = true)]
+    /// Labelled photographs: a folder or file in one of the layouts below; several with --threshold
+    #[arg(value_name = "DATASET", required = true)]
     datasets: Vec<PathBuf>,
+    /// The part of the data set that is measured: its name (val, test) or a file that lists pictures; default: val where there
+    /// are parts, of VOC folders all
+    #[arg(long, value_name = "NAME_OR_LIST")]
+    split: Option<String>,
+    /// A file that cannot be read or has wrong labels is an error, instead of being named and left out
+    #[arg(long)]
+    strict: bool,
 
     /// Instead of average precision: precision, recall, F1 and second boxes on one object at every least confidence (IoU 0.5, all
     /// classes together, one class a cell as `detect` gives it), and the best for the model file
@@ -41,7 +56,8 @@ pub(super) struct EvalArguments {
     /// Of two boxes of a class that overlap more than this (IoU), the less confident goes
     #[arg(long, default_value_t = 0.45, value_parser = parse_share)]
     iou: f32,
-    /// Boxes do not vote for the more confident one that suppresses them: its confidence and corners stay the network's own
+    /// Boxes do not vote for the more confident one that suppresses them: its confidence and corners stay the network's own.
+    /// Those of other people's ONNX networks do not anyway (--merge)
     #[arg(long)]
     no_merge: bool,
     /// Most detections in a picture
@@ -92,7 +108,13 @@ pub(super) fn run(arguments: EvalArguments) -> anyhow::Result<ExitCode> {
         report("yolo-lat: interrupted; nothing was measured");
         return Ok(ExitCode::from(INTERRUPTED));
     }
+    if arguments.strict && measured.failed > 0 {
+        bail!("{} cannot be read, and --strict was given", count_of(measured.failed, "photograph"));
+    }
     let evaluation = measured.evaluate(dataset.classes.len());
+    if evaluation.per_class.is_empty() {
+        bail!("{}: no labelled object is of a class that the model knows", path.display());
+    }
     if let Some(path) = &arguments.plot {
         plot_precision_recall(path, &dataset.classes, &evaluation)?;
     }
@@ -102,18 +124,37 @@ pub(super) fn run(arguments: EvalArguments) -> anyhow::Result<ExitCode> {
         as_table(&dataset, &evaluation, &measured)
     };
     super::print(&text)?;
-    Ok(if measured.failed > 0 { ExitCode::from(SOME_FAILED) } else { ExitCode::SUCCESS })
+    Ok(if measured.failed > 0 || !dataset.faults.is_empty() { ExitCode::from(SOME_FAILED) } else { ExitCode::SUCCESS })
+}
+
+/// A line on standard error for each.
+fn say_all(lines: &[impl std::fmt::Display]) {
+    lines.iter().for_each(|line| report(&format!("yolo-lat: {line}")));
+}
+
+fn count_of(count: usize, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
 
 /// The labels that count.
 fn load(path: &Path, arguments: &EvalArguments) -> anyhow::Result<Dataset> {
-    let mut dataset = Dataset::load(path)?;
-    dataset.images.truncate(arguments.limit.unwrap_or(usize::MAX));
-    if arguments.difficult == Difficult::FalseAlarm {
-        dataset.images.iter_mut().for_each(|image| image.objects.retain(|object| !object.difficult));
+    let mut dataset = Dataset::load(path, arguments.split.as_deref().map_or(Split::Prefer("val"), Split::Only))?;
+    dataset.truncate(arguments.limit.unwrap_or(usize::MAX));
+    say_all(&dataset.notes);
+    say_all(&dataset.faults);
+    if arguments.strict && !dataset.faults.is_empty() {
+        bail!("{}: {} at fault, and --strict was given", path.display(), count_of(dataset.faults.len(), "file"));
     }
     if dataset.images.is_empty() {
-        bail!("{}: no photographs in this data set", path.display());
+        bail!(
+            "{}: no photographs in this data set{}",
+            path.display(),
+            if dataset.faults.is_empty() { "" } else { " whose labels are right" }
+        );
+    }
+    dataset.check_labelled(path)?;
+    if arguments.difficult == Difficult::FalseAlarm {
+        dataset.images.iter_mut().for_each(|image| image.objects.retain(|object| !object.difficult));
     }
     Ok(dataset)
 }
@@ -126,12 +167,13 @@ fn thresholds(arguments: &EvalArguments) -> anyhow::Result<ExitCode> {
     let mut curves = Vec::new();
     let mut failed = 0;
     for path in &arguments.datasets {
-        let measured = measured(arguments, &load(path, arguments)?)?;
+        let dataset = load(path, arguments)?;
+        let measured = measured(arguments, &dataset)?;
         if measured.interrupted {
             report("yolo-lat: interrupted; nothing was measured");
             return Ok(ExitCode::from(INTERRUPTED));
         }
-        failed += measured.failed;
+        failed += measured.failed + dataset.faults.len();
         curves.push(Curve::new(path, &measured));
     }
     let text = if arguments.json {
@@ -146,11 +188,15 @@ fn thresholds(arguments: &EvalArguments) -> anyhow::Result<ExitCode> {
 /// Detections from a file or of the model.
 fn measured(arguments: &EvalArguments, dataset: &Dataset) -> anyhow::Result<Measured> {
     Ok(match &arguments.detections {
-        Some(path) => Measured {
-            detections: read_coco_results(path, dataset)?,
-            objects: dataset.images.iter().map(|image| image.objects.clone()).collect(),
-            ..Measured::default()
-        },
+        Some(path) => {
+            let results = read_coco_results(path, dataset)?;
+            say_all(&results.notes);
+            Measured {
+                detections: results.detections,
+                objects: dataset.images.iter().map(|image| image.objects.clone()).collect(),
+                ..Measured::default()
+            }
+        }
         None => detect_all(arguments, dataset)?,
     })
 }
@@ -172,6 +218,7 @@ fn detect_all(arguments: &EvalArguments, dataset: &Dataset) -> anyhow::Result<Me
             ..PostprocessOptions::default()
         },
         attention: yolo_lat::detector::AttentionOptions::default(),
+        onnx: arguments.engine.onnx()?,
     };
     let name = &arguments.engine.model;
     let mut detector = if is_onnx(name) {
@@ -208,9 +255,9 @@ fn detect_all(arguments: &EvalArguments, dataset: &Dataset) -> anyhow::Result<Me
     Ok(measured)
 }
 
-/// Percent with two decimals.
+/// Percent with two decimals, rounded as Python does.
 fn percent(share: f64) -> f64 {
-    (share * 1e4).round() / 1e2
+    (share * 1e4).round_ties_even() / 1e2
 }
 
 /// Inputs that the network had, the most frequent first: `384x288`, and how many photographs.

@@ -45,7 +45,8 @@ pub(super) struct LiveArguments {
     /// Of two boxes of a class that overlap more than this (IoU), the less confident goes
     #[arg(long, default_value_t = IOU, value_parser = parse_share)]
     iou: f32,
-    /// Boxes do not vote for the more confident one that suppresses them: its confidence and corners stay the network's own
+    /// Boxes do not vote for the more confident one that suppresses them: its confidence and corners stay the network's own.
+    /// Those of other people's ONNX networks do not anyway (--merge)
     #[arg(long)]
     no_merge: bool,
     /// Only these classes, by name, another word for it or number: person,sofa,16 (`yolo-lat classes` lists them)
@@ -109,6 +110,7 @@ pub(super) fn run(arguments: LiveArguments) -> anyhow::Result<ExitCode> {
                 merge: !arguments.no_merge,
                 ..PostprocessOptions::default()
             },
+            onnx: arguments.engine.onnx()?,
             ..DetectorOptions::default()
         },
         classes: arguments.classes.clone(),

@@ -6,8 +6,14 @@ use yolo_lat::InputSize;
 use yolo_lat::engine::EngineKind;
 use yolo_lat::engine::gpu::Variant;
 use yolo_lat::engine::ort::{Provider, prefer_provider};
+use yolo_lat::foreign::{
+    Layout, OnnxOptions, PreprocessingChanges, parse_border, parse_channels, parse_class_names, parse_deviations,
+    parse_fit, parse_order, parse_scale,
+};
+use yolo_lat::geometry::Fit;
 use yolo_lat::model::classes::find_class;
 use yolo_lat::model::config::check_side;
+use yolo_lat::preprocess::ChannelOrder;
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(super) enum EngineName {
@@ -59,6 +65,50 @@ pub(super) struct EngineArguments {
     /// Pictures taken together, those of one shape computed together; default: four for each thread
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(super) batch: Option<u16>,
+    #[command(flatten)]
+    onnx: OnnxArguments,
+}
+
+/// What a person says of somebody's ONNX file: a value of its metadata with an option's name counts too, and before what is
+/// customary.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Other people's ONNX networks (docs/MODELS.md)")]
+struct OnnxArguments {
+    /// How the outputs are read; default: recognised by shapes and metadata, -v says as what
+    #[arg(long, value_parser = layout_parser())]
+    layout: Option<Layout>,
+    /// How a picture fills the input: letterbox (centred), top-left (letterboxed from there), stretch; default: as the
+    /// network's family was trained, here and below
+    #[arg(long, value_parser = parse_fit)]
+    fit: Option<Fit>,
+    /// Grey around a letterboxed picture, 0 to 255
+    #[arg(long, value_name = "GREY", value_parser = parse_border)]
+    border: Option<u8>,
+    /// Order of the channels: rgb or bgr
+    #[arg(long, value_parser = parse_order)]
+    order: Option<ChannelOrder>,
+    /// A byte b becomes (b / SCALE - MEAN) / STD: 255 for numbers in 0..1, 1 for 0..255
+    #[arg(long, value_parser = parse_scale)]
+    scale: Option<f32>,
+    /// Mean of each channel in the order of the input, or one for all: 103.53,116.28,123.675
+    #[arg(long, value_parser = parse_channels, allow_hyphen_values = true)]
+    mean: Option<[f32; 3]>,
+    /// Deviation of each channel, or one for all
+    #[arg(long, value_parser = parse_deviations)]
+    std: Option<[f32; 3]>,
+    /// Names of the classes: a file with a name a line, names with commas between them, or coco
+    #[arg(long, value_name = "NAMES")]
+    names: Option<String>,
+    /// Boxes vote for the one that suppresses them, as those of our own models do unless --no-merge: an unconfirmed box of
+    /// confidence 0.9 comes out with 0.81. Thresholds of other people's networks are not made for that, so theirs do not vote
+    #[arg(long, conflicts_with = "no_merge")]
+    merge: bool,
+}
+
+fn layout_parser() -> impl clap::builder::TypedValueParser<Value = Layout> {
+    use clap::builder::{PossibleValuesParser, TypedValueParser};
+    PossibleValuesParser::new(Layout::ALL.map(|(name, _)| name))
+        .try_map(|name| Layout::find(&name).ok_or_else(|| format!("no layout {name:?}")))
 }
 
 /// Whether a model is somebody's ONNX file.
@@ -136,6 +186,37 @@ impl EngineArguments {
             EngineName::Auto if self.devices.names_gpu() => EngineKind::Gpu,
             engine => engine.into(),
         }
+    }
+
+    /// How somebody's ONNX file is read. An option that does nothing for a model of ours is an error.
+    pub(super) fn onnx(&self) -> anyhow::Result<OnnxOptions> {
+        let OnnxArguments { layout, fit, border, order, scale, mean, std, names, merge } = &self.onnx;
+        let given = [
+            ("--layout", layout.is_some()),
+            ("--fit", fit.is_some()),
+            ("--border", border.is_some()),
+            ("--order", order.is_some()),
+            ("--scale", scale.is_some()),
+            ("--mean", mean.is_some()),
+            ("--std", std.is_some()),
+            ("--names", names.is_some()),
+        ];
+        if let Some((option, _)) = given.iter().find(|(_, given)| *given && !is_onnx(&self.model)) {
+            bail!("{option} is for ONNX files; {} is a model of ours", self.model);
+        }
+        Ok(OnnxOptions {
+            layout: *layout,
+            preprocessing: PreprocessingChanges {
+                fit: *fit,
+                border: *border,
+                order: *order,
+                scale: *scale,
+                mean: *mean,
+                deviation: *std,
+            },
+            names: names.as_deref().map(parse_class_names).transpose()?,
+            merge: *merge,
+        })
     }
 
     /// Whether nothing was asked for.

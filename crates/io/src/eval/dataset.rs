@@ -1,42 +1,53 @@
-//! Labelled photographs in the three formats people have: COCO JSON, PASCAL VOC folders, YOLO folders.
+//! Labelled photographs: finds out which layout a path has and calls the reader of its format. docs/DATASETS.md lists them.
 
-use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
+<<<<<<< HEAD:src/eval/dataset.rs
+use super::labels::coco::{self, Id};
+use super::labels::files::{PICTURE_FOLDERS, files_below, files_in, has_extension, read_text, stem_of, subfolder};
+use super::labels::{Fault, voc, yolo};
+use crate::geometry::BBox;
+=======
 use serde::Deserialize;
 
+>>>>>>> house:crates/io/src/eval/dataset.rs
 use crate::source::IMAGE_EXTENSIONS;
 use yolo_lat_core::geometry::BBox;
 
 /// Why a data set could not be read.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DatasetError {
-    /// A file or folder could not be read.
-    #[error("{}: cannot be read: {source}", path.display())]
-    Read {
-        /// Which one.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// A file has wrong contents.
-    #[error("{}: {reason}", path.display())]
-    Invalid {
-        /// Which one.
-        path: PathBuf,
-        /// What is wrong and where.
-        reason: String,
-    },
-    /// The folder has none of the layouts.
+    /// A file or folder cannot be read or has wrong contents.
+    #[error(transparent)]
+    File(#[from] Fault),
+    /// The path has none of the layouts.
     #[error(
-        "{}: no data set found here: expected a COCO file (annotations.json), a VOC folder (Annotations/*.xml with \
-         JPEGImages/) or a YOLO folder (labels/*.txt with images/ and data.yaml or classes.txt)",
+        "{}: no data set found here: expected COCO (annotations.json, annotations/instances_*.json), VOC (XML in Annotations/ \
+         or beside the pictures) or YOLO (data.yaml, or images/ and labels/ with classes.txt); `eval --help` lists all layouts",
         path.display()
     )]
     UnknownLayout {
-        /// The folder.
+        /// The file or folder.
         path: PathBuf,
+    },
+    /// The part that was asked for is not there, or none was and there are several.
+    #[error("{}: {}; there is {}", path.display(), split.as_ref().map_or("--split must say which part".into(), |split| format!("no {split:?}")), found.join(", "))]
+    Split {
+        /// Where parts were looked for.
+        path: PathBuf,
+        /// Which was asked for.
+        split: Option<String>,
+        /// Which there are.
+        found: Vec<String>,
+    },
+    /// Nothing can be measured.
+    #[error("{}: none of its {images} photographs has a labelled object that counts", path.display())]
+    NothingLabelled {
+        /// The data set.
+        path: PathBuf,
+        /// Photographs in it.
+        images: usize,
     },
 }
 
@@ -58,7 +69,7 @@ pub struct Object {
 /// A photograph with its labels.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LabelledImage {
-    /// What result files call it: COCO's number, or the file's name without extension.
+    /// What result files call it: COCO's id, or the file's path without extension in its folder of pictures.
     pub id: String,
     /// The file.
     pub path: PathBuf,
@@ -71,265 +82,330 @@ pub struct LabelledImage {
 pub struct Dataset {
     /// Class names; the index is the class of [`Object`].
     pub classes: Vec<String>,
-    /// COCO's category numbers; without them classes count from 1.
-    pub category_ids: Vec<u64>,
+    /// COCO's category ids; without them classes count from 1.
+    pub category_ids: Vec<Id>,
     /// In the order of their files.
     pub images: Vec<LabelledImage>,
+    /// Photographs of the set that are not to be measured: their labels are at fault, or they belong to another part. Result files
+    /// may name them.
+    pub set_aside: Vec<LabelledImage>,
+    /// What is at fault; nothing in it is measured.
+    pub faults: Vec<Fault>,
+    /// What else a reader should hear: labels without picture, rows that count once.
+    pub notes: Vec<String>,
 }
 
-#[derive(Deserialize)]
-struct CocoFile {
-    images: Vec<CocoImage>,
-    annotations: Vec<CocoAnnotation>,
-    categories: Vec<CocoCategory>,
+/// Which part of a data set is read, where it has parts (train, val, test).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Split<'a> {
+    /// This one, or all where there are no parts.
+    Prefer(&'a str),
+    /// This one and no other: its name, or the path of a list of pictures.
+    Only(&'a str),
 }
 
-#[derive(Deserialize)]
-struct CocoImage {
-    id: u64,
-    file_name: String,
-}
-
-#[derive(Deserialize)]
-struct CocoAnnotation {
-    image_id: u64,
-    category_id: u64,
-    bbox: [f32; 4],
-    area: Option<f32>,
-    #[serde(default)]
-    iscrowd: u8,
-    #[serde(default)]
-    difficult: u8,
-}
-
-#[derive(Deserialize)]
-struct CocoCategory {
-    id: u64,
+/// Which part the readers look for.
+#[derive(Clone, Debug)]
+pub(super) struct Choice {
     name: String,
-}
-
-#[derive(Deserialize)]
-struct VocFile {
-    filename: Option<String>,
-    #[serde(default)]
-    object: Vec<VocObject>,
-}
-
-#[derive(Deserialize)]
-struct VocObject {
-    name: String,
-    #[serde(default)]
-    difficult: u8,
-    bndbox: VocBox,
-}
-
-#[derive(Deserialize)]
-struct VocBox {
-    xmin: f32,
-    ymin: f32,
-    xmax: f32,
-    ymax: f32,
-}
-
-/// The part of an ultralytics `data.yaml` that matters here.
-#[derive(Deserialize)]
-struct YoloFile {
-    names: YoloNames,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum YoloNames {
-    List(Vec<String>),
-    Map(BTreeMap<usize, String>),
+    required: bool,
+    /// All parts, since a list chooses among them.
+    all: bool,
 }
 
 impl Dataset {
-    /// Reads a data set: a COCO JSON file, or a folder in one of the three layouts. Classes of VOC folders are those
-    /// that occur, in alphabetical order.
+    /// Reads a data set: a file or folder in one of the layouts of docs/DATASETS.md. What is at fault in it is left out and
+    /// told in [`Dataset::faults`].
     ///
     /// # Errors
-    /// [`DatasetError`] names the file and what is wrong in it.
-    pub fn load(path: &Path) -> Result<Self, DatasetError> {
-        if path.is_file() {
-            let folder = path.parent().unwrap_or(Path::new(""));
-            return Self::parse_coco(&read_text(path)?, path, folder);
-        }
-        let entries = [("annotations.json", 0), ("Annotations", 1), ("labels", 2)];
-        std::fs::read_dir(path).map_err(|source| DatasetError::Read { path: path.to_owned(), source })?;
-        match entries.iter().find(|(name, _)| path.join(name).exists()) {
-            Some((name, 0)) => Self::parse_coco(&read_text(&path.join(name))?, &path.join(name), path),
-            Some((_, 1)) => Self::load_voc(path),
-            Some(_) => Self::load_yolo(path),
-            None => Err(DatasetError::UnknownLayout { path: path.to_owned() }),
+    /// [`DatasetError`] if nothing can be read.
+    pub fn load(path: &Path, split: Split) -> Result<Self, DatasetError> {
+        match split {
+            Split::Prefer(name) => read(path, &Choice { name: name.into(), required: false, all: false }),
+            Split::Only(list) if Path::new(list).is_file() => {
+                let choice = Choice { name: stem_of(Path::new(list)), required: false, all: true };
+                read(path, &choice)?.keep_listed(path, Path::new(list))
+            }
+            Split::Only(name) => read(path, &Choice { name: name.into(), required: true, all: false }),
         }
     }
 
-    /// Parses COCO detection labels; pictures lie in `folder` or in `folder/images`. `origin` names the file in errors.
+    /// Parses COCO detection labels; pictures lie in or around `folder`. `origin` names the file in errors.
     ///
     /// # Errors
-    /// [`DatasetError::Invalid`].
+    /// [`DatasetError::File`].
     pub fn parse_coco(text: &str, origin: &Path, folder: &Path) -> Result<Self, DatasetError> {
-        let invalid = |reason: String| DatasetError::Invalid { path: origin.to_owned(), reason };
-        let file: CocoFile =
-            serde_json::from_str(text).map_err(|error| invalid(format!("not COCO labels: {error}")))?;
-        let classes: HashMap<u64, usize> =
-            file.categories.iter().enumerate().map(|(index, category)| (category.id, index)).collect();
-        let subfolder = folder.join("images");
-        let folder = if subfolder.is_dir() { subfolder } else { folder.to_owned() };
-        let mut index_of_id = HashMap::new();
-        let mut images: Vec<LabelledImage> = Vec::new();
-        for image in file.images {
-            if index_of_id.insert(image.id, images.len()).is_some() {
-                return Err(invalid(format!("image id {} stands twice", image.id)));
+        Ok(coco::parse(text, origin, folder)?)
+    }
+
+    /// Sets all photographs but the first `count` aside.
+    pub fn truncate(&mut self, count: usize) {
+        self.set_aside.extend(self.images.drain(count.min(self.images.len())..));
+    }
+
+    /// An average precision of photographs without objects is no number.
+    ///
+    /// # Errors
+    /// [`DatasetError::NothingLabelled`] if no object counts: `path` names the set in it.
+    pub fn check_labelled(&self, path: &Path) -> Result<(), DatasetError> {
+        let mut objects = self.images.iter().flat_map(|image| &image.objects);
+        if objects.any(|object| !object.crowd && !object.difficult) {
+            return Ok(());
+        }
+        Err(DatasetError::NothingLabelled { path: path.to_owned(), images: self.images.len() })
+    }
+
+    /// A photograph that is not measured since its labels are wrong.
+    pub(super) fn leave_out(&mut self, image: LabelledImage, fault: Fault) {
+        self.set_aside.push(image);
+        self.faults.push(fault);
+    }
+
+    /// Classes that count from 1 in result files.
+    pub(super) fn with_classes(mut self, classes: Vec<String>) -> Self {
+        self.category_ids = (1..=classes.len() as i64).map(Id::Number).collect();
+        self.classes = classes;
+        self
+    }
+
+    /// Sets aside what a list does not name. Its lines are ids, file names or paths, also as VOC has them for one class (`000005 -1`).
+    fn keep_listed(mut self, root: &Path, list: &Path) -> Result<Self, DatasetError> {
+        let text = read_text(list)?;
+        let lines = text.lines().map(|line| {
+            let line = line.trim();
+            let flagged = line.rsplit_once(char::is_whitespace).filter(|(_, flag)| ["1", "0", "-1"].contains(flag));
+            flagged.map_or(line, |(name, _)| name.trim()).replace('\\', "/")
+        });
+        let names: Vec<String> = lines.filter(|line| !line.is_empty()).collect();
+        let mut wanted: std::collections::HashMap<&str, Vec<(usize, Vec<&str>)>> = Default::default();
+        for (index, name) in names.iter().enumerate() {
+            let parts = parts_of(name);
+            wanted.entry(parts.last().copied().unwrap_or_default()).or_default().push((index, parts));
+        }
+        let mut found = vec![false; names.len()];
+        let mut is_listed = |image: &LabelledImage| {
+            let path = image.path.strip_prefix(root).unwrap_or(&image.path).to_string_lossy().replace('\\', "/");
+            [path.as_str(), image.id.as_str()].iter().any(|name| {
+                let parts = parts_of(name);
+                let same = wanted.get(parts.last().copied().unwrap_or_default());
+                let same = same
+                    .into_iter()
+                    .flatten()
+                    .filter(|(_, other)| parts.iter().rev().zip(other.iter().rev()).all(|(part, other)| part == other));
+                same.map(|(index, _)| found[*index] = true).count() > 0
+            })
+        };
+        let (images, others) = std::mem::take(&mut self.images).into_iter().partition(|image| is_listed(image));
+        self.images = images;
+        // What is at fault is in the list too, though not measured.
+        for image in &self.set_aside {
+            is_listed(image);
+        }
+        self.set_aside.extend::<Vec<_>>(others);
+        let missing = found.iter().filter(|found| !**found).count();
+        if missing == names.len() {
+            return Err(Fault::new(list, "none of its lines names a picture of the data set").into());
+        }
+        if missing > 0 {
+            let (list, count) = (list.display(), names.len());
+            self.notes.push(format!("{list}: {missing} of {count} lines name no picture of the data set"));
+        }
+        Ok(self)
+    }
+}
+
+/// Folders and name of a picture, without the ending that says it is one.
+fn parts_of(name: &str) -> Vec<&str> {
+    let bare = name.rsplit_once('.').filter(|(_, end)| IMAGE_EXTENSIONS.contains(&end.to_lowercase().as_str()));
+    bare.map_or(name, |(bare, _)| bare).split('/').filter(|part| !part.is_empty() && *part != ".").collect()
+}
+
+impl Choice {
+    /// Names that mean the same part.
+    fn names(name: &str) -> Vec<&str> {
+        let known = [&["val", "valid", "validation"][..], &["train", "training"], &["test", "testing"]];
+        known.into_iter().find(|names| names.contains(&name)).map_or_else(|| vec![name], <[_]>::to_vec)
+    }
+
+    /// Whether a file's or folder's name has the name of a part in it, perhaps with a year: `instances_val2017`.
+    fn has(text: &str, part: &str) -> bool {
+        let names = Self::names(part);
+        let mut words = text.split(|letter: char| !letter.is_alphanumeric());
+        let is_name = |word: &str| names.iter().any(|name| word.eq_ignore_ascii_case(name));
+        text == part || words.any(|word| is_name(word) || is_name(word.trim_end_matches(|c: char| c.is_ascii_digit())))
+    }
+
+    /// Whether something that is called so is a part of a set.
+    pub(super) fn is_part(&self, name: &str) -> bool {
+        let bare = name.trim_end_matches(|c: char| c.is_ascii_digit());
+        let known =
+            ["train", "val", "test"].into_iter().flat_map(Self::names).any(|part| bare.eq_ignore_ascii_case(part));
+        known || (self.required && name == self.name)
+    }
+
+    /// Sub-folders that are parts of a set.
+    pub(super) fn parts_in(&self, folder: &Path) -> Vec<(String, PathBuf)> {
+        let entries = super::labels::files::entries_of(folder).unwrap_or_default();
+        let names = entries.into_iter().filter(|path| path.is_dir()).filter_map(|path| {
+            let name = path.file_name()?.to_string_lossy().into_owned();
+            self.is_part(&name).then_some((name, path))
+        });
+        names.collect()
+    }
+
+    /// The parts to be read among `parts`: the one that was asked for, else the only one; for a list all.
+    ///
+    /// # Errors
+    /// [`DatasetError::Split`].
+    pub(super) fn pick<T>(&self, path: &Path, parts: Vec<(String, T)>) -> Result<Vec<T>, DatasetError> {
+        let found: Vec<String> = parts.iter().map(|(name, _)| name.clone()).collect();
+        let matching = || found.iter().position(|name| *name == self.name);
+        let index = matching().or_else(|| found.iter().position(|name| Self::has(name, &self.name)));
+        let mut parts = parts.into_iter().map(|(_, part)| part);
+        match index {
+            _ if self.all => Ok(parts.collect()),
+            Some(index) => Ok(parts.nth(index).into_iter().collect()),
+            None if parts.len() == 1 && !self.required => Ok(parts.collect()),
+            None => {
+                let split = self.required.then(|| self.name.clone());
+                Err(DatasetError::Split { path: path.to_owned(), split, found })
             }
-            images.push(LabelledImage {
-                id: image.id.to_string(),
-                path: folder.join(image.file_name),
-                objects: Vec::new(),
-            });
         }
-        for (position, annotation) in file.annotations.into_iter().enumerate() {
-            let CocoAnnotation { image_id, category_id, bbox, area, iscrowd, difficult } = annotation;
-            let &image = index_of_id
-                .get(&image_id)
-                .ok_or_else(|| invalid(format!("annotation {position}: no image has the id {image_id}")))?;
-            let &class = classes
-                .get(&category_id)
-                .ok_or_else(|| invalid(format!("annotation {position}: no category has the id {category_id}")))?;
-            let object = object(class, BBox::from_xywh(bbox), area, difficult != 0, iscrowd != 0);
-            images[image].objects.push(object.map_err(|reason| invalid(format!("annotation {position}: {reason}")))?);
-        }
-        let category_ids = file.categories.iter().map(|category| category.id).collect();
-        let classes = file.categories.into_iter().map(|category| category.name).collect();
-        Ok(Self { classes, category_ids, images })
     }
 
-    fn load_voc(folder: &Path) -> Result<Self, DatasetError> {
-        let mut labels = Vec::new();
-        for path in files_in(&folder.join("Annotations"), &["xml"])? {
-            let file: VocFile = quick_xml::de::from_str(&read_text(&path)?).map_err(|error| DatasetError::Invalid {
-                path: path.clone(),
-                reason: format!("not VOC labels: {error}"),
-            })?;
-            labels.push((path, file));
-        }
-        let mut classes: Vec<String> =
-            labels.iter().flat_map(|(_, file)| file.object.iter().map(|object| object.name.clone())).collect();
-        classes.sort();
-        classes.dedup();
-        let mut images = Vec::new();
-        for (path, file) in labels {
-            let stem = stem_of(&path);
-            let name = file.filename.unwrap_or_else(|| format!("{stem}.jpg"));
-            let mut objects = Vec::new();
-            for (position, VocObject { name, difficult, bndbox }) in file.object.into_iter().enumerate() {
-                let class = classes.partition_point(|class| *class < name);
-                let bbox = BBox { x1: bndbox.xmin, y1: bndbox.ymin, x2: bndbox.xmax, y2: bndbox.ymax };
-                let object = object(class, bbox, None, difficult != 0, false);
-                objects.push(object.map_err(|reason| DatasetError::Invalid {
-                    path: path.clone(),
-                    reason: format!("object {position}: {reason}"),
-                })?);
-            }
-            images.push(LabelledImage { id: stem, path: folder.join("JPEGImages").join(name), objects });
-        }
-        let category_ids = (1..=classes.len() as u64).collect();
-        Ok(Self { classes, category_ids, images })
-    }
-
-    fn load_yolo(folder: &Path) -> Result<Self, DatasetError> {
-        let classes = yolo_classes(folder)?;
-        let mut images = Vec::new();
-        for path in files_in(&folder.join("images"), &IMAGE_EXTENSIONS)? {
-            let labels = folder.join("labels").join(format!("{}.txt", stem_of(&path)));
-            // A picture without a label file shows none of the objects.
-            let text = if labels.exists() { read_text(&labels)? } else { String::new() };
-            let size = image::image_dimensions(&path).map_err(|error| DatasetError::Invalid {
-                path: path.clone(),
-                reason: format!("size of the picture: {error}"),
-            })?;
-            let mut objects = Vec::new();
-            for (line, text) in text.lines().enumerate().filter(|(_, text)| !text.trim().is_empty()) {
-                let object = yolo_object(text, classes.len(), size);
-                objects.push(object.map_err(|reason| DatasetError::Invalid {
-                    path: labels.clone(),
-                    reason: format!("line {}: {reason}", line + 1),
-                })?);
-            }
-            images.push(LabelledImage { id: stem_of(&path), path, objects });
-        }
-        let category_ids = (1..=classes.len() as u64).collect();
-        Ok(Self { classes, category_ids, images })
+    /// Where a set has no parts: the whole is read unless one was asked for.
+    ///
+    /// # Errors
+    /// [`DatasetError::Split`].
+    pub(super) fn none_here(&self, path: &Path) -> Result<(), DatasetError> {
+        self.pick(path, vec![("no part of it".to_owned(), ())]).map(drop)
     }
 }
 
-/// Checks what every format gives: a finite box, which may be empty but not inverted.
-fn object(class: usize, bbox: BBox, area: Option<f32>, difficult: bool, crowd: bool) -> Result<Object, String> {
-    let finite = [bbox.x1, bbox.y1, bbox.x2, bbox.y2].iter().all(|value| value.is_finite() && value.abs() < 1e6);
-    if !finite || bbox.x2 < bbox.x1 || bbox.y2 < bbox.y1 {
-        return Err(format!("the box {:?} is no box in pixels", [bbox.x1, bbox.y1, bbox.x2, bbox.y2]));
+fn read(path: &Path, choice: &Choice) -> Result<Dataset, DatasetError> {
+    if path.is_dir() {
+        return read_folder(path, choice)?.ok_or_else(|| DatasetError::UnknownLayout { path: path.to_owned() });
     }
-    let area = area.filter(|area| area.is_finite()).unwrap_or(bbox.area());
-    Ok(Object { class, bbox, area, difficult, crowd })
-}
-
-/// `class x y width height [confidence]`, centre and size as shares of the picture.
-fn yolo_object(line: &str, classes: usize, (width, height): (u32, u32)) -> Result<Object, String> {
-    let fields: Vec<&str> = line.split_whitespace().collect();
-    let [class, values @ ..] = &fields[..] else { return Err("empty".into()) };
-    let class = class.parse().ok().filter(|&class: &usize| class < classes);
-    let class = class.ok_or_else(|| format!("class {:?} is not one of 0..{classes}", fields[0]))?;
-    let values: Vec<f32> = values.iter().filter_map(|value| value.parse().ok()).collect();
-    if fields.len() < 5 || fields.len() > 6 || values.len() + 1 != fields.len() {
-        return Err(format!("expected `class x y width height`, found {line:?}"));
+    std::fs::metadata(path).map_err(|error| Fault::unreadable(path, &error))?;
+    let folder = path.parent().unwrap_or(Path::new(""));
+    if has_extension(path, &["json"]) {
+        return Ok(coco::parse(&read_text(path)?, path, folder)?);
     }
-    let (x, y) = (values[0] * width as f32, values[1] * height as f32);
-    let (w, h) = (values[2] * width as f32, values[3] * height as f32);
-    object(class, BBox::from_xywh([x - w / 2.0, y - h / 2.0, w, h]), None, false, false)
-}
-
-/// Names from `data.yaml` (list or map), or one a line from `classes.txt`.
-fn yolo_classes(folder: &Path) -> Result<Vec<String>, DatasetError> {
-    let list = folder.join("classes.txt");
-    if list.exists() {
-        return Ok(read_text(&list)?
-            .lines()
-            .map(str::trim)
-            .filter(|name| !name.is_empty())
-            .map(str::to_owned)
-            .collect());
+    if has_extension(path, &["txt"]) {
+        return yolo::read_list(path);
     }
-    let path = folder.join("data.yaml");
-    let invalid = |reason: String| DatasetError::Invalid { path: path.clone(), reason };
-    let file: YoloFile = serde_saphyr::from_str(&read_text(&path)?)
-        .map_err(|error| invalid(format!("names of the classes: {error}")))?;
-    match file.names {
-        YoloNames::List(names) => Ok(names),
-        YoloNames::Map(names) if names.keys().copied().eq(0..names.len()) => Ok(names.into_values().collect()),
-        YoloNames::Map(_) => Err(invalid("names of the classes must be numbered 0, 1, 2, ...".into())),
+    let description = match path.extension().and_then(|extension| extension.to_str()) {
+        Some("yaml" | "yml") => yolo::Description::from_yaml(path)?,
+        Some("data") => yolo::Description::from_darknet(path)?,
+        _ => return Err(DatasetError::UnknownLayout { path: path.to_owned() }),
+    };
+    let description = description.ok_or_else(|| Fault::new(path, "it says no names of classes"))?;
+    yolo::read(if folder.as_os_str().is_empty() { Path::new(".") } else { folder }, &description, choice)
+}
+
+/// `None` where the folder has none of the layouts.
+fn read_folder(folder: &Path, choice: &Choice) -> Result<Option<Dataset>, DatasetError> {
+    std::fs::read_dir(folder).map_err(|error| Fault::unreadable(folder, &error))?;
+    let files = coco_files(folder);
+    if !files.is_empty() {
+        let files = files.into_iter().map(|path| (stem_of(&path), path)).collect();
+        let path = choice.pick(folder, files)?.swap_remove(0);
+        let inside = path.parent().unwrap_or(folder);
+        return Ok(Some(coco::parse(&read_text(&path)?, &path, inside)?));
     }
+    // Names of classes alone may stand beside labels of VOC too.
+    let description = yolo::Description::find(folder)?;
+    if let Some(description) = description.filter(|found| !found.is_list() || voc_annotations(folder).is_none()) {
+        return yolo::read(folder, &description, choice).map(Some);
+    }
+    if let Some(dataset) = read_voc(folder, choice)? {
+        return Ok(Some(dataset));
+    }
+    if subfolder(folder, &["labels"]).is_some() && subfolder(folder, &PICTURE_FOLDERS).is_some() {
+        let description = yolo::Description::find_around(folder)?;
+        return yolo::read(folder, &description, choice).map(Some);
+    }
+    // A folder for each part, each with a layout of its own, as Roboflow exports them.
+    let mut parts = Vec::new();
+    for (name, part) in choice.parts_in(folder) {
+        parts.extend(is_layout(&part).then_some((name, part)));
+    }
+    if parts.is_empty() {
+        return Ok(None);
+    }
+    read_folder(&choice.pick(folder, parts)?.swap_remove(0), &Choice { required: false, ..choice.clone() })
 }
 
-fn read_text(path: &Path) -> Result<String, DatasetError> {
-    std::fs::read_to_string(path).map_err(|source| DatasetError::Read { path: path.to_owned(), source })
+/// Whether a folder has a layout of its own, by its looks.
+fn is_layout(folder: &Path) -> bool {
+    let described = yolo::Description::find(folder).is_ok_and(|found| found.is_some());
+    !coco_files(folder).is_empty() || described || voc_annotations(folder).is_some()
 }
 
-fn stem_of(path: &Path) -> String {
-    path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
-}
-
-/// Files of a folder with one of the extensions, by name.
-fn files_in(folder: &Path, extensions: &[&str]) -> Result<Vec<PathBuf>, DatasetError> {
-    let fail = |source| DatasetError::Read { path: folder.to_owned(), source };
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(fail)? {
-        let path = entry.map_err(fail)?.path();
-        let extension = path.extension().map(|extension| extension.to_string_lossy().to_lowercase());
-        if extension.is_some_and(|extension| extensions.contains(&extension.as_str())) {
-            files.push(path);
+/// COCO's label files of a folder, by what programs call them.
+fn coco_files(folder: &Path) -> Vec<PathBuf> {
+    // Results of a detector are a list, not an object.
+    let is_object = |path: &PathBuf| {
+        use std::io::Read;
+        let mut start = Vec::new();
+        let read = std::fs::File::open(path).and_then(|file| file.take(64).read_to_end(&mut start));
+        let text = start.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&start).trim_ascii_start();
+        read.is_ok() && (text.starts_with(b"{") || text.is_empty())
+    };
+    let mut files = files_in(folder, &["json"]);
+    files.retain(|path| {
+        let stem = stem_of(path).to_lowercase();
+        ["annotations", "labels", "result"].contains(&stem.as_str())
+            || ["_annotations", "instances", "lvis"].iter().any(|start| stem.starts_with(start))
+    });
+    if files.is_empty() {
+        let inside = subfolder(folder, &["annotations"]).map(|folder| files_in(&folder, &["json"])).unwrap_or_default();
+        // Beside the boxes COCO has files of key points, captions and regions.
+        let others = ["captions", "person_keypoints", "panoptic", "stuff", "image_info"];
+        files = inside
+            .iter()
+            .filter(|path| !others.iter().any(|start| stem_of(path).starts_with(start)))
+            .cloned()
+            .collect();
+        let instances = |path: &PathBuf| stem_of(path).to_lowercase().starts_with("instances");
+        if files.iter().any(instances) {
+            files.retain(instances);
         }
     }
-    files.sort();
-    Ok(files)
+    files.retain(is_object);
+    files
+}
+
+/// The folder of VOC's XML files: one that is called so, or the folder itself, where they lie beside the pictures.
+fn voc_annotations(folder: &Path) -> Option<PathBuf> {
+    let inside = ["Annotations", "annotation", "labels", "xml", "xmls"].into_iter();
+    let has_any = |folder: &PathBuf| !files_below(folder, &["xml"], &mut Vec::new()).is_empty();
+    if let Some(found) = inside.filter_map(|name| subfolder(folder, &[name])).find(has_any) {
+        return Some(found);
+    }
+    files_in(folder, &["xml"]).iter().any(|path| voc::is_voc(path)).then(|| folder.to_owned())
+}
+
+fn read_voc(folder: &Path, choice: &Choice) -> Result<Option<Dataset>, DatasetError> {
+    let Some(mut annotations) = voc_annotations(folder) else { return Ok(None) };
+    let pictures = PICTURE_FOLDERS.iter().filter_map(|name| subfolder(folder, &[name]));
+    let mut pictures: Vec<PathBuf> = pictures.filter(|path| *path != annotations && annotations != folder).collect();
+    let sets = ["ImageSets/Main", "ImageSets", ""].iter().map(|name| folder.join(name));
+    let lists = sets.map(|sets| files_in(&sets, &["txt"])).find(|lists| !lists.is_empty()).unwrap_or_default();
+    let lists: Vec<(String, PathBuf)> = lists.into_iter().map(|path| (stem_of(&path), path)).collect();
+    let parts = choice.parts_in(&annotations);
+    let mut chosen = None;
+    // All of it counts unless a part was asked for.
+    if choice.required {
+        match lists.iter().any(|(name, _)| *name == choice.name) || parts.is_empty() {
+            true if lists.is_empty() => choice.none_here(folder)?,
+            true => chosen = choice.pick(folder, lists)?.pop(),
+            false => annotations = choice.pick(folder, parts)?.swap_remove(0),
+        }
+    }
+    if pictures.is_empty() {
+        pictures.push(folder.to_owned());
+    }
+    let dataset = voc::read(&annotations, &pictures);
+    chosen.map_or(Ok(dataset.clone()), |list| dataset.keep_listed(folder, &list)).map(Some)
 }
