@@ -3,7 +3,7 @@
 //! Average precision looks at all confidences; a person who looks at boxes sees one threshold. Matching is VOC's at IoU 0.5: within
 //! a class, the surest first, each to the object that it overlaps most; difficult objects and crowds count neither way.
 
-use super::dataset::Object;
+use super::Object;
 use yolo_lat_core::postprocess::Detection;
 
 /// A wrong box is a *second box* if it shares at least this part of the smaller of the two with an object of its class that was found.
