@@ -129,6 +129,12 @@ impl ForeignDetector {
         &self.classes
     }
 
+    /// Width and height of the input.
+    pub(crate) fn input_size(&self) -> (usize, usize) {
+        let (_, _, height, width) = self.input.dim();
+        (width, height)
+    }
+
     /// Pictures that are computed together.
     pub(crate) fn batch(&self) -> usize {
         self.input.len_of(Axis(0))

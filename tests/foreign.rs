@@ -248,7 +248,7 @@ fn an_open_size_is_what_the_metadata_say() {
     let picture = RgbImage::new(640, 480);
     let mut detector = open(&path, &OnnxOptions::default()).unwrap();
     assert_eq!(found(&mut detector, &picture)[0].3, [0.0, 0.0, 64.0, 64.0]);
-    let options = DetectorOptions { size: Some((320, 320)), ..DetectorOptions::default() };
+    let options = DetectorOptions { size: yolo_lat::InputSize::Square(Some(320)), ..DetectorOptions::default() };
     let mut detector = Detector::open_onnx(&path, &options).unwrap();
     // Letterboxed with 40 pixels above.
     assert_eq!(found(&mut detector, &picture)[0].3, [0.0, 0.0, 128.0, 48.0]);

@@ -10,7 +10,7 @@ use yolo_lat::eval::{Dataset, Split};
 use yolo_lat::model::{Model, ModelConfig, Weights, graph_of};
 use yolo_lat::onnx::{Dimension, OnnxGraph, count_parameters};
 use yolo_lat::source::decode_image;
-use yolo_lat::{Detector, DetectorOptions};
+use yolo_lat::{Detector, DetectorOptions, InputSize};
 
 fn budget_ms() -> u64 {
     let seconds = std::env::var("YOLO_LAT_FUZZ_SECONDS").ok().and_then(|seconds| seconds.parse::<u64>().ok());
@@ -58,7 +58,7 @@ fn fuzz_picture_to_detections() {
     };
     let seeds: Vec<Vec<u8>> = formats.into_iter().map(encode).collect();
     let model = Model::load("n").unwrap();
-    let options = DetectorOptions { size: Some((32, 32)), threads: 1, ..DetectorOptions::default() };
+    let options = DetectorOptions { size: InputSize::Fixed(32, 32), threads: 1, ..DetectorOptions::default() };
     let mut detector = Detector::new(&model, &options).unwrap();
     let mut decoded = 0;
     arbtest(|u| {

@@ -2,6 +2,7 @@
 
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
+use yolo_lat::InputSize;
 use yolo_lat::engine::EngineKind;
 use yolo_lat::engine::gpu::Variant;
 use yolo_lat::engine::ort::{Provider, prefer_provider};
@@ -51,13 +52,17 @@ pub(super) struct EngineArguments {
     pub(super) engine: EngineName,
     #[command(flatten)]
     pub(super) devices: DeviceArguments,
-    /// Input size in pixels, multiples of 32: 320 or 416x320 (width x height); default: the model's
-    #[arg(long, value_name = "PIXELS", value_parser = parse_size)]
-    pub(super) size: Option<(usize, usize)>,
+    /// Input size in pixels, multiples of 32: 320 means as many pixels as 320 x 320 in the shape of each picture (16:9: 416x256, 4:3:
+    /// 384x288), 416x256 (width x height) is the same for all pictures; default: the model's
+    #[arg(long, value_name = "PIXELS", value_parser = parse_input_size)]
+    size: Option<InputSize>,
+    /// A square input for every picture, the rest of it grey
+    #[arg(long)]
+    square: bool,
     /// Threads; 0 means one for each core
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=1024))]
     pub(super) threads: u16,
-    /// Pictures computed together; default: as many as threads
+    /// Pictures taken together, those of one shape computed together; default: four for each thread
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(super) batch: Option<u16>,
     #[command(flatten)]
@@ -216,7 +221,7 @@ impl EngineArguments {
 
     /// Whether nothing was asked for.
     pub(super) fn is_usual(&self) -> bool {
-        self.model == "n" && self.kind() == EngineKind::Auto && self.size.is_none() && self.threads == 0
+        self.model == "n" && self.kind() == EngineKind::Auto && self.size.is_none() && !self.square && self.threads == 0
     }
 
     pub(super) fn threads(&self) -> usize {
@@ -227,8 +232,25 @@ impl EngineArguments {
     }
 
     pub(super) fn batch(&self) -> usize {
-        self.batch.map_or_else(|| self.threads(), usize::from)
+        self.batch.map_or_else(|| 4 * self.threads(), usize::from)
     }
+
+    pub(super) fn size(&self) -> anyhow::Result<InputSize> {
+        match self.size {
+            Some(size @ InputSize::Fixed(..)) if self.square => {
+                bail!("--square takes one side: --size N instead of {size}")
+            }
+            Some(InputSize::Budget(side)) if self.square => Ok(InputSize::Square(side)),
+            None if self.square => Ok(InputSize::Square(None)),
+            size => Ok(size.unwrap_or_default()),
+        }
+    }
+}
+
+/// One side is a budget, two are a rectangle.
+pub(super) fn parse_input_size(text: &str) -> Result<InputSize, String> {
+    let (width, height) = parse_size(text)?;
+    Ok(if text.contains('x') { InputSize::Fixed(width, height) } else { InputSize::Budget(Some(width)) })
 }
 
 pub(super) fn parse_size(text: &str) -> Result<(usize, usize), String> {
