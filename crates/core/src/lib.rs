@@ -6,5 +6,6 @@
 pub mod engine;
 pub mod fingerprint;
 pub mod geometry;
+pub mod input_size;
 pub mod model;
 pub mod postprocess;

@@ -3,7 +3,7 @@
 use ndarray::{ArrayView3, Axis};
 
 use crate::geometry::BBox;
-use crate::model::config::HeadConfig;
+use crate::model::config::{CONFIDENCE, HeadConfig};
 
 /// An object that was found.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -31,7 +31,8 @@ pub struct PostprocessOptions {
     pub agnostic: bool,
     /// A cell may report several classes: the custom when average precision is measured, confusing for people.
     pub multi_label: bool,
-    /// Boxes vote for the more confident one that suppresses them; otherwise they are thrown away. See [`suppress`].
+    /// Boxes vote for the more confident one that suppresses them; otherwise they are thrown away. See [`suppress`]. Only our
+    /// own networks' thresholds are made for it: for other people's it must be asked for besides.
     pub merge: bool,
 }
 
@@ -41,7 +42,7 @@ const LEAST_VOTER: f32 = 0.1;
 impl Default for PostprocessOptions {
     fn default() -> Self {
         Self {
-            confidence: 0.25,
+            confidence: CONFIDENCE,
             iou: 0.45,
             max_detections: 300,
             classes: None,

@@ -40,13 +40,14 @@ pub(super) struct InputArguments {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "What counts as a detection")]
 pub(super) struct LimitArguments {
-    /// Least confidence of a detection, 0 to 1
-    #[arg(long, default_value_t = 0.25, value_parser = parse_share)]
-    pub(super) conf: f32,
+    /// Least confidence of a detection, 0 to 1; default: the model's (`confidence` in its file), else 0.25
+    #[arg(long, value_parser = parse_share)]
+    pub(super) conf: Option<f32>,
     /// Of two boxes of a class that overlap more than this (IoU), the less confident goes
     #[arg(long, default_value_t = 0.45, value_parser = parse_share)]
     pub(super) iou: f32,
-    /// Boxes do not vote for the more confident one that suppresses them: its confidence and corners stay the network's own
+    /// Boxes do not vote for the more confident one that suppresses them: its confidence and corners stay the network's own.
+    /// Those of other people's ONNX networks do not anyway (--merge)
     #[arg(long)]
     pub(super) no_merge: bool,
     /// Most detections in a picture

@@ -10,7 +10,7 @@ use anyhow::Context;
 use image::RgbImage;
 use yolo_lat::batch::{BatchOptions, DetectFailure, Ending, Found, Journal, Known, Outlets, run_batch};
 use yolo_lat::fingerprint::Fingerprint;
-use yolo_lat::model::Model;
+use yolo_lat::model::{Model, default_confidence};
 use yolo_lat::postprocess::PostprocessOptions;
 use yolo_lat::{Detector, DetectorOptions};
 
@@ -115,10 +115,10 @@ fn open_detector(arguments: &DetectArguments) -> anyhow::Result<(Detector, serde
     let model = if is_onnx(name) { None } else { Some(Model::load(name)?) };
     let options = DetectorOptions {
         engine: arguments.engine.kind(),
-        size: arguments.engine.size,
+        size: arguments.engine.size()?,
         threads: arguments.engine.threads(),
         postprocess: PostprocessOptions {
-            confidence: limits.conf,
+            confidence: limits.conf.unwrap_or_else(|| default_confidence(name)),
             iou: limits.iou,
             max_detections: limits.max_det,
             classes: None,
@@ -127,6 +127,7 @@ fn open_detector(arguments: &DetectArguments) -> anyhow::Result<(Detector, serde
             merge: !limits.no_merge,
         },
         attention: yolo_lat::detector::AttentionOptions::default(),
+        onnx: arguments.engine.onnx()?,
     };
     let mut detector = match &model {
         Some(model) => Detector::new(model, &options)?,
@@ -146,10 +147,10 @@ fn open_detector(arguments: &DetectArguments) -> anyhow::Result<(Detector, serde
     }
     let settings = serde_json::json!({
         "yolo-lat": env!("CARGO_PKG_VERSION"), "model": model.as_ref().map_or(name, |model| &model.config.name),
-        "weights-fnv1a": weights.text(), "engine": options.engine.to_string(), "size": options.size,
-        "conf": limits.conf.to_string(), "iou": limits.iou.to_string(), "max_det": limits.max_det, "classes": classes,
+        "weights-fnv1a": weights.text(), "engine": options.engine.to_string(), "size": options.size.to_string(),
+        "conf": options.postprocess.confidence.to_string(), "iou": limits.iou.to_string(), "max_det": limits.max_det, "classes": classes,
         "agnostic": limits.agnostic_nms, "merge": !limits.no_merge, "no_timing": arguments.results.no_timing,
-        "labels": !arguments.results.hide_labels, "label_conf": arguments.results.label_conf,
+        "labels": !arguments.results.hide_labels, "label_conf": arguments.results.label_conf, "onnx": format!("{:?}", options.onnx),
     });
     Ok((detector, settings))
 }

@@ -7,8 +7,9 @@ use arbtest::arbtest;
 use image::RgbImage;
 use serde::Deserialize;
 
-use super::dataset::{Dataset, LabelledImage, Object};
 use super::results::parse_results;
+use crate::dataset::{Dataset, LabelledImage, Object, Split};
+use crate::labels::coco::Id;
 use crate::sink::*;
 use yolo_lat_core::geometry::BBox;
 use yolo_lat_core::postprocess::Detection;
@@ -53,7 +54,7 @@ impl Run {
         let mut sinks = [sink(&folder, self), Box::new(PictureSink::new(folder.clone(), "images", Placing::Copy))];
         let photos = tempfile::tempdir().unwrap();
         for (file, record) in self.files.iter().zip(&self.records) {
-            let (path, picture) = (photos.path().join(file), RgbImage::new(record.width, record.height));
+            let (path, picture) = (photos.path().join("photos").join(file), RgbImage::new(record.width, record.height));
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             picture.save(&path).unwrap();
             let item =
@@ -67,11 +68,12 @@ impl Run {
     fn dataset(&self) -> Dataset {
         let images = self.files.iter().enumerate().map(|(index, file)| LabelledImage {
             id: (1000 + index).to_string(),
-            path: Path::new("elsewhere").join(file),
+            path: Path::new("elsewhere/photos").join(file),
             objects: Vec::new(),
         });
         let classes = CLASSES.iter().rev().map(|&name| name.to_owned()).collect();
-        Dataset { classes, category_ids: vec![7, 5, 3, 0], images: images.collect() }
+        let category_ids = [7, 5, 3, 0].map(Id::Number).into();
+        Dataset { classes, category_ids, images: images.collect(), ..Dataset::default() }
     }
 
     fn expected(&self) -> Vec<Vec<Detection>> {
@@ -147,7 +149,7 @@ fn results_in_one_file_are_read_by_eval() {
             if run.records.iter().all(|record| record.detections.is_empty()) {
                 continue;
             }
-            let found = parse_results(&text, Path::new(format), &run.dataset()).unwrap();
+            let found = parse_results(&text, Path::new(format), &run.dataset()).unwrap().detections;
             for (found, expected) in found.iter().flatten().zip(run.expected().iter().flatten()) {
                 assert_eq!((found.class, found.confidence), (expected.class, expected.confidence), "{format}");
                 // COCO's width and height are differences of rounded numbers.
@@ -174,7 +176,7 @@ fn labels_are_data_sets() {
                 std::fs::rename(folder.path().join("voc"), folder.path().join("Annotations")).unwrap();
                 std::fs::rename(folder.path().join("images"), folder.path().join("JPEGImages")).unwrap();
             }
-            let dataset = Dataset::load(folder.path()).unwrap();
+            let dataset = Dataset::load(folder.path(), Split::Prefer("val")).unwrap();
             assert_eq!(dataset.images.len(), run.files.len());
             for (file, record) in run.files.iter().zip(&run.records) {
                 let image = dataset.images.iter().find(|image| image.path.file_name() == file.file_name()).unwrap();

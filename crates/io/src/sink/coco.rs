@@ -80,9 +80,11 @@ impl CocoSink {
 impl Sink for CocoSink {
     fn write(&mut self, item: Item) -> Result<(), SinkError> {
         let is_frame = item.record.frame.is_some();
-        // A file goes by its own name; the stem of one of two that differ in their extensions has more.
-        let own = item.path.file_name().filter(|_| !is_frame).map(|name| item.stem.with_file_name(name));
-        let file_name = name_of(&own.unwrap_or_else(|| item.picture_name()));
+        // As it was given: the whole path tells more pictures apart than a part of it.
+        let file_name = match item.record.frame {
+            Some(frame) => name_of(&item.path.with_extension("").join(format!("{frame:06}.jpg"))),
+            None => name_of(item.path),
+        };
         for detection in &item.record.detections {
             let Some(category_id) = self.categories.get(detection.class).copied().flatten() else { continue };
             let detection = CocoDetection {

@@ -77,6 +77,26 @@ pub fn open_image(path: impl AsRef<Path>) -> Result<RgbImage, SourceError> {
     decode_image(&bytes)
 }
 
+/// Width and height in pixels of a picture as it is seen, its EXIF orientation applied: those of [`open_image`], without
+/// decoding the pixels.
+///
+/// # Errors
+/// [`SourceError`], which does not repeat the path.
+pub fn image_size(path: impl AsRef<Path>) -> Result<(u32, u32), SourceError> {
+    use image::metadata::Orientation;
+
+    let fail = |error: image::ImageError| SourceError::Decode(error.to_string());
+    let reader = ImageReader::open(path)?.with_guessed_format()?;
+    let mut decoder = reader.into_decoder().map_err(fail)?;
+    let (width, height) = decoder.dimensions();
+    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+    let turned = matches!(
+        orientation,
+        Orientation::Rotate90 | Orientation::Rotate270 | Orientation::Rotate90FlipH | Orientation::Rotate270FlipH
+    );
+    Ok(if turned { (height, width) } else { (width, height) })
+}
+
 /// Decodes a picture. Its EXIF orientation is applied; transparency is laid over white; grey, 16-bit and CMYK
 /// become 8-bit RGB; of an animation the first frame counts. The format is found from the contents.
 ///

@@ -9,7 +9,7 @@ mod video;
 mod yuv;
 
 pub use camera::{CameraEntry, CameraRequest, CameraSource, FormatRequest, camera_formats, cameras};
-pub use images::{IMAGE_EXTENSIONS, SourceError, decode_image, open_image};
+pub use images::{IMAGE_EXTENSIONS, SourceError, decode_image, image_size, open_image};
 pub use prefetch::Prefetch;
 pub use stream::{FrameSource, SourceRequest, open_source};
 pub use synthetic::SyntheticSource;
