@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use crate::geometry::BBox;
-use crate::source::IMAGE_EXTENSIONS;
+use crate::source::{IMAGE_EXTENSIONS, image_size};
 
 /// Why a data set could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -245,10 +245,9 @@ impl Dataset {
             let labels = folder.join("labels").join(format!("{}.txt", stem_of(&path)));
             // A picture without a label file shows none of the objects.
             let text = if labels.exists() { read_text(&labels)? } else { String::new() };
-            let size = image::image_dimensions(&path).map_err(|error| DatasetError::Invalid {
-                path: path.clone(),
-                reason: format!("size of the picture: {error}"),
-            })?;
+            // Labels are shares of the picture as it is seen.
+            let size = image_size(&path)
+                .map_err(|error| DatasetError::Invalid { path: path.clone(), reason: error.to_string() })?;
             let mut objects = Vec::new();
             for (line, text) in text.lines().enumerate().filter(|(_, text)| !text.trim().is_empty()) {
                 let object = yolo_object(text, classes.len(), size);
