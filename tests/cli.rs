@@ -496,7 +496,67 @@ fn info_describes_models_with_and_without_weights() {
     let sum: u64 = n["layers"].as_array().unwrap().iter().map(|layer| layer["parameters"].as_u64().unwrap()).sum();
     assert_eq!(sum, 317_306);
     assert!(info("s")["parameters"].as_u64().unwrap() <= 1_050_000);
+    assert_eq!(n["classes"][14]["name"], "person");
     assert!(stdout(&yolo_lat(&["info"])).contains("ela32.attention"));
+    // Every word that `classes` lists is one that `--classes` takes.
+    let listed: Value = serde_json::from_str(&stdout(&yolo_lat(&["classes", "--json"]))).unwrap();
+    assert_eq!(listed, n["classes"]);
+    let listed = listed.as_array().unwrap();
+    let words = listed.iter().flat_map(|class| class["aliases"].as_array().unwrap()).filter_map(Value::as_str);
+    let names: Vec<String> = listed.iter().map(|class| class["name"].as_str().unwrap().into()).collect();
+    for word in words {
+        assert!(yolo_lat::model::classes::find_class(word, &names).is_ok(), "{word}");
+    }
+    assert!(stdout(&yolo_lat(&["classes"])).contains("people, human"));
+}
+
+#[test]
+fn classes_have_many_names() {
+    let found = |classes: &str| {
+        let output = yolo_lat(&[
+            "detect",
+            "assets/chelsea.jpg",
+            "assets/astronaut.jpg",
+            "-f",
+            "jsonl",
+            "--no-timing",
+            "--classes",
+            classes,
+        ]);
+        assert_eq!(output.status.code(), Some(0), "{classes}: {}", stderr(&output));
+        stdout(&output)
+    };
+    let expected = found("person,cat");
+    for classes in ["People,cats", "human,CAT,person", "14,7"] {
+        assert_eq!(found(classes), expected, "{classes}");
+    }
+}
+
+#[test]
+fn data_sets_are_measured_in_the_classes_that_the_model_has() {
+    let measured = |names: [&str; 3]| {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::copy("assets/chelsea.jpg", folder.path().join("1.jpg")).unwrap();
+        let category = |(index, name): (usize, &&str)| serde_json::json!({ "id": index + 1, "name": name });
+        let object =
+            |class: usize| serde_json::json!({ "image_id": 1, "category_id": class, "bbox": [80, 40, 330, 250] });
+        let labels = serde_json::json!({
+            "images": [{"id": 1, "file_name": "1.jpg"}], "categories": names.iter().enumerate().map(category).collect::<Vec<_>>(),
+            "annotations": [object(1), object(2)],
+        });
+        std::fs::write(folder.path().join("annotations.json"), labels.to_string()).unwrap();
+        yolo_lat(&["eval", text(folder.path()), "--json", "-q"])
+    };
+    // The cat is found by another word; whiskers, which no model knows, cost nothing and are named.
+    let output = measured(["Cats", "whiskers", "giraffe"]);
+    let found: Value = serde_json::from_str(&stdout(&output)).unwrap_or_else(|_| panic!("{}", stderr(&output)));
+    assert_eq!(found["per_class"].as_array().unwrap().len(), 1, "{found}");
+    assert!(found["map50"].as_f64().unwrap() > 0.0);
+    let warning = stderr(&output);
+    assert!(warning.contains("left out: whiskers") && !warning.contains("giraffe"), "{warning}");
+    let output = measured(["tail", "whiskers", "paw"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("no class in common"), "{}", stderr(&output));
 }
 
 #[test]

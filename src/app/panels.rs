@@ -10,6 +10,7 @@ use egui::{Color32, RichText, Slider, Ui};
 use super::{LiveApp, charts};
 use crate::engine::EngineKind;
 use crate::live::{EngineStatus, SourceStatus};
+use crate::model::classes::find_class;
 use crate::model::config::{AttentionKind, KernelKind};
 use crate::source::{CameraRequest, SourceRequest};
 
@@ -152,20 +153,23 @@ impl LiveApp {
         let EngineStatus::Ready { classes, .. } = self.live.engine() else { return };
         let detections = self.result.as_ref().map_or(&[][..], |result| &result.detections);
         let only = &mut self.settings.classes;
+        // What was remembered or given may be another word.
+        let mut meant: Vec<Option<usize>> = only.iter().map(|name| find_class(name, &classes).ok()).collect();
         ui.horizontal(|ui| {
             if ui.button("All").clicked() {
                 only.clear();
             }
-            ui.weak(if only.is_empty() { "every class is reported" } else { "only what is marked" });
+            ui.weak(if meant.iter().all(Option::is_none) { "every class is reported" } else { "only what is marked" });
         });
         egui::ScrollArea::vertical().id_salt("classes").max_height(150.0).show(ui, |ui| {
-            for name in &classes {
+            for (index, name) in classes.iter().enumerate() {
                 let count = detections.iter().filter(|detection| detection.name == *name).count();
-                let mut marked = only.contains(name);
+                let mut marked = meant.contains(&Some(index));
                 let text =
                     if count > 0 { RichText::new(format!("{name}  {count}")).strong() } else { RichText::new(name) };
                 if ui.checkbox(&mut marked, text).changed() {
-                    only.retain(|other| other != name);
+                    let mut meant = meant.drain(..);
+                    only.retain(|_| meant.next().flatten() != Some(index));
                     if marked {
                         only.push(name.clone());
                     }

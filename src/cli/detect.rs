@@ -58,7 +58,7 @@ pub(super) struct DetectArguments {
     /// Most detections in a picture
     #[arg(long, default_value_t = 300, value_name = "N")]
     max_det: usize,
-    /// Only these classes, by name: person,dog
+    /// Only these classes, by name, another word for it or number: person,sofa,16 (`yolo-lat classes` lists them)
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     classes: Vec<String>,
     /// Boxes of different classes suppress each other too

@@ -7,7 +7,9 @@ use std::process::ExitCode;
 use anyhow::bail;
 use clap::{Args, ValueEnum};
 use serde_json::json;
-use yolo_lat::eval::{Dataset, Evaluation, Feed, Measured, measure, plot_precision_recall, read_coco_results};
+use yolo_lat::eval::{
+    Correspondence, Dataset, Evaluation, Feed, Measured, measure, plot_precision_recall, read_coco_results,
+};
 use yolo_lat::model::Model;
 use yolo_lat::postprocess::PostprocessOptions;
 
@@ -127,6 +129,10 @@ fn detect_all(arguments: &EvalArguments, dataset: &Dataset) -> anyhow::Result<Me
         Detector::new(&Model::load(name)?, &options)?
     };
     log::info!("{name} on {}", detector.description());
+    let left_out = Correspondence::new(detector.classes(), &dataset.classes)?.left_out(dataset).join(", ");
+    if !left_out.is_empty() {
+        log::warn!("{name} lacks classes of the data set; their objects are left out: {left_out}");
+    }
     let feed = Feed { batch: arguments.engine.batch(), threads: options.threads, stop: super::interrupt_flag()? };
     let progress = super::progress_bar(dataset.images.len(), arguments.quiet);
     let measured = measure(&mut detector, dataset, &feed, |path, error| {

@@ -35,6 +35,7 @@ pub(super) fn run(arguments: &InfoArguments) -> anyhow::Result<ExitCode> {
     let plan = arguments.plan.then(|| PlanReport::new(&graph));
     if arguments.json {
         let mut value = as_json(&graph);
+        value["classes"] = super::classes::as_json(&config.classes);
         if let (Some(plan), Some(object)) = (&plan, value.as_object_mut()) {
             object.insert("dispatches".into(), plan.dispatches.len().into());
             object.insert("bytes_per_frame".into(), plan.bytes().into());
@@ -46,7 +47,7 @@ pub(super) fn run(arguments: &InfoArguments) -> anyhow::Result<ExitCode> {
     }
     match plan {
         Some(plan) => super::print(&plan_as_table(&graph, &plan, &arguments.gpu)),
-        None => super::print(&as_table(&graph)),
+        None => super::print(&format!("{}\n{}", as_table(&graph), super::classes::as_table(&config.classes))),
     }
 }
 

@@ -51,7 +51,7 @@ pub(super) struct LiveArguments {
     /// Boxes do not vote for the more confident one that suppresses them: its confidence and corners stay the network's own
     #[arg(long)]
     no_merge: bool,
-    /// Only these classes, by name: person,dog
+    /// Only these classes, by name, another word for it or number: person,sofa,16 (`yolo-lat classes` lists them)
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     classes: Vec<String>,
 
@@ -115,7 +115,7 @@ pub(super) fn run(arguments: LiveArguments) -> anyhow::Result<ExitCode> {
             },
             ..DetectorOptions::default()
         },
-        classes: arguments.classes.iter().map(|name| name.to_lowercase()).collect(),
+        classes: arguments.classes.clone(),
         probe: None,
     };
     if arguments.headless {
@@ -159,6 +159,12 @@ fn headless(arguments: &LiveArguments, source: SourceRequest, settings: Settings
                 _ => continue,
             }
         };
+        if seen == 0
+            && let EngineStatus::Ready { classes, .. } = live.engine()
+        {
+            // Those of an ONNX file are known only now.
+            find_classes(&arguments.classes, &classes)?;
+        }
         seen = count;
         printed += 1;
         statistics.add(&result);

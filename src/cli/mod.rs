@@ -2,6 +2,7 @@
 
 mod bench;
 mod cameras;
+mod classes;
 mod detect;
 mod devices;
 mod documents;
@@ -56,7 +57,9 @@ enum Command {
     Cameras(cameras::CamerasArguments),
     /// Measure average precision on labelled photographs
     Eval(Box<eval::EvalArguments>),
-    /// Describe a model: layers, shapes, parameters, multiply-adds
+    /// List what a model can find, and what else each class may be called
+    Classes(classes::ClassesArguments),
+    /// Describe a model: layers, shapes, parameters, multiply-adds, classes
     Info(info::InfoArguments),
     /// List the GPUs of this machine, their limits and features
     Devices(devices::DevicesArguments),
@@ -89,6 +92,7 @@ impl Arguments {
             Command::Live(arguments) => live::run(*arguments),
             Command::Cameras(arguments) => cameras::run(&arguments),
             Command::Eval(arguments) => eval::run(*arguments),
+            Command::Classes(arguments) => classes::run(&arguments),
             Command::Info(arguments) => info::run(&arguments),
             Command::Devices(arguments) => devices::run(&arguments),
             Command::Parity(arguments) => parity::run(&arguments),

@@ -1,10 +1,11 @@
 //! Arguments that several subcommands share, and how their texts become values.
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::{Args, ValueEnum};
 use yolo_lat::engine::EngineKind;
 use yolo_lat::engine::gpu::Variant;
 use yolo_lat::engine::ort::{Provider, prefer_provider};
+use yolo_lat::model::classes::find_class;
 use yolo_lat::model::config::check_side;
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -169,23 +170,13 @@ pub(super) fn parse_share(text: &str) -> Result<f32, String> {
     }
 }
 
-/// Class indices for names; an unknown name suggests the nearest.
+/// Indices of the classes that were asked for; `None` for all.
 pub(super) fn find_classes(wanted: &[String], classes: &[String]) -> anyhow::Result<Option<Vec<usize>>> {
     let mut indices = Vec::new();
     for name in wanted {
-        match classes.iter().position(|class| class.eq_ignore_ascii_case(name)) {
-            Some(index) => indices.push(index),
-            None => {
-                let nearest = classes.iter().max_by(|a, b| {
-                    let similarity = |class: &str| strsim::jaro_winkler(class, &name.to_lowercase());
-                    similarity(a).total_cmp(&similarity(b))
-                });
-                let nearest = nearest.context("the model has no classes")?;
-                bail!(
-                    "--classes: the model knows no {name:?}; did you mean {nearest:?}? (all: {})",
-                    classes.join(", ")
-                );
-            }
+        let index = find_class(name, classes).context("--classes")?;
+        if !indices.contains(&index) {
+            indices.push(index);
         }
     }
     Ok((!wanted.is_empty()).then_some(indices))

@@ -263,27 +263,6 @@ impl Dataset {
     }
 }
 
-/// For each name its index among `others`, or `None`: matched by name, without regard to case, and with COCO's names for what
-/// VOC calls otherwise (`sofa`, `couch`).
-pub fn class_map(names: &[String], others: &[String]) -> Vec<Option<usize>> {
-    let index = |name: &String| others.iter().position(|other| common_name(other) == common_name(name));
-    names.iter().map(index).collect()
-}
-
-/// PASCAL VOC and COCO call some things by different names.
-fn common_name(name: &str) -> String {
-    let name = name.to_lowercase();
-    let names = [
-        ("aeroplane", "airplane"),
-        ("motorbike", "motorcycle"),
-        ("pottedplant", "potted plant"),
-        ("sofa", "couch"),
-        ("tvmonitor", "tv"),
-        ("diningtable", "dining table"),
-    ];
-    names.iter().find(|(voc, _)| *voc == name).map_or(name, |(_, coco)| (*coco).to_owned())
-}
-
 /// Checks what every format gives: a finite box, which may be empty but not inverted.
 fn object(class: usize, bbox: BBox, area: Option<f32>, difficult: bool, crowd: bool) -> Result<Object, String> {
     let finite = [bbox.x1, bbox.y1, bbox.x2, bbox.y2].iter().all(|value| value.is_finite() && value.abs() < 1e6);

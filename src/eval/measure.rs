@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::{Dataset, Evaluation, Object, class_map, evaluate};
+use super::{Dataset, Evaluation, Object, evaluate};
 use crate::detector::{DetectError, Detector};
+use crate::model::classes::class_map;
 use crate::postprocess::Detection;
 use crate::source::{Prefetch, SourceError, open_image};
 
@@ -21,7 +22,11 @@ pub enum MeasureError {
     #[error(transparent)]
     Detect(Box<DetectError>),
     /// Nothing could be found, whatever the model does.
-    #[error("the model and the data set have no class in common\n  model: {}\n  data set: {}", model.join(", "), dataset.join(", "))]
+    #[error(
+        "the model and the data set have no class in common (model: {}; data set: {})",
+        model.join(", "),
+        dataset.join(", ")
+    )]
     Classes {
         /// Classes of the model.
         model: Vec<String>,
@@ -68,7 +73,45 @@ impl Measured {
     }
 }
 
-/// Detects on all photographs of `dataset`; classes are matched by name ([`class_map`]), other classes are left out.
+/// Which class of a data set is which of a model, by what they are called ([`class_map`]).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Correspondence {
+    /// For each class of the model the data set's; `None` where nothing is labelled so.
+    pub of_model: Vec<Option<usize>>,
+    /// For each class of the data set the one that its objects count as: itself, or the one that stands for it where several
+    /// mean the same class of the model (`sofa` and `couch`); `None` where the model has none such.
+    pub of_dataset: Vec<Option<usize>>,
+}
+
+impl Correspondence {
+    /// Of a model's classes and a data set's.
+    ///
+    /// # Errors
+    /// [`MeasureError::Classes`] if none is the same.
+    pub fn new(model: &[String], dataset: &[String]) -> Result<Self, MeasureError> {
+        let of_model = class_map(model, dataset);
+        let in_model = class_map(dataset, model).into_iter();
+        let of_dataset: Vec<_> = in_model.map(|class| class.and_then(|class| of_model[class])).collect();
+        if of_dataset.iter().all(Option::is_none) {
+            return Err(MeasureError::Classes { model: model.to_vec(), dataset: dataset.to_vec() });
+        }
+        Ok(Self { of_model, of_dataset })
+    }
+
+    /// Names of labelled classes that the model lacks: their objects are left out.
+    pub fn left_out<'a>(&self, dataset: &'a Dataset) -> Vec<&'a str> {
+        let mut labelled = vec![false; dataset.classes.len()];
+        dataset.images.iter().flat_map(|image| &image.objects).for_each(|object| labelled[object.class] = true);
+        let classes = dataset.classes.iter().zip(&self.of_dataset).zip(labelled);
+        classes
+            .filter(|((_, class), labelled)| class.is_none() && *labelled)
+            .map(|((name, _), _)| name.as_str())
+            .collect()
+    }
+}
+
+/// Detects on all photographs of `dataset`. Classes correspond by name ([`Correspondence`]); detections of classes that the data
+/// set lacks, and objects of classes that the model lacks, are left out.
 /// `seen` hears of every photograph, with the reason if it could not be read.
 ///
 /// # Errors
@@ -79,10 +122,7 @@ pub fn measure(
     feed: &Feed,
     mut seen: impl FnMut(&Path, Option<SourceError>),
 ) -> Result<Measured, MeasureError> {
-    let class_of = class_map(detector.classes(), &dataset.classes);
-    if class_of.iter().all(Option::is_none) {
-        return Err(MeasureError::Classes { model: detector.classes().to_vec(), dataset: dataset.classes.clone() });
-    }
+    let classes = Correspondence::new(detector.classes(), &dataset.classes)?;
     let paths: Arc<Vec<PathBuf>> = Arc::new(dataset.images.iter().map(|image| image.path.clone()).collect());
     let load = {
         let paths = paths.clone();
@@ -105,7 +145,10 @@ pub fn measure(
             match picture {
                 Ok(picture) => {
                     pictures.push(picture);
-                    measured.objects.push(dataset.images[index].objects.clone());
+                    let objects = dataset.images[index].objects.iter();
+                    let counted =
+                        |&object: &Object| Some(Object { class: classes.of_dataset[object.class]?, ..object });
+                    measured.objects.push(objects.filter_map(counted).collect());
                     seen(&paths[index], None);
                 }
                 Err(error) => {
@@ -116,7 +159,8 @@ pub fn measure(
         }
         let found = detector.detect_batch(&pictures.iter().collect::<Vec<_>>());
         for (detections, _) in found.map_err(|error| MeasureError::Detect(Box::new(error)))? {
-            let in_dataset = |detection: Detection| Some(Detection { class: class_of[detection.class]?, ..detection });
+            let in_dataset =
+                |detection: Detection| Some(Detection { class: classes.of_model[detection.class]?, ..detection });
             measured.detections.push(detections.into_iter().filter_map(in_dataset).collect());
         }
     }

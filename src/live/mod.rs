@@ -101,7 +101,7 @@ pub struct Settings {
     pub model: String,
     /// Engine, size, limits, changes of the attention.
     pub detector: DetectorOptions,
-    /// Names of the classes that are reported; empty for all.
+    /// The classes that are reported, as [`find_class`](crate::model::classes::find_class) reads them; empty for all.
     pub classes: Vec<String>,
     /// Where attention is looked at.
     pub probe: Option<Probe>,

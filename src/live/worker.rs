@@ -9,6 +9,7 @@ use crate::attention::{DiffDistance, HadamardExp, ModulatedDot, Similarity, Soft
 use crate::detector::{AttentionOptions, DetectError, Detector, DetectorOptions};
 use crate::geometry::{BBox, Letterbox};
 use crate::model::Model;
+use crate::model::classes::find_class;
 use crate::model::config::{AttentionKind, KernelKind};
 use crate::model::graph::Op;
 use crate::postprocess::{Detection, PostprocessOptions};
@@ -130,10 +131,10 @@ fn report(shared: &Shared, found: Result<LiveResult, DetectError>) {
     }
 }
 
+/// Names that this model does not know are no limit: they were marked for another.
 fn limits(settings: &Settings, classes: &[String]) -> PostprocessOptions {
-    let index = |name: &String| classes.iter().position(|class| class == name);
-    let only = (!settings.classes.is_empty()).then(|| settings.classes.iter().filter_map(index).collect());
-    PostprocessOptions { classes: only, ..settings.detector.postprocess.clone() }
+    let only: Vec<usize> = settings.classes.iter().filter_map(|name| find_class(name, classes).ok()).collect();
+    PostprocessOptions { classes: (!only.is_empty()).then_some(only), ..settings.detector.postprocess.clone() }
 }
 
 fn load(shared: &Shared, wanted: &Made) -> Result<Loaded, DetectError> {

@@ -1,5 +1,6 @@
 //! The network: its configuration, its description as a graph, its weights.
 
+pub mod classes;
 pub mod config;
 pub mod graph;
 mod weights;

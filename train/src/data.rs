@@ -11,8 +11,9 @@ use rand::rngs::SmallRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
-use yolo_lat::eval::{Dataset, class_map};
+use yolo_lat::eval::Dataset;
 use yolo_lat::geometry::{BBox, Letterbox};
+use yolo_lat::model::classes::{class_map, find_class};
 use yolo_lat::source::{Found, Prefetch, files_in, is_picture, open_image};
 
 /// An object that is smaller or more cut off than this teaches nothing: pixels, share of its area.
@@ -123,9 +124,10 @@ impl Photographs {
         let limit = sources.limit.unwrap_or(usize::MAX);
         for folder in &sources.labelled {
             let mut dataset = Dataset::load(folder)?;
-            for class in &mut dataset.classes {
-                if let Some(name) = sources.rename.get(class) {
-                    class.clone_from(name);
+            for (from, to) in sources.rename {
+                let index = find_class(to, sources.classes).with_context(|| format!("rename: {from} = {to:?}"))?;
+                if let Ok(class) = find_class(from, &dataset.classes) {
+                    dataset.classes[class].clone_from(&sources.classes[index]);
                 }
             }
             let class_of = class_map(&dataset.classes, sources.classes);
@@ -135,6 +137,11 @@ impl Photographs {
                     folder.display(),
                     dataset.classes.join(", ")
                 );
+            }
+            let unknown = dataset.classes.iter().zip(&class_of).filter(|(_, class)| class.is_none());
+            let unknown: Vec<&str> = unknown.map(|(name, _)| name.as_str()).collect();
+            if !unknown.is_empty() {
+                skipped(&format!("{}: the model lacks {}; left out", folder.display(), unknown.join(", ")));
             }
             for image in dataset.images.into_iter().take(limit) {
                 let objects = image.objects.iter().filter(|object| !object.crowd);

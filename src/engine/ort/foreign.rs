@@ -6,16 +6,10 @@ use ndarray::{Array4, ArrayD, ArrayView2, ArrayView3, Axis, Ix2, Ix3, s};
 use super::OnnxSession;
 use crate::engine::EngineError;
 use crate::geometry::{BBox, Letterbox};
+use crate::model::classes::COCO;
 use crate::postprocess::{Detection, PostprocessOptions, ranked, suppress};
 use crate::preprocess::Preprocessor;
 
-/// The classes of COCO in the order of its detectors.
-const COCO: &str = "person,bicycle,car,motorcycle,airplane,bus,train,truck,boat,traffic light,fire hydrant,stop sign,\
-    parking meter,bench,bird,cat,dog,horse,sheep,cow,elephant,bear,zebra,giraffe,backpack,umbrella,handbag,tie,\
-    suitcase,frisbee,skis,snowboard,sports ball,kite,baseball bat,baseball glove,skateboard,surfboard,tennis racket,\
-    bottle,wine glass,cup,fork,knife,spoon,bowl,banana,apple,sandwich,orange,broccoli,carrot,hot dog,pizza,donut,cake,\
-    chair,couch,potted plant,bed,dining table,toilet,tv,laptop,mouse,remote,keyboard,cell phone,microwave,oven,toaster,\
-    sink,refrigerator,book,clock,vase,scissors,teddy bear,hair drier,toothbrush";
 /// Input side where a file leaves it open: a multiple of every stride here.
 const OPEN_SIDE: usize = 320;
 
@@ -86,7 +80,7 @@ impl ForeignDetector {
             _ => return Err(fail(format!("unknown layout: outputs {shapes:?}; known are {LAYOUTS}"))),
         };
         let named = session.metadata("names").map(|names| parse_names(&names)).filter(|names| !names.is_empty());
-        let classes = named.unwrap_or_else(|| COCO.split(',').map(|name| name.trim().to_owned()).collect());
+        let classes = named.unwrap_or_else(|| COCO.map(str::to_owned).to_vec());
         let input = Array4::zeros((1, 3, height, width));
         Ok(Self { session, layout, classes, input, preprocessor: Preprocessor::default(), name })
     }
@@ -308,6 +302,5 @@ mod tests {
     fn names_are_read_as_ultralytics_writes_them() {
         assert_eq!(parse_names("{0: 'cat', 1: \"king's\", 2: 'it\\'s'}"), ["cat", "king's", "it's"]);
         assert!(parse_names("{0: cat}").is_empty() && parse_names("{0: 'cat").is_empty());
-        assert_eq!(COCO.split(',').count(), 80);
     }
 }

@@ -18,8 +18,8 @@ use ndarray::{Array4, ArrayD, Axis, s};
 use serde::{Deserialize, Serialize};
 use yolo_lat::engine::cpu::CpuEngine;
 use yolo_lat::engine::ort::OnnxSession;
-use yolo_lat::eval::class_map;
 use yolo_lat::geometry::BBox;
+use yolo_lat::model::classes::{COCO, class_map};
 use yolo_lat::model::config::STRIDES;
 use yolo_lat::model::{Graph, Model};
 use yolo_lat::postprocess::{Detection, PostprocessOptions, decode_box, suppress};
@@ -33,7 +33,6 @@ pub(crate) use device::DeviceTeacher;
 /// NanoDet-Plus: BGR in 0..255, normalised by the means and deviations of ImageNet.
 const MEAN: [f32; 3] = [103.53, 116.28, 123.675];
 const DEVIATION: [f32; 3] = [57.375, 57.12, 58.395];
-const COCO_CLASSES: usize = 80;
 const BINS: usize = 8;
 /// NanoDet-Plus has a scale of stride 64 too, so its pictures' sides are multiples of it.
 pub(crate) const NANODET_STEP: usize = 64;
@@ -42,90 +41,6 @@ pub(crate) const NANODET_STEP: usize = 64;
 const LEAST_CERTAINTY: f32 = 0.05;
 const MOST_BOXES: usize = 50;
 const SAME_OBJECT: f32 = 0.7;
-
-/// COCO's 80 classes, in the order of their index.
-const COCO: [&str; COCO_CLASSES] = [
-    "person",
-    "bicycle",
-    "car",
-    "motorcycle",
-    "airplane",
-    "bus",
-    "train",
-    "truck",
-    "boat",
-    "traffic light",
-    "fire hydrant",
-    "stop sign",
-    "parking meter",
-    "bench",
-    "bird",
-    "cat",
-    "dog",
-    "horse",
-    "sheep",
-    "cow",
-    "elephant",
-    "bear",
-    "zebra",
-    "giraffe",
-    "backpack",
-    "umbrella",
-    "handbag",
-    "tie",
-    "suitcase",
-    "frisbee",
-    "skis",
-    "snowboard",
-    "sports ball",
-    "kite",
-    "baseball bat",
-    "baseball glove",
-    "skateboard",
-    "surfboard",
-    "tennis racket",
-    "bottle",
-    "wine glass",
-    "cup",
-    "fork",
-    "knife",
-    "spoon",
-    "bowl",
-    "banana",
-    "apple",
-    "sandwich",
-    "orange",
-    "broccoli",
-    "carrot",
-    "hot dog",
-    "pizza",
-    "donut",
-    "cake",
-    "chair",
-    "couch",
-    "potted plant",
-    "bed",
-    "dining table",
-    "toilet",
-    "tv",
-    "laptop",
-    "mouse",
-    "remote",
-    "keyboard",
-    "cell phone",
-    "microwave",
-    "oven",
-    "toaster",
-    "sink",
-    "refrigerator",
-    "book",
-    "clock",
-    "vase",
-    "scissors",
-    "teddy bear",
-    "hair drier",
-    "toothbrush",
-];
 
 /// How a teacher is asked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -201,7 +116,7 @@ impl Teacher {
         let (detector, known) = if path.extension().is_some_and(|extension| extension == "onnx") {
             let session = OnnxSession::open(path, 1)?;
             let channels = session.outputs().first().and_then(|output| output.shape.last()).copied();
-            if session.outputs().len() != 1 || channels != Some((COCO_CLASSES + 4 * BINS) as i64) {
+            if session.outputs().len() != 1 || channels != Some((COCO.len() + 4 * BINS) as i64) {
                 bail!("{}: not a NanoDet-Plus (outputs {:?})", path.display(), session.outputs());
             }
             (Detector::NanoDet(Mutex::new(vec![session])), COCO.map(str::to_owned).to_vec())
@@ -295,7 +210,7 @@ impl Teacher {
             for (cell, row) in rows.by_ref().take(side * side).enumerate() {
                 answer.scores.extend(self.classes.iter().map(|&class| row[[0, class]]));
                 let distance = |edge: usize| {
-                    let bins = (0..BINS).map(|bin| row[[0, COCO_CLASSES + edge * BINS + bin]].exp());
+                    let bins = (0..BINS).map(|bin| row[[0, COCO.len() + edge * BINS + bin]].exp());
                     let (sum, mean) = bins
                         .enumerate()
                         .fold((0.0, 0.0), |(sum, mean), (bin, weight)| (sum + weight, mean + weight * bin as f32));
