@@ -28,14 +28,16 @@ pub fn files_in(folder: &Path, recursive: bool, except: Option<&Path>, wanted: i
         if folder.canonicalize().is_ok_and(|real| !seen.insert(real)) {
             continue;
         }
-        let entries = match std::fs::read_dir(&folder).and_then(Iterator::collect::<io::Result<Vec<_>>>) {
-            Ok(entries) => entries,
+        let entries = std::fs::read_dir(&folder).and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect());
+        let mut paths: Vec<PathBuf> = match entries {
+            Ok(paths) => paths,
             Err(error) => {
                 found.errors.push((folder, error));
                 continue;
             }
         };
-        for path in entries.into_iter().map(|entry| entry.path()).filter(|path| !is_hidden(path)) {
+        paths.sort();
+        for path in paths.into_iter().filter(|path| !is_hidden(path)) {
             match path.metadata() {
                 Ok(metadata) if metadata.is_dir() && !recursive => {}
                 Ok(metadata) if metadata.is_dir() && path.is_symlink() => folders.push_back(path),

@@ -56,7 +56,7 @@ pub enum SourceError {
     )]
     NoFfmpeg,
     /// A video of which only the beginning, or only parts, could be decoded.
-    #[error("only a part could be read, {frames} frames: {reason}")]
+    #[error("damaged or cut off: {frames} frames could be read; ffmpeg says: {reason}")]
     Incomplete {
         /// Frames that were given.
         frames: u64,
@@ -147,7 +147,9 @@ pub fn decode_image(bytes: &[u8]) -> Result<RgbImage, SourceError> {
     if !bytes.starts_with(b"\xFF\xD8") || jpeg::end_of_picture(bytes).is_some() {
         return decode(bytes);
     }
-    let [whole, others @ ..] = jpeg::TAILS.map(|tail| decode(&[bytes, tail].concat()));
+    // Half of the mark may be there.
+    let data = &bytes[..bytes.iter().rposition(|&byte| byte != 0xFF).map_or(0, |last| last + 1)];
+    let [whole, others @ ..] = jpeg::TAILS.map(|tail| decode(&[data, tail].concat()));
     let whole = whole?;
     if others.iter().any(|other| other.as_ref().ok() != Some(&whole)) {
         return Err(SourceError::Decode("the JPEG is truncated: its end is missing".into()));

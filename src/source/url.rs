@@ -5,7 +5,7 @@ use std::path::Path;
 /// Schemes that ffmpeg opens.
 const SCHEMES: [&str; 11] = ["http", "https", "rtsp", "rtsps", "rtmp", "rtmps", "rtp", "srt", "tcp", "udp", "mms"];
 /// Parts of the names of parameters whose values are secret.
-const SECRETS: [&str; 8] = ["user", "usr", "pass", "pwd", "token", "key", "auth", "sig"];
+const SECRETS: [&str; 9] = ["login", "user", "usr", "pass", "pwd", "token", "key", "auth", "sig"];
 
 /// The address, if the text is one.
 pub fn as_url(path: &Path) -> Option<&str> {
