@@ -50,6 +50,9 @@ impl VideoRecorder {
         let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
         let part = temporary(path, &format!(".{extension}"))?.into_temp_path();
         let mut command = command("ffmpeg");
+        // Ctrl-C in a terminal is for this program, which then completes the file.
+        #[cfg(unix)]
+        std::os::unix::process::CommandExt::process_group(&mut command, 0);
         command.args(["-f", "matroska", "-i", "pipe:0"]);
         // Encoders want even sides and colour at half the resolution; frames out of order would cost the last one's time.
         command.args(["-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2", "-pix_fmt", "yuv420p"]);

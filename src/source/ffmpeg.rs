@@ -31,9 +31,6 @@ pub(super) fn has_program(name: &str) -> bool {
 pub(crate) fn command(program: &str) -> Command {
     let mut command = Command::new(program);
     command.args(["-hide_banner", "-v", "error"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    // Ctrl-C in a terminal is for this program, which ends or completes what it started.
-    #[cfg(unix)]
-    std::os::unix::process::CommandExt::process_group(&mut command, 0);
     command
 }
 

@@ -294,6 +294,8 @@ impl FrameSource for VideoSource {
                     self.decoder = Some(decoder);
                     return self.end(Some(error));
                 }
+                // Ctrl-C in a terminal ends ffmpeg too.
+                Err(RecvTimeoutError::Disconnected) if stop.load(Ordering::Relaxed) => return Ok(None),
                 Err(RecvTimeoutError::Disconnected) => {
                     self.decoder = Some(decoder);
                     return self.end(None);
