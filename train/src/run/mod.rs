@@ -394,7 +394,9 @@ impl Trainer {
         let mut dataset = Dataset::load(&self.val)?;
         dataset.images.truncate(limit);
         let feed = Feed { batch: options.threads, threads: options.threads, stop: self.interrupted.clone() };
-        let measured = measure(&mut detector, &dataset, &feed, |path, error| {
+        let classes = detector.classes().to_vec();
+        let detect = |pictures: &[&image::RgbImage]| detector.detections(pictures);
+        let measured = measure(&classes, detect, &dataset, &feed, |path, error| {
             if let Some(error) = error {
                 say(&format!("{}: {error}; not measured", path.display()));
             }

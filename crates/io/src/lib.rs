@@ -1,0 +1,9 @@
+//! Pictures in, results out: sources, sinks, label formats, data sets and average precision.
+
+pub mod eval;
+pub mod frame;
+pub mod plot;
+pub mod sink;
+pub mod source;
+
+pub use frame::Frame;
