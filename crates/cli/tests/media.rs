@@ -48,9 +48,12 @@ fn folder_for_videos() -> Option<TempDir> {
 
 /// Runs ffmpeg in a folder; arguments are separated by blanks.
 fn ffmpeg(folder: &Path, arguments: &str) {
+    assert!(try_ffmpeg(folder, arguments), "ffmpeg {arguments}");
+}
+
+fn try_ffmpeg(folder: &Path, arguments: &str) -> bool {
     let arguments = arguments.split_whitespace();
-    let status = Command::new("ffmpeg").current_dir(folder).args(["-v", "error", "-y"]).args(arguments).status();
-    assert!(status.unwrap().success());
+    Command::new("ffmpeg").current_dir(folder).args(["-v", "error", "-y"]).args(arguments).status().unwrap().success()
 }
 
 /// Seconds that a video lasts, by ffprobe.
@@ -125,7 +128,7 @@ fn no_class_and_no_name_decides_where_something_is_written() {
     let folder = tempfile::tempdir().unwrap();
     let long = format!("{}.jpg", "x".repeat(251));
     std::fs::copy("../../assets/chelsea.jpg", folder.path().join(&long)).unwrap();
-    for (class, place) in [("..", "class7"), ("", "class7"), ("../../out", "_.._.._out"), ("a/b", "a_b")] {
+    for (class, place) in [("..", "class7"), ("../../out", "_.._.._out"), ("a/b", "a_b")] {
         let model = model_that_says(folder.path(), class);
         let arguments = ["detect", "-m", &model, &long, "-o", "o", "--save-crops", "--save-images", "-q", "-f", "yolo"];
         let output = Command::new(PROGRAM).current_dir(folder.path()).args(arguments).output().unwrap();
@@ -163,7 +166,7 @@ fn names_in_any_script_are_drawn() {
     // No font has it: the number of the class.
     let (nothing, said) = drawn("\u{10FFFF}");
     assert!(said.contains("no font of this system has the letter"), "{said}");
-    assert!(nothing != drawn("").0);
+    assert!(nothing != drawn("?").0);
 }
 
 #[test]
@@ -243,8 +246,10 @@ fn streams_are_chosen_and_turned_as_players_do() {
     );
     let results = frames_of(at, &["two.mkv"]);
     assert_eq!((results.len(), &results[0]["width"]), (5, &128.into()));
-    ffmpeg(at, "-f lavfi -i testsrc=s=96x64:d=0.2 -metadata:s:v rotate=90 t.mp4");
-    ffmpeg(at, "-display_rotation 90 -i t.mp4 -c copy turned.mp4");
+    ffmpeg(at, "-f lavfi -i testsrc=s=96x64:d=0.2 t.mp4");
+    // The first way is that of ffmpeg 6 and later, the second that of earlier ones.
+    let turn = ["-display_rotation 90 -i t.mp4 -c copy", "-i t.mp4 -c copy -metadata:s:v rotate=90"];
+    assert!(turn.iter().any(|turn| try_ffmpeg(at, &format!("{turn} turned.mp4"))), "ffmpeg turns no video");
     assert_eq!(frames_of(at, &["turned.mp4"])[0]["width"], 64);
     // A stream without times of its own.
     ffmpeg(at, "-f lavfi -i testsrc=s=64x48:r=25:d=0.2 -c:v mpeg2video raw.m2v");
