@@ -5,10 +5,12 @@
 
 use arbtest::arbitrary::{Result, Unstructured};
 use arbtest::arbtest;
-use yolo_lat::eval::Dataset;
+use yolo_lat::engine::ort::load;
+use yolo_lat::eval::{Dataset, Split};
 use yolo_lat::model::{Model, ModelConfig, Weights, graph_of};
+use yolo_lat::onnx::{Dimension, OnnxGraph, count_parameters};
 use yolo_lat::source::{Found, decode_image, files_in, holds_video, image_size, is_picture, is_video, open_image};
-use yolo_lat::{Detector, DetectorOptions};
+use yolo_lat::{Detector, DetectorOptions, InputSize};
 
 fn budget_ms() -> u64 {
     let seconds = std::env::var("YOLO_LAT_FUZZ_SECONDS").ok().and_then(|seconds| seconds.parse::<u64>().ok());
@@ -92,7 +94,7 @@ fn fuzz_picture_files() {
 fn fuzz_picture_to_detections() {
     let seeds = pictures();
     let model = Model::load("n").unwrap();
-    let options = DetectorOptions { size: Some((32, 32)), threads: 1, ..DetectorOptions::default() };
+    let options = DetectorOptions { size: InputSize::Fixed(32, 32), threads: 1, ..DetectorOptions::default() };
     let mut detector = Detector::new(&model, &options).unwrap();
     let mut decoded = 0;
     arbtest(|u| {
@@ -161,4 +163,187 @@ fn fuzz_labels() {
         Ok(())
     })
     .budget_ms(budget_ms());
+}
+
+/// Folders with files of all formats, some broken, misnamed, in wrong places or linked in circles.
+#[test]
+fn fuzz_data_set_folders() {
+    let xml = b"<annotation><filename>a.png</filename><object><name>cat</name><difficult/><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>3</xmax><ymax>3</ymax></bndbox></object></annotation>";
+    let json = br#"{"images":[{"id":1,"file_name":"images/a.png"},{"id":"b","coco_url":"http://x/a.png"}],"categories":[{"id":1,"name":"cat"}],"annotations":[{"image_id":1,"category_id":1,"bbox":[1,2,3,4.5],"area":NaN,"iscrowd":false}]}"#;
+    let mut png = std::io::Cursor::new(Vec::new());
+    image::RgbImage::new(8, 6).write_to(&mut png, image::ImageFormat::Png).unwrap();
+    let seeds: [&[u8]; 11] = [
+        xml,
+        json,
+        png.get_ref(),
+        b"0 0.5 0.5 0.5 0.5\n1.0 0.1 0.1 0.2 0.2 0.9\n",
+        b"\xEF\xBB\xBF1 0.1 0.1 0.3 0.1 0.3 0.3\r\n",
+        b"path: .\nval: images\ntrain: [train.txt, images/train]\nnames: {0: cat, 1: no}\nkpt_shape: [2, 3]\n",
+        b"names:\n- cat\n- dog\nval: ../valid/images\n",
+        b"classes = 2\ntrain = data/train.txt\nnames = classes.txt\n",
+        b"cat\ndog\n",
+        b"images/a.png\n./b.png\n\n../images/train/a.png 1\n",
+        b"",
+    ];
+    let seeds = seeds.map(<[u8]>::to_vec);
+    let folders = [
+        "",
+        "images",
+        "labels",
+        "Annotations",
+        "JPEGImages",
+        "annotations",
+        "images/train",
+        "labels/train",
+        "valid",
+        "valid/images",
+        "ImageSets/Main",
+    ];
+    let names = [
+        "a.png",
+        "a.txt",
+        "a.xml",
+        "b.jpg",
+        "b.txt",
+        "data.yaml",
+        "x.yml",
+        "classes.txt",
+        "obj.data",
+        "obj.names",
+        "train.txt",
+        "val.txt",
+        "annotations.json",
+        "_annotations.coco.json",
+        "instances_val.json",
+        "._a.png",
+        ".txt",
+        "a.png.txt",
+        "\u{1F408}.png",
+    ];
+    let mut read = 0;
+    arbtest(|u| {
+        let root = tempfile::tempdir().unwrap();
+        for _ in 0..u.int_in_range(1..=14)? {
+            let folder = root.path().join(u.choose(&folders)?);
+            let path = folder.join(u.choose(&names)?);
+            if std::fs::create_dir_all(&folder).is_err() {
+                continue;
+            }
+            // Mostly what belongs under that name, so that the readers get far.
+            let usual = match path.extension().and_then(|extension| extension.to_str()) {
+                Some("xml") => 0,
+                Some("json") => 1,
+                Some("png" | "jpg") => 2,
+                Some("txt") => u.int_in_range(3..=4)?,
+                Some("yaml" | "yml") => u.int_in_range(5..=6)?,
+                Some("data") => 7,
+                _ => 8,
+            };
+            let _ = match u.int_in_range(0..=15)? {
+                0 => std::fs::create_dir(&path),
+                #[cfg(unix)]
+                1 => std::os::unix::fs::symlink(root.path(), &path),
+                2 => std::fs::write(&path, u.choose(&seeds)?),
+                3..=5 => std::fs::write(&path, mutate(u, &seeds[usual..=usual])?),
+                _ => std::fs::write(&path, &seeds[usual]),
+            };
+        }
+        let list = root.path().join("train.txt").to_string_lossy().into_owned();
+        let split =
+            *u.choose(&[Split::Prefer("val"), Split::Prefer("train"), Split::Only("val"), Split::Only(&list)])?;
+        let path = root.path().join(u.choose(&[
+            "",
+            "",
+            "",
+            "valid",
+            "data.yaml",
+            "obj.data",
+            "train.txt",
+            "annotations.json",
+            "a.xml",
+        ])?);
+        match Dataset::load(&path, split) {
+            Ok(dataset) => {
+                read += usize::from(dataset.images.iter().any(|image| !image.objects.is_empty()));
+                for object in dataset.images.iter().flat_map(|image| &image.objects) {
+                    assert!(object.class < dataset.classes.len() && object.bbox.x1.is_finite(), "{object:?}");
+                }
+                dataset
+                    .notes
+                    .iter()
+                    .chain(&dataset.faults.iter().map(ToString::to_string).collect::<Vec<_>>())
+                    .for_each(|line| {
+                        assert!(!line.is_empty() && !line.contains('\n'), "one line each: {line}");
+                    });
+            }
+            Err(error) => assert!(!error.to_string().is_empty()),
+        }
+        Ok(())
+    })
+    .budget_ms(budget_ms());
+    assert!(read > 0, "some folders must hold a data set, or this test looks at nothing");
+}
+
+/// What a foreign ONNX file says of itself, and the shapes of its outputs: read or refused in one line.
+#[test]
+fn fuzz_onnx_headers() {
+    let with_runtime = load(None).inspect_err(|error| eprintln!("without ONNX Runtime: {error}")).is_ok();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("fuzz.onnx");
+    let picture = image::RgbImage::from_pixel(40, 30, image::Rgb([200, 100, 50]));
+    let metadata = [
+        ("names", "{0: 'a', 1: \"b\"}"),
+        ("imgsz", "[32, 32]"),
+        ("task", "obb"),
+        ("kpt_shape", "[17, 3]"),
+        ("end2end", "True"),
+        ("mean", "[0.5, 1, 2]"),
+        ("std", "1"),
+        ("fit", "stretch"),
+        ("border", "114"),
+    ];
+    let mut opened = 0;
+    arbtest(|u| {
+        let mut graph = OnnxGraph::default();
+        let side = |u: &mut Unstructured| Ok(*u.choose(&[1, 2, 3, 4, 6, 7, 21, 22, 32, 34, 63, 84, 85, 112, 300])?);
+        let shape = if u.ratio(1, 4)? { [1, 32, 32, 3] } else { [*u.choose(&[1, 2])?, 3, 32, 32] };
+        graph.input("images", &shape.map(Dimension::Fixed));
+        for output in 0..*u.choose(&[1, 1, 1, 2, 6, 8])? {
+            let mut sides = vec![shape[0]];
+            for _ in 0..*u.choose(&[1, 2, 2, 2, 2, 3])? {
+                sides.push(side(u)?);
+            }
+            let value = *u.choose(&[0.0, 0.5, 1.0, 3.0, -1.0, f32::NAN, f32::INFINITY])?;
+            let values = graph.floats(&sides, &vec![value; sides.iter().product()]);
+            graph.node_named("Identity", &[&values], &format!("output{output}"), &[]);
+            graph.output(&format!("output{output}"), &sides.iter().copied().map(Dimension::Fixed).collect::<Vec<_>>());
+        }
+        for (key, value) in metadata {
+            if u.ratio(1, 3)? {
+                let value = mutate(u, std::slice::from_ref(&value.as_bytes().to_vec()))?;
+                // ONNX Runtime hands texts over up to their first NUL.
+                graph.metadata(key, &String::from_utf8_lossy(&value).replace('\0', " "));
+            }
+        }
+        let bytes = graph.finish("fuzz", 17);
+        count_parameters(&mutate(u, std::slice::from_ref(&bytes))?);
+        if with_runtime {
+            std::fs::write(&path, bytes).unwrap();
+            let options = DetectorOptions { threads: 1, ..DetectorOptions::default() };
+            let found = match Detector::open_onnx(&path, &options) {
+                Ok(mut detector) => detector.detect(&picture),
+                Err(error) => Err(error),
+            };
+            match found {
+                Ok(found) => {
+                    opened += 1;
+                    assert!(found.iter().all(|found| (0.25..=1.0).contains(&found.confidence)), "{found:?}");
+                }
+                Err(error) => assert_eq!(error.to_string().lines().count(), 1, "{error}"),
+            }
+        }
+        Ok(())
+    })
+    .budget_ms(budget_ms());
+    assert!(opened > 0 || !with_runtime, "some files must be read, or this test looks at nothing");
 }

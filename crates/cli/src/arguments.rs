@@ -89,6 +89,15 @@ impl Arguments {
     }
 }
 
+/// What went wrong and what caused it, each said once: many errors have their cause in their own words.
+pub(crate) fn reason(error: &anyhow::Error) -> String {
+    error
+        .chain()
+        .skip(1)
+        .map(ToString::to_string)
+        .fold(error.to_string(), |said, cause| if said.contains(&cause) { said } else { format!("{said}: {cause}") })
+}
+
 /// One line on standard error. A closed standard error is no reason to stop.
 pub(crate) fn report(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");

@@ -17,13 +17,14 @@ mod options;
 mod parity;
 mod profile;
 mod sinks;
+mod threshold;
 
 use std::process::ExitCode;
 
 use clap::Parser;
 
 use self::arguments::{
-    Arguments, INTERRUPTED, SOME_FAILED, USAGE, interrupt_flag, print, progress_bar, report, resident_bytes,
+    Arguments, INTERRUPTED, SOME_FAILED, USAGE, interrupt_flag, print, progress_bar, reason, report, resident_bytes,
 };
 
 fn main() -> ExitCode {
@@ -32,7 +33,7 @@ fn main() -> ExitCode {
     match arguments.run() {
         Ok(code) => code,
         Err(error) => {
-            report(&format!("yolo-lat: {error:#}"));
+            report(&format!("yolo-lat: {}", reason(&error)));
             ExitCode::from(USAGE)
         }
     }

@@ -12,7 +12,7 @@ use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use tch::{Device, Kind, Tensor};
 use yolo_lat::engine::EngineKind;
-use yolo_lat::eval::{Dataset, Feed, measure};
+use yolo_lat::eval::{Dataset, Feed, Split, measure};
 use yolo_lat::model::{Model, ModelConfig, Weights, graph_of};
 use yolo_lat::sink::write_atomically;
 use yolo_lat::source::Prefetch;
@@ -384,15 +384,15 @@ impl Trainer {
         self.write(&model)?;
         let mut options = DetectorOptions {
             engine: EngineKind::Cpu,
-            size: Some((self.config.size, self.config.size)),
+            size: yolo_lat::InputSize::Square(Some(self.config.size)),
             ..DetectorOptions::default()
         };
         // As `yolo-lat eval` measures.
         options.postprocess.confidence = 0.001;
         options.postprocess.multi_label = true;
         let mut detector = Detector::new(&model, &options)?;
-        let mut dataset = Dataset::load(&self.val)?;
-        dataset.images.truncate(limit);
+        let mut dataset = Dataset::load(&self.val, Split::Prefer("val"))?;
+        dataset.truncate(limit);
         let feed = Feed { batch: options.threads, threads: options.threads, stop: self.interrupted.clone() };
         let classes = detector.classes().to_vec();
         let detect = |pictures: &[&image::RgbImage]| detector.detections(pictures);

@@ -6,7 +6,7 @@
 //! * COCO (Lin et al. 2014, as pycocotools computes it): ten IoU thresholds, 101 recalls, at most 100 detections a
 //!   picture, area ranges. Crowds may be found any number of times; difficult objects are ignored as VOC does.
 
-use super::dataset::Object;
+use crate::dataset::Object;
 use yolo_lat_core::postprocess::Detection;
 
 /// Precision and recall of one class over falling confidence, at IoU 0.5.

@@ -1,16 +1,19 @@
 //! Measuring detections against labelled photographs.
 
 mod average_precision;
-mod dataset;
 mod measure;
+mod operating_point;
 mod plot;
 mod results;
 
+pub use crate::dataset::{Dataset, DatasetError, LabelledImage, Object, Split};
+pub use crate::labels::Fault;
+pub use crate::labels::coco::Id;
 pub use average_precision::{ClassResult, CocoSummary, Curve, Evaluation, evaluate};
-pub use dataset::{Dataset, DatasetError, LabelledImage, Object};
 pub use measure::{Correspondence, Feed, MeasureError, Measured, measure};
+pub use operating_point::{OperatingPoint, operating_points};
 pub use plot::plot_precision_recall;
-pub use results::read_coco_results;
+pub use results::{Results, read_coco_results};
 
 #[cfg(test)]
 mod tests;
