@@ -13,7 +13,7 @@ use yolo_lat::sink::{
     LabelStudioOptions, LabelStudioSink, OutputFolder, PictureSink, Sink, SinkError, Target, TextSink, VocSink,
     YoloSink, coco_category_ids,
 };
-use yolo_lat::source::is_video;
+use yolo_lat::source::holds_video;
 
 use super::detect::ResultArguments;
 use super::report;
@@ -207,7 +207,7 @@ impl Outputs {
     ) -> Result<Vec<Box<dyn Sink>>, SinkError> {
         let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
         let formats = &self.arguments.format;
-        let videos = run.inputs.iter().filter(|input| is_video(&input.path)).count();
+        let videos = run.inputs.iter().filter(|input| holds_video(&input.path)).count();
         for (index, &format) in formats.iter().enumerate() {
             if formats[..index].contains(&format) || (format == Format::Text && self.quiet && folder.is_some()) {
                 continue;

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use yolo_lat::sink::Placing;
@@ -26,7 +27,7 @@ pub(crate) struct DetectArguments {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Inputs")]
 pub(super) struct InputArguments {
-    /// Pictures, videos, folders, glob patterns, or - for paths on standard input
+    /// Pictures, videos, folders, glob patterns, addresses (rtsp://, http://), or - for paths on standard input
     #[arg(required = true, value_name = "SOURCE")]
     pub(super) sources: Vec<OsString>,
     /// Look into sub-folders
@@ -123,6 +124,9 @@ pub(crate) struct ResultArguments {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "The run")]
 pub(super) struct CourseArguments {
+    /// How long a network stream may give no picture: 10s, 1m
+    #[arg(long, default_value = "10s", value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub(super) timeout: Duration,
     /// Stop at the first input that fails
     #[arg(long)]
     pub(super) fail_fast: bool,

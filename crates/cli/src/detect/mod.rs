@@ -60,6 +60,7 @@ pub(super) fn run(arguments: DetectArguments) -> anyhow::Result<ExitCode> {
         loaders: arguments.engine.threads(),
         classes: &classes,
         timing: !arguments.results.no_timing,
+        stream_timeout: arguments.course.timeout,
         fail_fast: arguments.course.fail_fast,
         stop: super::interrupt_flag()?,
     };

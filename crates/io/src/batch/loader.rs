@@ -9,10 +9,7 @@ use image::RgbImage;
 use super::{Input, Known};
 use crate::frame::Frame;
 use crate::sink::Record;
-use crate::source::{FrameSource, SourceError, VideoSource, is_video, open_image};
-
-/// Frames a second that are assumed where a video does not say.
-const USUAL_RATE: f64 = 25.0;
+use crate::source::{FrameSource, SourceError, VideoSource, holds_video, open_image};
 
 /// An input on its way from the loaders to the network.
 pub(super) enum Loaded {
@@ -42,7 +39,7 @@ pub(super) fn load(input: &Input, index: usize, known: Option<&Known>) -> Loaded
     {
         return Loaded::Known(record);
     }
-    if is_video(&input.path) {
+    if holds_video(&input.path) {
         return Loaded::Video;
     }
     let start = Instant::now();
@@ -55,20 +52,20 @@ pub(super) fn load(input: &Input, index: usize, known: Option<&Known>) -> Loaded
     }
 }
 
-/// Gives each frame to `take` with its time in the video in seconds, the frames a second and how long decoding took, until
+/// Gives each frame to `take` with its time in the video, the video's length if it is known, and how long decoding took, until
 /// `take` has enough or `stop` is set.
 pub(super) fn decode_video(
     path: &Path,
+    timeout: Duration,
     stop: &AtomicBool,
-    mut take: impl FnMut(Frame, f64, f64, Duration) -> bool,
+    mut take: impl FnMut(Frame, Duration, Option<Duration>, Duration) -> bool,
 ) -> Result<(), SourceError> {
     let mut video = VideoSource::open(path, false)?;
+    video.set_timeout(timeout);
     loop {
         let start = Instant::now();
         let Some(frame) = video.next_frame(stop)? else { return Ok(()) };
-        let rate = video.rate().unwrap_or(USUAL_RATE);
-        let seconds = frame.sequence as f64 / rate;
-        if !take(frame, seconds, rate, start.elapsed()) {
+        if !take(frame, video.time(), video.length(), start.elapsed()) {
             return Ok(());
         }
     }

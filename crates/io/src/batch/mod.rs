@@ -19,10 +19,10 @@ use image::RgbImage;
 
 pub use self::journal::{Journal, JournalError, JournalReader};
 use self::loader::{Loaded, decode_video};
-use self::writer::{Outcome, Writer};
+use self::writer::{Outcome, VideoTime, Writer};
 use crate::frame::Frame;
 use crate::sink::{NamedDetection, Record, Sink, Timing};
-use crate::source::Prefetch;
+use crate::source::{Prefetch, display_name};
 use yolo_lat_core::postprocess::Detection;
 
 /// One input.
@@ -37,7 +37,7 @@ pub struct Input {
 impl Input {
     /// The path as results name it.
     pub fn name(&self) -> String {
-        self.path.to_string_lossy().into_owned()
+        display_name(&self.path)
     }
 }
 
@@ -67,6 +67,8 @@ pub struct BatchOptions<'a> {
     pub classes: &'a [String],
     /// Whether records have times.
     pub timing: bool,
+    /// How long a network stream may give no picture.
+    pub stream_timeout: Duration,
     /// Stops at the first input that fails.
     pub fail_fast: bool,
     /// Set from elsewhere, it ends the run.
@@ -251,12 +253,13 @@ impl Network<'_> {
     /// Every frame of a video, one after the other.
     fn video(&mut self, index: usize, input: &Input) -> Result<(), DetectFailure> {
         let mut failure = None;
-        let ended = decode_video(&input.path, &self.options.stop, |frame, seconds, rate, decode| {
+        let (timeout, stop) = (self.options.stream_timeout, &*self.options.stop);
+        let ended = decode_video(&input.path, timeout, stop, |frame, time, length, decode| {
             match (self.detect)(&[&frame.pixels]) {
                 Ok(mut found) => {
                     let record = self.record(&frame, found.pop().unwrap_or_default(), decode);
-                    let record = Record { frame: Some(frame.sequence), time: Some(seconds), ..record };
-                    self.send(index, Outcome::Frame(record, frame.pixels, rate));
+                    let record = Record { frame: Some(frame.sequence), time_s: Some(time.as_secs_f64()), ..record };
+                    self.send(index, Outcome::Frame(record, frame.pixels, VideoTime { time, length }));
                 }
                 Err(error) => failure = Some(error),
             }
@@ -287,7 +290,7 @@ impl Network<'_> {
             postprocess: found.postprocess.map(ms),
         });
         let (width, height) = (frame.width(), frame.height());
-        Record { image: String::new(), frame: None, time: None, width, height, detections, timing_ms }
+        Record { image: String::new(), frame: None, time_s: None, width, height, detections, timing_ms }
     }
 }
 

@@ -65,7 +65,15 @@ fn run(
     };
     let outlets = Outlets { sinks, journal: None, known: None, observer: &mut observer };
     let classes = ["cat".to_owned()];
-    let options = BatchOptions { batch: 1, loaders: 2, classes: &classes, timing: false, fail_fast: false, stop };
+    let options = BatchOptions {
+        batch: 1,
+        loaders: 2,
+        classes: &classes,
+        timing: false,
+        stream_timeout: Duration::from_secs(1),
+        fail_fast: false,
+        stop,
+    };
     let mut calls = 0;
     let mut detect = |images: &[&RgbImage]| {
         let found = images.iter().map(|_| {

@@ -3,20 +3,29 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Receiver;
+use std::time::Duration;
 
 use image::RgbImage;
 
 use super::{Ending, Event, Input, Journal, Summary};
-use crate::sink::{Item, Record, Sink, SinkError};
+use crate::sink::{Item, Record, Sink, SinkError, VideoFrame};
 
 /// A result on its way from the network to the writer.
 pub(super) enum Outcome {
     /// A picture, without its pixels where an earlier run has written them.
     Picture(Record, Option<RgbImage>),
-    /// Of a video with so many frames a second.
-    Frame(Record, RgbImage, f64),
+    Frame(Record, RgbImage, VideoTime),
     VideoEnd,
     Failed(String),
+}
+
+/// When a frame is seen.
+#[derive(Clone, Copy)]
+pub(super) struct VideoTime {
+    /// From the video's start.
+    pub(super) time: Duration,
+    /// Of the whole video, if its file says so.
+    pub(super) length: Option<Duration>,
 }
 
 pub(super) struct Writer<'a> {
@@ -57,11 +66,11 @@ impl<'a> Writer<'a> {
                         self.complete(&record, picture.is_some());
                     }
                 }
-                Outcome::Frame(record, picture, rate) => {
+                Outcome::Frame(record, picture, time) => {
                     let number = record.frame.unwrap_or_default();
                     let record = Record { image: format!("{}#{number}", input.name()), ..record };
                     let stem = input.stem.join(format!("{number:06}"));
-                    if self.write(item(input, &record, &stem, Some(rate), Some(&picture))) {
+                    if self.write(item(input, &record, &stem, Some(time), Some(&picture))) {
                         self.summary.videos += usize::from(number == 0);
                         self.summary.frames += 1;
                     }
@@ -134,9 +143,9 @@ fn item<'a>(
     input: &'a Input,
     record: &'a Record,
     stem: &'a Path,
-    rate: Option<f64>,
+    time: Option<VideoTime>,
     picture: Option<&'a RgbImage>,
 ) -> Item<'a> {
-    let video = rate.map(|rate| (input.stem.as_path(), rate));
+    let video = time.map(|VideoTime { time, length }| VideoFrame { stem: &input.stem, time, length });
     Item { record, path: &input.path, video, stem, picture }
 }

@@ -42,7 +42,7 @@ fn arbitrary_run(u: &mut Unstructured, flat: bool) -> Result<Run> {
             detections.push(NamedDetection { name: CLASSES[class].into(), class, confidence, bbox });
         }
         let image = format!("photos/{}", file.display());
-        records.push(Record { image, frame: None, time: None, width, height, detections, timing_ms: None });
+        records.push(Record { image, frame: None, time_s: None, width, height, detections, timing_ms: None });
     }
     Ok(Run { files, records })
 }

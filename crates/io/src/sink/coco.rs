@@ -82,8 +82,11 @@ impl Sink for CocoSink {
         let is_frame = item.record.frame.is_some();
         // As it was given: the whole path tells more pictures apart than a part of it.
         let file_name = match item.record.frame {
-            Some(frame) => name_of(&item.path.with_extension("").join(format!("{frame:06}.jpg"))),
-            None => name_of(item.path),
+            Some(frame) => {
+                let video = item.record.image.rsplit_once('#').map_or(item.record.image.as_str(), |(video, _)| video);
+                format!("{}/{frame:06}.jpg", Path::new(video).with_extension("").display())
+            }
+            None => item.record.image.clone(),
         };
         for detection in &item.record.detections {
             let Some(category_id) = self.categories.get(detection.class).copied().flatten() else { continue };

@@ -37,7 +37,7 @@ impl Sink for CsvSink {
         let record = item.record;
         let (width, height) = (record.width.to_string(), record.height.to_string());
         let frame = record.frame.map(|frame| frame.to_string()).unwrap_or_default();
-        let time = record.time.map(|seconds| format!("{seconds:.3}")).unwrap_or_default();
+        let time = record.time_s.map(|seconds| format!("{seconds:.3}")).unwrap_or_default();
         for detection in &record.detections {
             let bbox = detection.bbox;
             let [confidence, x1, y1, x2, y2] =

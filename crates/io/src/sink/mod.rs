@@ -6,9 +6,11 @@ mod cvat;
 mod draw;
 mod file;
 mod folder;
+mod fonts;
 mod json;
 mod label_studio;
 mod labels;
+mod names;
 mod pictures;
 mod text;
 mod video;
@@ -16,6 +18,7 @@ mod voc;
 mod yolo;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use image::RgbImage;
 use serde::{Deserialize, Serialize};
@@ -23,11 +26,11 @@ use serde::{Deserialize, Serialize};
 pub use self::coco::{CocoSink, ImageId, ImageIds, coco_category_ids};
 pub use self::csv::CsvSink;
 pub use self::cvat::CvatSink;
-pub use self::draw::FONT;
-pub(crate) use self::draw::use_own_font;
 pub use self::draw::{annotate, class_color};
 pub use self::file::{Target, write_atomically};
 pub use self::folder::{EarlierResults, OutputFolder, written_files};
+pub(crate) use self::fonts::use_own_font;
+pub use self::fonts::{FONT, system_font};
 pub use self::json::{JsonLinesSink, JsonSink};
 pub use self::label_studio::{LabelStudioOptions, LabelStudioSink};
 pub use self::labels::{ink, label_places};
@@ -47,9 +50,9 @@ pub struct Record {
     /// Number of the frame in its video, from 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub frame: Option<u64>,
-    /// Of a frame: seconds from the video's start.
+    /// Time of the frame in its video, in seconds from the start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub time: Option<f64>,
+    pub time_s: Option<f64>,
     /// Pixels.
     pub width: u32,
     /// Pixels.
@@ -111,8 +114,8 @@ pub struct Item<'a> {
     pub record: &'a Record,
     /// The file that was read.
     pub path: &'a Path,
-    /// Of a frame of a video: the video's own stem, and its frames a second.
-    pub video: Option<(&'a Path, f64)>,
+    /// Of a frame of a video.
+    pub video: Option<VideoFrame<'a>>,
     /// Relative path without extension under which files of this picture are written; unique in a run.
     pub stem: &'a Path,
     /// The pixels; `None` when an earlier run's record is played back and its pictures are on disk already.
@@ -131,6 +134,17 @@ impl Item<'_> {
         }
         name.into()
     }
+}
+
+/// Where a frame stands in its video.
+#[derive(Clone, Copy, Debug)]
+pub struct VideoFrame<'a> {
+    /// The video's own stem.
+    pub stem: &'a Path,
+    /// From the start.
+    pub time: Duration,
+    /// How long the video lasts, if its file says so.
+    pub length: Option<Duration>,
 }
 
 /// A file or stream could not be written.
@@ -183,10 +197,19 @@ pub trait Sink: Send + Sync {
 
 /// `PLACE/STEM.EXTENSION`, where the stem itself may contain dots.
 fn path_of(place: &str, stem: &Path, extension: &str) -> PathBuf {
-    let mut name = Path::new(place).join(stem).into_os_string();
-    name.push(".");
-    name.push(extension);
-    name.into()
+    with_ending(Path::new(place), stem, &format!(".{extension}"))
+}
+
+/// `DIR/FOLDER/STEM` and `ending`; too long a name is shortened.
+fn with_ending(folder: &Path, stem: &Path, ending: &str) -> PathBuf {
+    let mut path = folder.join(stem);
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    if name.len() + ending.len() > names::LONGEST {
+        name = names::shortened(&name.to_string_lossy(), names::LONGEST - ending.len()).into();
+    }
+    name.push(ending);
+    path.set_file_name(name);
+    path
 }
 
 /// A path as text, with `/` on every system; bytes that are no UTF-8 are written out, so that different paths stay different.

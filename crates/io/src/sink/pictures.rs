@@ -3,13 +3,15 @@
 use std::collections::HashSet;
 use std::io::{BufWriter, Error};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use image::codecs::jpeg::JpegEncoder;
 use image::{GenericImageView, RgbImage};
 
 use super::draw::annotate;
+use super::names::{LONGEST, folder_name, shortened};
 use super::video::VideoRecorder;
-use super::{Item, OutputFolder, Sink, SinkError, path_of, write_atomically};
+use super::{Item, OutputFolder, Sink, SinkError, VideoFrame, path_of, with_ending, write_atomically};
 
 const JPEG_QUALITY: u8 = 90;
 
@@ -18,9 +20,15 @@ pub struct AnnotatedSink {
     folder: OutputFolder,
     place: &'static str,
     labels: bool,
-    /// The video that is being written, and its stem.
-    video: Option<(PathBuf, VideoRecorder)>,
+    video: Option<Video>,
     canvas: RgbImage,
+}
+
+/// The video that is being written.
+struct Video {
+    stem: PathBuf,
+    recorder: VideoRecorder,
+    length: Option<Duration>,
 }
 
 impl AnnotatedSink {
@@ -35,22 +43,23 @@ impl Sink for AnnotatedSink {
         let Some(picture) = item.picture else { return Ok(()) };
         self.canvas.clone_from(picture);
         annotate(&mut self.canvas, &item.record.detections, self.labels);
-        let Some((stem, rate)) = item.video else {
+        let Some(VideoFrame { stem, time, length }) = item.video else {
             return write_jpeg(&self.folder.note(&path_of(self.place, item.stem, "jpg"))?, &self.canvas);
         };
-        if self.video.as_ref().is_none_or(|(other, _)| other != stem) {
+        if self.video.as_ref().is_none_or(|video| video.stem != stem) {
             self.finish()?;
             let path = self.folder.note(&path_of(self.place, stem, "mp4"))?;
-            self.video = Some((stem.to_owned(), VideoRecorder::start(&path, self.canvas.dimensions(), rate)?));
+            let recorder = VideoRecorder::start(&path, self.canvas.dimensions())?;
+            self.video = Some(Video { stem: stem.to_owned(), recorder, length });
         }
         match &mut self.video {
-            Some((_, recorder)) => recorder.push(&self.canvas),
+            Some(video) => video.recorder.push(&self.canvas, time),
             None => Ok(()),
         }
     }
 
     fn finish(&mut self) -> Result<(), SinkError> {
-        self.video.take().map_or(Ok(()), |(_, recorder)| recorder.finish())
+        self.video.take().map_or(Ok(()), |video| video.recorder.finish(video.length))
     }
 
     fn has(&self, stem: &Path) -> bool {
@@ -84,34 +93,20 @@ impl Sink for CropSink {
             }
             let crop = picture.view(left, top, right - left, bottom - top).to_image();
             let class = self.classes.get(detection.class).map_or("other", String::as_str);
-            let mut stem = Path::new(class).join(item.stem).into_os_string();
-            stem.push(format!("_{index}"));
-            write_jpeg(&self.folder.note(&path_of("crops", Path::new(&stem), "jpg"))?, &crop)?;
+            let path = with_ending(&Path::new("crops").join(class), item.stem, &format!("_{index}.jpg"));
+            write_jpeg(&self.folder.note(&path)?, &crop)?;
         }
         Ok(())
     }
 }
 
-/// Bytes that a folder's name takes at most, of the 255 that file systems give it.
-const LONGEST_NAME: usize = 100;
-
-/// A name for the folder of each class, whatever the classes are called: one component of a path on every system, visible,
-/// and of no other class, also where case does not count.
+/// A folder for each class, of no other class also where case does not count.
 fn class_folders(classes: &[String]) -> Vec<String> {
     let mut taken = HashSet::new();
     let folder = |(class, name): (usize, &String)| {
-        let is_special = |letter: char| letter.is_control() || "/\\<>:\"|?*".contains(letter);
-        let name = name.replace(is_special, "_");
-        let end = (0..=LONGEST_NAME.min(name.len())).rev().find(|&end| name.is_char_boundary(end)).unwrap_or(0);
-        // Windows drops these, and `..` is the folder above.
-        let name = name[..end].trim().trim_end_matches(['.', ' ']);
-        let mut name = match name.chars().next() {
-            None => format!("class{class}"),
-            Some('.') => format!("_{name}"),
-            Some(_) => name.to_owned(),
-        };
+        let mut name = folder_name(name, class);
         while !taken.insert(name.to_lowercase()) {
-            name.push_str(&format!("_{class}"));
+            name = shortened(&format!("{name}_{class}"), LONGEST);
         }
         name
     };
@@ -197,16 +192,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_class_has_a_folder_of_its_own_whatever_it_is_called() {
-        let classes =
-            ["..", "", "a/b", "a_b", "A_B", "Cat", "cat", ".git", " dog. ", "猫", "x\0y", "class0", &"é".repeat(90)];
-        let folders = class_folders(&classes.map(str::to_owned));
-        assert_eq!(&folders[..4], ["class0", "class1", "a_b", "a_b_3"]);
-        assert_eq!(&folders[5..11], ["Cat", "cat_6", "_.git", "dog", "猫", "x_y"]);
-        let distinct: HashSet<String> = folders.iter().map(|folder| folder.to_lowercase()).collect();
-        assert_eq!(distinct.len(), classes.len());
-        for folder in &folders {
-            assert!(folder.len() <= 110 && Path::new(folder).components().count() == 1, "{folder:?}");
-        }
+    fn every_class_has_a_folder_of_its_own() {
+        let folders = class_folders(&["..", "a/b", "a_b", "A_B", "Cat", "cat", "class0"].map(str::to_owned));
+        assert_eq!(folders, ["class0", "a_b", "a_b_2", "A_B_3", "Cat", "cat_5", "class0_6"]);
     }
 }
