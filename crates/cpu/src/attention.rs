@@ -150,7 +150,7 @@ impl Attention {
         }
     }
 
-    /// `psi_d = exp(k_d - m_d)` and `phi_d = exp(q_d + m_d - r)`; see [`yolo_lat_attention::HadamardExp`].
+    /// `psi_d = exp(k_d - m_d)` and `phi_d = exp(q_d + m_d - r)`; see `HadamardExp` of yolo-lat-attention.
     #[inline(always)]
     unsafe fn exp_features<S: Simd>(&self, head: usize, memory: Memory, phi: *mut f32, psi: *mut f32) {
         let (tokens, stride) = (self.tokens, plane_stride(self.tokens));

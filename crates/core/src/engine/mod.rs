@@ -1,4 +1,4 @@
-//! Engines: interpreters of a [`Graph`] that all compute the same function.
+//! Engines: interpreters of a [`Graph`](crate::model::Graph) that all compute the same function.
 
 pub mod allocator;
 pub mod reference;
