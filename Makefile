@@ -28,11 +28,13 @@ test: ## Every test that needs nothing but this folder
 	$(CARGO) test --doc --quiet
 	$(CARGO) nextest run
 
-check: setup ## Format, lints, shaders, documentation
+check: setup ## Format, lints, shaders, documentation, registers of the kernels
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --all-targets -- -D warnings
 	$(CARGO) nextest run --lib shaders_are_valid
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --quiet
+	$(CARGO) build --release
+	if [ "$$(uname -m)" = x86_64 ]; then scripts/check-kernels $${CARGO_TARGET_DIR:-target}/release/yolo-lat; fi
 
 bench: setup ## Speed of the CPU engine on this machine
 	$(CARGO) bench --bench engines
