@@ -31,13 +31,13 @@ test: ## Every test that needs nothing but this folder
 check: setup ## Format, lints, shaders, documentation, registers of the kernels
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --all-targets -- -D warnings
-	$(CARGO) nextest run --lib shaders_are_valid
+	$(CARGO) nextest run -p yolo-lat-shaders
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --quiet
 	$(CARGO) build --release
 	if [ "$$(uname -m)" = x86_64 ]; then scripts/check-kernels $${CARGO_TARGET_DIR:-target}/release/yolo-lat; fi
 
 bench: setup ## Speed of the CPU engine on this machine
-	$(CARGO) bench --bench engines
+	$(CARGO) bench -p yolo-lat --bench engines
 
 bench-attention: setup ## Attention alone: time, decoding, gradients, entropy; raw results in benches/runs, charts in docs
 	$(CARGO) build --release

@@ -1,19 +1,22 @@
 //! The whole pipeline as one call: picture in, detections out.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use image::RgbImage;
 use ndarray::{Array3, Array4, Axis, s};
 
-use crate::engine::gpu::{GpuEngine, Picture, PixelFormat};
-use crate::engine::ort::{ForeignDetector, OnnxSession};
 use crate::engine::{self, Engine, EngineError, EngineKind};
-use crate::geometry::Letterbox;
-use crate::model::config::{AttentionKind, HeadConfig, KernelKind, STRIDES};
-use crate::model::{Graph, Model, ModelError};
-use crate::postprocess::{Detection, PostprocessOptions, decode, suppress};
+#[cfg(feature = "ort")]
+use crate::foreign::ForeignDetector;
 use crate::preprocess::Preprocessor;
+use yolo_lat_core::geometry::Letterbox;
+use yolo_lat_core::model::config::{AttentionKind, HeadConfig, KernelKind, STRIDES};
+use yolo_lat_core::model::{Graph, Model, ModelError};
+use yolo_lat_core::postprocess::{Detection, PostprocessOptions, decode, suppress};
+#[cfg(feature = "gpu")]
+use yolo_lat_gpu::{GpuEngine, Picture, PixelFormat, wgpu};
+#[cfg(feature = "ort")]
+use yolo_lat_onnx::ort::OnnxSession;
 
 /// Why a detector could not be made or could not run.
 #[derive(Debug, thiserror::Error)]
@@ -75,12 +78,15 @@ enum Network {
     /// One of our networks on an engine.
     Own { engine: Box<dyn Engine>, head: HeadConfig },
     /// One of our networks on a GPU, letterbox and suppression included.
+    #[cfg(feature = "gpu")]
     Gpu(Box<OnGpu>),
     /// Somebody's ONNX file.
+    #[cfg(feature = "ort")]
     Foreign(Box<ForeignDetector>),
 }
 
 /// A GPU can be lost: what is needed to begin again.
+#[cfg(feature = "gpu")]
 struct OnGpu {
     engine: GpuEngine,
     model: Model,
@@ -92,10 +98,10 @@ struct OnGpu {
 /// Finds objects in pictures.
 ///
 /// ```
-/// use yolo_lat::{Detector, source::open_image};
+/// use yolo_lat::Detector;
 ///
 /// let mut detector = Detector::load("n")?;
-/// let detections = detector.detect(&open_image("assets/chelsea.jpg")?)?;
+/// let detections = detector.detect(&image::open("assets/chelsea.jpg")?.into_rgb8())?;
 /// assert_eq!(detector.class_name(detections[0].class), "cat");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -126,6 +132,7 @@ impl Detector {
     /// [`DetectError::Engine`] where the engine is not available or the size does not suit the model.
     pub fn new(model: &Model, options: &DetectorOptions) -> Result<Self, DetectError> {
         let (width, height) = options.size.unwrap_or((model.config.input, model.config.input));
+        #[cfg(feature = "gpu")]
         let gpu = match options.engine {
             EngineKind::Gpu => Some(GpuEngine::new(&graph_for(model, options)?, &model.weights)?),
             // A machine without one is no reason to say anything.
@@ -134,10 +141,14 @@ impl Detector {
                 .ok(),
             _ => None,
         };
-        let network = match gpu {
-            Some(engine) => {
-                Network::Gpu(Box::new(OnGpu { engine, model: model.clone(), options: options.clone(), rebuilt: false }))
-            }
+        #[cfg(feature = "gpu")]
+        let on_gpu = gpu.map(|engine| {
+            Network::Gpu(Box::new(OnGpu { engine, model: model.clone(), options: options.clone(), rebuilt: false }))
+        });
+        #[cfg(not(feature = "gpu"))]
+        let on_gpu = None;
+        let network = match on_gpu {
+            Some(network) => network,
             None => {
                 let graph = graph_for(model, options)?;
                 let engine = engine::create_for(options.engine, model, &graph, options.threads)?;
@@ -159,8 +170,13 @@ impl Detector {
     ///
     /// # Errors
     /// [`DetectError::Engine`] without ONNX Runtime, or for a file that it or this program cannot read.
-    pub fn open_onnx(path: &Path, options: &DetectorOptions) -> Result<Self, DetectError> {
-        let threads = if options.threads == 0 { engine::cpu::available_threads() } else { options.threads };
+    #[cfg(feature = "ort")]
+    pub fn open_onnx(path: &std::path::Path, options: &DetectorOptions) -> Result<Self, DetectError> {
+        let threads = if options.threads == 0 {
+            std::thread::available_parallelism().map_or(1, usize::from)
+        } else {
+            options.threads
+        };
         let session = OnnxSession::open(path, threads)?;
         let foreign = ForeignDetector::new(session, options.size, path.display().to_string())?;
         Ok(Self {
@@ -194,6 +210,7 @@ impl Detector {
             return Ok(Vec::new());
         }
         let (engine, head) = match &mut self.network {
+            #[cfg(feature = "gpu")]
             Network::Gpu(gpu) => {
                 let found = gpu.detect(pictures, &self.options).and_then(|found| {
                     self.watched = if self.watches { gpu.engine.outputs()?.pop() } else { None };
@@ -208,6 +225,7 @@ impl Detector {
                 };
             }
             Network::Own { engine, head } => (engine, *head),
+            #[cfg(feature = "ort")]
             Network::Foreign(foreign) => {
                 return pictures.iter().map(|picture| detect_foreign(foreign, picture, &self.options)).collect();
             }
@@ -238,7 +256,16 @@ impl Detector {
         Ok(results.collect())
     }
 
+    /// As [`Detector::detect_batch`], without times.
+    ///
+    /// # Errors
+    /// As [`Detector::detect`].
+    pub fn detections(&mut self, pictures: &[&RgbImage]) -> Result<Vec<Vec<Detection>>, DetectError> {
+        Ok(self.detect_batch(pictures)?.into_iter().map(|(found, _)| found).collect())
+    }
+
     /// After a failure of the device: a new one, once; then the CPU.
+    #[cfg(feature = "gpu")]
     fn replace_gpu(&mut self, error: &EngineError) -> Result<(), DetectError> {
         let Network::Gpu(lost) = &mut self.network else { return Ok(()) };
         if !std::mem::replace(&mut lost.rebuilt, true) {
@@ -262,6 +289,7 @@ impl Detector {
     }
 
     /// The GPU engine, where it is the one that runs.
+    #[cfg(feature = "gpu")]
     pub fn gpu_engine(&mut self) -> Option<&mut GpuEngine> {
         match &mut self.network {
             Network::Gpu(gpu) => Some(&mut gpu.engine),
@@ -274,6 +302,7 @@ impl Detector {
     ///
     /// # Errors
     /// [`DetectError::Engine`] if the device fails; the next call of [`Detector::detect`] replaces it.
+    #[cfg(feature = "gpu")]
     pub fn detect_texture(
         &mut self,
         texture: &wgpu::TextureView,
@@ -320,7 +349,9 @@ impl Detector {
     pub fn description(&self) -> String {
         match &self.network {
             Network::Own { engine, .. } => engine.description(),
+            #[cfg(feature = "gpu")]
             Network::Gpu(gpu) => gpu.engine.description(),
+            #[cfg(feature = "ort")]
             Network::Foreign(foreign) => foreign.description(),
         }
     }
@@ -341,6 +372,7 @@ fn graph_for(model: &Model, options: &DetectorOptions) -> Result<Graph, ModelErr
     Ok(graph)
 }
 
+#[cfg(feature = "gpu")]
 impl OnGpu {
     fn detect(
         &mut self,
@@ -372,6 +404,7 @@ fn into_picture(detections: &mut [Detection], letterbox: &Letterbox) {
     }
 }
 
+#[cfg(feature = "ort")]
 fn detect_foreign(
     foreign: &mut ForeignDetector,
     picture: &RgbImage,

@@ -1,27 +1,25 @@
 //! yolo-lat: object detection on ordinary computers with exact linear attention.
 //!
-//! One description of the network ([`model::Graph`]), executed by several engines, with data flowing one way:
-//! [`source`], [`preprocess`], [`engine`], [`postprocess`], [`sink`]; [`Detector`] is all of it as one call.
+//! One description of the network ([`model::Graph`]), executed by several engines; [`Detector`] is all of it as one call.
+//!
+//! # Features
+//! * `cpu` (default): the SIMD engine. `gpu`: compute shaders on wgpu. `ort`: ONNX Runtime, and other people's ONNX files.
+//! * `builtin-models` (default): the models `n` and `s` as part of the program.
+//! * `onnx`: writes ONNX files.
+//! * `io`: sources, sinks, data sets, average precision.
 
-pub mod app;
-pub mod attention;
 pub mod detector;
 pub mod engine;
-pub mod eval;
-pub mod export;
-pub mod frame;
-pub mod geometry;
-pub mod live;
-pub mod model;
-pub mod onnx;
-pub mod plot;
-pub mod postprocess;
+#[cfg(feature = "ort")]
+mod foreign;
 pub mod preprocess;
-mod simd;
-pub mod sink;
-pub mod source;
 
 pub use detector::{DetectError, Detector, DetectorOptions};
-pub use frame::Frame;
-pub use model::Model;
-pub use postprocess::Detection;
+pub use yolo_lat_attention as attention;
+pub use yolo_lat_core::model::Model;
+pub use yolo_lat_core::postprocess::Detection;
+pub use yolo_lat_core::{geometry, model, postprocess};
+#[cfg(feature = "io")]
+pub use yolo_lat_io::{Frame, eval, frame, plot, sink, source};
+#[cfg(feature = "onnx")]
+pub use yolo_lat_onnx::{export, proto as onnx};

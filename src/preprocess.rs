@@ -5,7 +5,7 @@ use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer
 use image::RgbImage;
 use ndarray::ArrayViewMut3;
 
-use crate::geometry::Letterbox;
+use yolo_lat_core::geometry::Letterbox;
 
 /// Fits pictures into the network's input; keeps its buffers from one picture to the next.
 pub struct Preprocessor {

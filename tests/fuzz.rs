@@ -5,7 +5,7 @@
 
 use arbtest::arbitrary::{Result, Unstructured};
 use arbtest::arbtest;
-use yolo_lat::eval::Dataset;
+use yolo_lat::eval::{Dataset, Split};
 use yolo_lat::model::{Model, ModelConfig, Weights, graph_of};
 use yolo_lat::source::decode_image;
 use yolo_lat::{Detector, DetectorOptions};
@@ -125,4 +125,123 @@ fn fuzz_labels() {
         Ok(())
     })
     .budget_ms(budget_ms());
+}
+
+/// Folders with files of all formats, some broken, misnamed, in wrong places or linked in circles.
+#[test]
+fn fuzz_data_set_folders() {
+    let xml = b"<annotation><filename>a.png</filename><object><name>cat</name><difficult/><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>3</xmax><ymax>3</ymax></bndbox></object></annotation>";
+    let json = br#"{"images":[{"id":1,"file_name":"images/a.png"},{"id":"b","coco_url":"http://x/a.png"}],"categories":[{"id":1,"name":"cat"}],"annotations":[{"image_id":1,"category_id":1,"bbox":[1,2,3,4.5],"area":NaN,"iscrowd":false}]}"#;
+    let mut png = std::io::Cursor::new(Vec::new());
+    image::RgbImage::new(8, 6).write_to(&mut png, image::ImageFormat::Png).unwrap();
+    let seeds: [&[u8]; 11] = [
+        xml,
+        json,
+        png.get_ref(),
+        b"0 0.5 0.5 0.5 0.5\n1.0 0.1 0.1 0.2 0.2 0.9\n",
+        b"\xEF\xBB\xBF1 0.1 0.1 0.3 0.1 0.3 0.3\r\n",
+        b"path: .\nval: images\ntrain: [train.txt, images/train]\nnames: {0: cat, 1: no}\nkpt_shape: [2, 3]\n",
+        b"names:\n- cat\n- dog\nval: ../valid/images\n",
+        b"classes = 2\ntrain = data/train.txt\nnames = classes.txt\n",
+        b"cat\ndog\n",
+        b"images/a.png\n./b.png\n\n../images/train/a.png 1\n",
+        b"",
+    ];
+    let seeds = seeds.map(<[u8]>::to_vec);
+    let folders = [
+        "",
+        "images",
+        "labels",
+        "Annotations",
+        "JPEGImages",
+        "annotations",
+        "images/train",
+        "labels/train",
+        "valid",
+        "valid/images",
+        "ImageSets/Main",
+    ];
+    let names = [
+        "a.png",
+        "a.txt",
+        "a.xml",
+        "b.jpg",
+        "b.txt",
+        "data.yaml",
+        "x.yml",
+        "classes.txt",
+        "obj.data",
+        "obj.names",
+        "train.txt",
+        "val.txt",
+        "annotations.json",
+        "_annotations.coco.json",
+        "instances_val.json",
+        "._a.png",
+        ".txt",
+        "a.png.txt",
+        "\u{1F408}.png",
+    ];
+    let mut read = 0;
+    arbtest(|u| {
+        let root = tempfile::tempdir().unwrap();
+        for _ in 0..u.int_in_range(1..=14)? {
+            let folder = root.path().join(u.choose(&folders)?);
+            let path = folder.join(u.choose(&names)?);
+            if std::fs::create_dir_all(&folder).is_err() {
+                continue;
+            }
+            // Mostly what belongs under that name, so that the readers get far.
+            let usual = match path.extension().and_then(|extension| extension.to_str()) {
+                Some("xml") => 0,
+                Some("json") => 1,
+                Some("png" | "jpg") => 2,
+                Some("txt") => u.int_in_range(3..=4)?,
+                Some("yaml" | "yml") => u.int_in_range(5..=6)?,
+                Some("data") => 7,
+                _ => 8,
+            };
+            let _ = match u.int_in_range(0..=15)? {
+                0 => std::fs::create_dir(&path),
+                #[cfg(unix)]
+                1 => std::os::unix::fs::symlink(root.path(), &path),
+                2 => std::fs::write(&path, u.choose(&seeds)?),
+                3..=5 => std::fs::write(&path, mutate(u, &seeds[usual..=usual])?),
+                _ => std::fs::write(&path, &seeds[usual]),
+            };
+        }
+        let list = root.path().join("train.txt").to_string_lossy().into_owned();
+        let split =
+            *u.choose(&[Split::Prefer("val"), Split::Prefer("train"), Split::Only("val"), Split::Only(&list)])?;
+        let path = root.path().join(u.choose(&[
+            "",
+            "",
+            "",
+            "valid",
+            "data.yaml",
+            "obj.data",
+            "train.txt",
+            "annotations.json",
+            "a.xml",
+        ])?);
+        match Dataset::load(&path, split) {
+            Ok(dataset) => {
+                read += usize::from(dataset.images.iter().any(|image| !image.objects.is_empty()));
+                for object in dataset.images.iter().flat_map(|image| &image.objects) {
+                    assert!(object.class < dataset.classes.len() && object.bbox.x1.is_finite(), "{object:?}");
+                }
+                dataset
+                    .notes
+                    .iter()
+                    .chain(&dataset.faults.iter().map(ToString::to_string).collect::<Vec<_>>())
+                    .for_each(|line| {
+                        assert!(!line.is_empty() && !line.contains('\n'), "one line each: {line}");
+                    });
+            }
+            Err(error) => assert!(!error.to_string().is_empty()),
+        }
+        Ok(())
+    })
+    .budget_ms(budget_ms());
+    assert!(read > 0, "some folders must hold a data set, or this test looks at nothing");
 }

@@ -8,15 +8,16 @@ use std::sync::Arc;
 
 use image::RgbImage;
 use ndarray::{Array4, ArrayView3, Axis, s};
-use yolo_lat::engine::gpu::{Gpu, GpuEngine, Picture, PixelFormat, Variant};
+use yolo_lat::detector::AttentionOptions;
+use yolo_lat::engine::gpu::{Gpu, GpuEngine, Picture, PixelFormat, Variant, allow_features, prefer_adapter, wgpu};
 use yolo_lat::engine::reference::ReferenceEngine;
-use yolo_lat::engine::{Engine, EngineError};
+use yolo_lat::engine::{Engine, EngineError, EngineKind};
 use yolo_lat::geometry::Letterbox;
-use yolo_lat::model::config::{HeadConfig, STRIDES};
+use yolo_lat::model::config::{AttentionKind, HeadConfig, KernelKind, STRIDES};
 use yolo_lat::postprocess::{PostprocessOptions, decode, decode_box, suppress};
 use yolo_lat::preprocess::Preprocessor;
 use yolo_lat::source::open_image;
-use yolo_lat::{Detection, Model};
+use yolo_lat::{Detection, Detector, DetectorOptions, Model};
 
 const PLAIN: Variant = Variant { half: false, subgroups: false };
 
@@ -322,4 +323,74 @@ fn a_too_large_input_names_the_limit() {
     let EngineError::Device { reason } = &error else { panic!("{error:?}") };
     assert!(reason.contains("max_storage_buffer_binding_size"), "{reason}");
     assert!(!engine.gpu().is_lost(), "a device is not lost for a picture it cannot hold");
+}
+
+#[test]
+fn warm_frames_make_nothing_and_a_lost_device_is_replaced_once() {
+    let Some(_) = common::open_gpu(PLAIN) else { return };
+    if Gpu::shared().is_err() {
+        prefer_adapter(Some("llvmpipe"));
+    }
+    let model = Model::load("n").unwrap();
+    let picture = open_image("assets/chelsea.jpg").unwrap();
+    let options = DetectorOptions { engine: EngineKind::Gpu, ..Default::default() };
+    let mut detector = Detector::new(&model, &options).unwrap();
+    let found = detector.detect(&picture).unwrap();
+    assert!(!found.is_empty());
+    let device = detector.gpu_engine().unwrap().gpu().clone();
+    let made = device.created();
+    for _ in 0..3 {
+        assert_eq!(detector.detect(&picture).unwrap(), found);
+    }
+    assert_eq!(device.created(), made, "a warm frame made buffers or pipelines");
+
+    device.destroy();
+    assert_eq!(detector.detect(&picture).unwrap(), found);
+    let second = detector.gpu_engine().expect("a new device").gpu().clone();
+    assert!(!Arc::ptr_eq(&device, &second));
+    second.destroy();
+    let on_cpu = detector.detect(&picture).unwrap();
+    assert!(detector.gpu_engine().is_none(), "{}", detector.description());
+    assert_eq!(on_cpu.len(), found.len());
+}
+
+/// What the window shows of attention is what the engines compute, whichever runs.
+#[test]
+fn engines_agree_on_attention_that_is_watched_or_changed() {
+    if common::open_gpu(Variant::default()).is_none() {
+        return;
+    }
+    prefer_adapter(Some("vulkan"));
+    allow_features(Variant::default());
+    let model = Model::load("n").unwrap();
+    let picture = open_image("assets/chelsea.jpg").unwrap();
+    let changes = [
+        vec![],
+        vec![(1, None)],
+        vec![(0, Some((AttentionKind::Softmax, KernelKind::HadamardExp)))],
+        vec![(0, Some((AttentionKind::Ela, KernelKind::SumDistance))), (1, None)],
+    ];
+    let mut first = None;
+    for replaced in changes {
+        let mut outcomes = Vec::new();
+        for engine in [EngineKind::Cpu, EngineKind::Gpu] {
+            let attention = AttentionOptions { replaced: replaced.clone(), watched: Some(1) };
+            let options = DetectorOptions { engine, attention, size: Some((160, 160)), ..DetectorOptions::default() };
+            let mut detector = Detector::new(&model, &options).unwrap();
+            let found = detector.detect(&picture).unwrap();
+            outcomes.push((found, detector.queries_keys_values().unwrap().clone()));
+        }
+        let [(found_cpu, cpu), (found_gpu, gpu)] = &outcomes[..] else { panic!("two engines") };
+        assert_eq!((cpu.dim(), gpu.dim()), ((96, 10, 10), (96, 10, 10)));
+        for (a, b) in cpu.iter().zip(gpu) {
+            assert!((a - b).abs() < 1e-3, "{replaced:?}: {a}, {b}");
+        }
+        assert_eq!(found_cpu.len(), found_gpu.len(), "{replaced:?}");
+        match &first {
+            None => first = Some(cpu.clone()),
+            // A change of the first layer is seen by the second.
+            Some(first) if replaced.iter().any(|&(layer, _)| layer == 0) => assert_ne!(first, cpu),
+            Some(first) => assert_eq!(first, cpu),
+        }
+    }
 }

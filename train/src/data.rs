@@ -11,7 +11,7 @@ use rand::rngs::SmallRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
-use yolo_lat::eval::Dataset;
+use yolo_lat::eval::{Dataset, Split};
 use yolo_lat::geometry::{BBox, Letterbox};
 use yolo_lat::model::classes::{class_map, find_class};
 use yolo_lat::source::{IMAGE_EXTENSIONS, Prefetch, open_image};
@@ -123,7 +123,9 @@ impl Photographs {
         let mut wanted: Vec<(PathBuf, Vec<Target>, bool)> = Vec::new();
         let limit = sources.limit.unwrap_or(usize::MAX);
         for folder in &sources.labelled {
-            let mut dataset = Dataset::load(folder)?;
+            let mut dataset = Dataset::load(folder, Split::Prefer("train"))?;
+            dataset.notes.iter().for_each(|note| skipped(note));
+            dataset.faults.iter().for_each(|fault| skipped(&format!("{fault}; left out")));
             for (from, to) in sources.rename {
                 let index = find_class(to, sources.classes).with_context(|| format!("rename: {from} = {to:?}"))?;
                 if let Ok(class) = find_class(from, &dataset.classes) {

@@ -12,7 +12,7 @@ use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use tch::{Device, Kind, Tensor};
 use yolo_lat::engine::EngineKind;
-use yolo_lat::eval::{Dataset, Feed, measure};
+use yolo_lat::eval::{Dataset, Feed, Split, measure};
 use yolo_lat::model::{Model, ModelConfig, Weights, graph_of};
 use yolo_lat::sink::write_atomically;
 use yolo_lat::source::Prefetch;
@@ -391,10 +391,12 @@ impl Trainer {
         options.postprocess.confidence = 0.001;
         options.postprocess.multi_label = true;
         let mut detector = Detector::new(&model, &options)?;
-        let mut dataset = Dataset::load(&self.val)?;
-        dataset.images.truncate(limit);
+        let mut dataset = Dataset::load(&self.val, Split::Prefer("val"))?;
+        dataset.truncate(limit);
         let feed = Feed { batch: options.threads, threads: options.threads, stop: self.interrupted.clone() };
-        let measured = measure(&mut detector, &dataset, &feed, |path, error| {
+        let classes = detector.classes().to_vec();
+        let detect = |pictures: &[&image::RgbImage]| detector.detections(pictures);
+        let measured = measure(&classes, detect, &dataset, &feed, |path, error| {
             if let Some(error) = error {
                 say(&format!("{}: {error}; not measured", path.display()));
             }

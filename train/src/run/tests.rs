@@ -247,7 +247,7 @@ fn with_a_rate_of_nothing_the_published_backbone_computes_what_it_did() {
 
 /// The sample photographs as a VOC and as a YOLO folder.
 fn other_formats(folder: &Path) -> [PathBuf; 2] {
-    let dataset = Dataset::load(TINY.as_ref()).unwrap();
+    let dataset = Dataset::load(TINY.as_ref(), Split::Prefer("val")).unwrap();
     let (voc, yolo) = (folder.join("voc"), folder.join("yolo"));
     for path in [voc.join("Annotations"), voc.join("JPEGImages"), yolo.join("labels"), yolo.join("images")] {
         std::fs::create_dir_all(path).unwrap();
@@ -338,7 +338,7 @@ fn a_cached_teacher_is_asked_once_and_labels_what_nobody_did() {
     assert_eq!(photographs.len(), 4);
     let labels = |index: usize| photographs[index].targets.iter().filter(|target| target.scores.is_none()).count();
     assert!(photographs[2].targets.len() > labels(2), "soft boxes are kept beside the labels");
-    let expected = Dataset::load(TINY.as_ref()).unwrap().images[0].objects.len();
+    let expected = Dataset::load(TINY.as_ref(), Split::Prefer("val")).unwrap().images[0].objects.len();
     assert_eq!(labels(0), expected, "labelled photographs keep their labels");
     assert!(labels(2) + labels(3) > 0, "unlabelled photographs get some");
     trainer.start(false).unwrap();

@@ -1,0 +1,4 @@
+//! Live detection as a session of threads, and the window that shows it.
+
+pub mod live;
+pub mod window;

@@ -1,0 +1,202 @@
+//! What the window writes and takes in: snapshots, recordings, dropped files.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::time::SystemTime;
+
+use eframe::egui;
+use serde_json::json;
+
+use super::LiveApp;
+use crate::live::LiveResult;
+use yolo_lat_io::sink::{Record, VideoRecorder, annotate, write_atomically, write_jpeg};
+use yolo_lat_io::source::SourceRequest;
+
+/// Results that may wait for the recorder; more are left out, the window never waits.
+const QUEUE: usize = 8;
+/// Frames a second that a recording claims.
+const RATE: f64 = 15.0;
+
+/// `yolo-lat-2026-11-25T10-20-30`, in UTC.
+fn stamp() -> String {
+    let now = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+    format!("yolo-lat-{}", now.trim_end_matches('Z').replace(':', "-"))
+}
+
+fn record(result: &LiveResult) -> Record {
+    let frame = &result.captured.frame;
+    Record {
+        image: format!("frame {}", frame.sequence),
+        frame: Some(frame.sequence),
+        width: frame.width(),
+        height: frame.height(),
+        detections: result.detections.clone(),
+        timing_ms: None,
+    }
+}
+
+/// Results on their way into a file, in a thread of its own.
+pub(super) struct Recording {
+    sender: SyncSender<Arc<LiveResult>>,
+    thread: std::thread::JoinHandle<Result<(), String>>,
+    pub(super) path: PathBuf,
+    pub(super) frames: usize,
+    pub(super) left_out: usize,
+}
+
+impl Recording {
+    /// A video where ffmpeg is installed, else JSON lines.
+    fn start(folder: &Path) -> std::io::Result<Self> {
+        let has_ffmpeg = ffmpeg_sidecar::command::ffmpeg_is_installed();
+        let path = folder.join(stamp()).with_extension(if has_ffmpeg { "mp4" } else { "jsonl" });
+        let (sender, receiver) = sync_channel::<Arc<LiveResult>>(QUEUE);
+        let target = path.clone();
+        let thread = std::thread::Builder::new().name("record".into()).spawn(move || {
+            if has_ffmpeg { record_video(&target, &receiver) } else { record_lines(&target, &receiver) }
+        })?;
+        Ok(Self { sender, thread, path, frames: 0, left_out: 0 })
+    }
+
+    pub(super) fn push(&mut self, result: &Arc<LiveResult>) {
+        match self.sender.try_send(result.clone()) {
+            Ok(()) => self.frames += 1,
+            Err(_) => self.left_out += 1,
+        }
+    }
+
+    /// No more results come; the file is completed by the thread.
+    pub(super) fn end(self) -> Ending {
+        drop(self.sender);
+        Ending { thread: self.thread, path: self.path, frames: self.frames, left_out: self.left_out }
+    }
+}
+
+/// A recording that is being completed.
+pub(super) struct Ending {
+    thread: std::thread::JoinHandle<Result<(), String>>,
+    path: PathBuf,
+    frames: usize,
+    left_out: usize,
+}
+
+impl Ending {
+    pub(super) fn is_done(&self) -> bool {
+        self.thread.is_finished()
+    }
+
+    /// What became of it; waits for the thread.
+    pub(super) fn outcome(self) -> Result<String, String> {
+        match self.thread.join() {
+            Ok(Ok(())) if self.frames == 0 => Err("nothing came while recording: no file was written".into()),
+            Ok(Ok(())) => {
+                let (frames, left_out) = (self.frames, self.left_out);
+                Ok(format!("recorded {frames} frames into {} ({left_out} left out)", self.path.display()))
+            }
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err("the recorder failed; please report this".into()),
+        }
+    }
+}
+
+fn record_video(path: &Path, results: &std::sync::mpsc::Receiver<Arc<LiveResult>>) -> Result<(), String> {
+    let mut recorder: Option<VideoRecorder> = None;
+    for result in results {
+        let mut picture = result.captured.frame.pixels.clone();
+        annotate(&mut picture, &result.detections, true);
+        let recorder = match &mut recorder {
+            Some(recorder) => recorder,
+            None => recorder
+                .insert(VideoRecorder::start(path, picture.dimensions(), RATE).map_err(|error| error.to_string())?),
+        };
+        recorder.push(&picture).map_err(|error| error.to_string())?;
+    }
+    recorder.map_or(Ok(()), VideoRecorder::finish).map_err(|error| error.to_string())
+}
+
+fn record_lines(path: &Path, results: &std::sync::mpsc::Receiver<Arc<LiveResult>>) -> Result<(), String> {
+    let written = write_atomically(path, |file| {
+        for result in results {
+            let line = serde_json::to_string(&record(&result)).map_err(std::io::Error::other)?;
+            writeln!(file, "{line}")?;
+        }
+        Ok(())
+    });
+    written.map_err(|error| error.to_string())
+}
+
+impl LiveApp {
+    /// Where snapshots and recordings go.
+    fn output_folder(&self) -> PathBuf {
+        let pictures = self.output.clone().or_else(dirs::picture_dir).or_else(dirs::home_dir);
+        pictures.unwrap_or_else(|| PathBuf::from("."))
+    }
+
+    /// Writes the picture that the boxes belong to, and what was found in it.
+    pub(super) fn snapshot(&mut self) {
+        let Some(result) = self.result.clone() else {
+            return self.live.note(true, "there is nothing to take a snapshot of yet");
+        };
+        let path = self.output_folder().join(stamp());
+        let mut picture = result.captured.frame.pixels.clone();
+        annotate(&mut picture, &result.detections, true);
+        let (photo, data) = (path.with_extension("jpg"), path.with_extension("json"));
+        let value = json!({
+            "image": photo.file_name().map(|name| name.to_string_lossy()), "result": record(&result),
+            "captured_at": humantime::format_rfc3339_millis(result.captured.frame.captured_at).to_string(),
+            "engine": result.engine, "model": self.settings.model,
+        });
+        let written =
+            write_jpeg(&photo, &picture).and_then(|()| write_atomically(&data, |file| write!(file, "{value:#}")));
+        match written {
+            Ok(()) => self.live.note(false, format!("snapshot: {}", photo.display())),
+            Err(error) => self.live.note(true, error.to_string()),
+        }
+    }
+
+    /// Begins or ends a recording.
+    pub(super) fn toggle_recording(&mut self) {
+        match self.recording.take() {
+            None => match Recording::start(&self.output_folder()) {
+                Ok(recording) => {
+                    self.live.note(false, format!("recording into {}", recording.path.display()));
+                    self.recording = Some(recording);
+                }
+                Err(error) => self.live.note(true, format!("no recording: {error}")),
+            },
+            Some(recording) => self.ending.push(recording.end()),
+        }
+    }
+
+    /// Says what became of recordings that are complete.
+    pub(super) fn collect_recordings(&mut self) {
+        let (done, going) = std::mem::take(&mut self.ending).into_iter().partition::<Vec<_>, _>(Ending::is_done);
+        self.ending = going;
+        for ending in done {
+            match ending.outcome() {
+                Ok(line) => self.live.note(false, line),
+                Err(line) => self.live.note(true, line),
+            }
+        }
+    }
+
+    /// Files that were dropped on the window: a model, or something to look at.
+    pub(super) fn take_dropped(&mut self, ctx: &egui::Context) {
+        let dropped = ctx.input(|input| input.raw.dropped_files.clone());
+        if let Some(path) = dropped.into_iter().next().map(|file| file.path().to_owned()) {
+            self.open_path(path);
+        }
+    }
+
+    /// Opens a model or a source by its name.
+    pub(super) fn open_path(&mut self, path: PathBuf) {
+        let extension = path.extension().map(|extension| extension.to_string_lossy().to_lowercase());
+        if matches!(extension.as_deref(), Some("toml" | "safetensors" | "onnx")) {
+            self.settings.model = path.to_string_lossy().into_owned();
+            self.settings.classes.clear();
+        } else {
+            self.set_source(SourceRequest::Path(path));
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! What the window remembers from one time to the next.
+
+use std::path::{Path, PathBuf};
+
+use eframe::egui;
+use serde::{Deserialize, Serialize};
+
+use crate::live::Settings;
+use yolo_lat::engine::EngineKind;
+use yolo_lat_io::sink::{SinkError, write_atomically};
+
+/// Kept as JSON in the user's configuration folder.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Preferences {
+    theme: String,
+    model: Option<String>,
+    engine: Option<String>,
+    size: Option<usize>,
+    confidence: Option<f32>,
+    iou: Option<f32>,
+    classes: Vec<String>,
+}
+
+const ENGINES: [EngineKind; 4] = [EngineKind::Auto, EngineKind::Cpu, EngineKind::Gpu, EngineKind::Ort];
+
+impl Preferences {
+    /// The customary file; `None` without a home folder.
+    pub fn default_file() -> Option<PathBuf> {
+        Some(dirs::config_dir()?.join("yolo-lat").join("live.json"))
+    }
+
+    /// Reads the file. One that is missing or damaged means the customary settings.
+    pub fn load(file: &Path) -> Self {
+        let text = std::fs::read_to_string(file).unwrap_or_default();
+        serde_json::from_str(&text).unwrap_or_default()
+    }
+
+    /// Writes the file.
+    ///
+    /// # Errors
+    /// [`SinkError`] names it.
+    pub fn save(&self, file: &Path) -> Result<(), SinkError> {
+        let text = serde_json::to_string_pretty(self).unwrap_or_default();
+        write_atomically(file, |target| std::io::Write::write_all(target, text.as_bytes()))
+    }
+
+    /// Puts what is remembered into the settings.
+    pub(super) fn apply(&self, settings: &mut Settings) {
+        if let Some(model) = &self.model {
+            settings.model.clone_from(model);
+        }
+        if let Some(engine) = ENGINES.into_iter().find(|engine| Some(engine.to_string()) == self.engine) {
+            settings.detector.engine = engine;
+        }
+        if let Some(size) = self.size.filter(|size| size.is_multiple_of(32) && (32..=4096).contains(size)) {
+            settings.detector.size = Some((size, size));
+        }
+        let share = |value: Option<f32>| value.filter(|share| (0.0..=1.0).contains(share));
+        if let Some(confidence) = share(self.confidence) {
+            settings.detector.postprocess.confidence = confidence;
+        }
+        if let Some(iou) = share(self.iou) {
+            settings.detector.postprocess.iou = iou;
+        }
+        settings.classes.clone_from(&self.classes);
+    }
+
+    pub(super) fn take(&mut self, settings: &Settings) {
+        self.model = Some(settings.model.clone());
+        self.engine = Some(settings.detector.engine.to_string());
+        self.size = settings.detector.size.map(|(width, _)| width);
+        self.confidence = Some(settings.detector.postprocess.confidence);
+        self.iou = Some(settings.detector.postprocess.iou);
+        self.classes.clone_from(&settings.classes);
+    }
+
+    pub(super) fn theme(&self) -> egui::ThemePreference {
+        match self.theme.as_str() {
+            "light" => egui::ThemePreference::Light,
+            "system" => egui::ThemePreference::System,
+            _ => egui::ThemePreference::Dark,
+        }
+    }
+
+    pub(super) fn set_theme(&mut self, theme: egui::ThemePreference) {
+        self.theme = match theme {
+            egui::ThemePreference::Light => "light",
+            egui::ThemePreference::System => "system",
+            egui::ThemePreference::Dark => "dark",
+        }
+        .into();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_come_back_and_damage_means_the_usual() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("new folder/live.json");
+        let mut settings = Settings {
+            model: "s".into(),
+            detector: yolo_lat::DetectorOptions { size: Some((416, 416)), ..Default::default() },
+            classes: vec!["cat".into()],
+            probe: None,
+        };
+        settings.detector.postprocess.confidence = 0.4;
+        settings.detector.engine = EngineKind::Cpu;
+        let mut kept = Preferences::default();
+        kept.take(&settings);
+        kept.set_theme(egui::ThemePreference::Light);
+        kept.save(&file).unwrap();
+        let loaded = Preferences::load(&file);
+        assert_eq!((&loaded, loaded.theme()), (&kept, egui::ThemePreference::Light));
+        let usual = Settings {
+            model: "n".into(),
+            detector: yolo_lat::DetectorOptions::default(),
+            classes: vec![],
+            probe: None,
+        };
+        let mut restored = usual.clone();
+        loaded.apply(&mut restored);
+        assert_eq!(restored, settings);
+        std::fs::write(&file, "{ damaged").unwrap();
+        let mut restored = usual.clone();
+        Preferences::load(&file).apply(&mut restored);
+        assert_eq!(restored, usual);
+    }
+}

@@ -1,0 +1,313 @@
+//! The window without a display: every panel and key, drawn by a software adapter.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
+
+#[path = "../../../tests/common/mod.rs"]
+mod common;
+
+use std::path::{Path, PathBuf};
+
+use eframe::egui;
+use egui::{Key, Pos2, Vec2};
+use egui_kittest::kittest::Queryable;
+use egui_kittest::{Harness, SnapshotOptions};
+use yolo_lat::DetectorOptions;
+use yolo_lat::engine::EngineKind;
+use yolo_lat::source::SourceRequest;
+use yolo_lat_app::live::{EngineStatus, Settings, SourceStatus};
+use yolo_lat_app::window::{LiveApp, Preferences, WindowOptions};
+
+const SNAPSHOTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/snapshots");
+const SIZE: Vec2 = Vec2::new(1100.0, 720.0);
+/// Somewhere on the cat.
+const CAT: Pos2 = Pos2::new(380.0, 330.0);
+/// Steps until something must have happened.
+const PATIENCE: usize = 3_000;
+
+fn options(source: &str, folder: &Path) -> WindowOptions {
+    WindowOptions {
+        source: if source == "synthetic" { SourceRequest::Synthetic } else { SourceRequest::Path(source.into()) },
+        settings: Settings {
+            model: "n".into(),
+            detector: DetectorOptions { engine: EngineKind::Cpu, threads: 1, ..DetectorOptions::default() },
+            classes: Vec::new(),
+            probe: None,
+        },
+        use_remembered: false,
+        preferences: Some(folder.join("live.json")),
+        output: Some(folder.to_owned()),
+    }
+}
+
+/// The window, once there is a result. `None` without an adapter to draw with.
+fn open(options: WindowOptions) -> Option<Harness<'static, LiveApp>> {
+    open_at(options, 1.0)
+}
+
+fn open_at(options: WindowOptions, pixels_per_point: f32) -> Option<Harness<'static, LiveApp>> {
+    common::open_gpu(yolo_lat::engine::gpu::Variant::default())?;
+    // The window shows paths as they are given: from the repository's root, where the samples are.
+    std::env::set_current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).unwrap();
+    let snapshots = SnapshotOptions::new().output_path(SNAPSHOTS).threshold(1.5).max_failed_pixels(1200);
+    let mut harness = Harness::builder()
+        .with_size(SIZE)
+        .with_pixels_per_point(pixels_per_point)
+        .with_theme(egui::Theme::Dark)
+        .with_options(snapshots)
+        .wgpu()
+        .build_eframe(move |context| LiveApp::new(context, options).unwrap());
+    until(&mut harness, "a result", |app| app.result().is_some());
+    Some(harness)
+}
+
+/// Draws until something is so.
+fn until(harness: &mut Harness<'static, LiveApp>, what: &str, is_so: impl Fn(&LiveApp) -> bool) {
+    for _ in 0..PATIENCE {
+        harness.step();
+        if is_so(harness.state()) {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let events = harness.state().live().events();
+    panic!("{what} never came; messages: {events:#?}");
+}
+
+fn press(harness: &mut Harness<'static, LiveApp>, key: Key) {
+    harness.key_press(key);
+    harness.run_steps(3);
+}
+
+fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries.filter(|path| path.extension().is_some_and(|found| found == extension)).collect()
+}
+
+#[test]
+fn the_picture_is_shown_with_its_boxes() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(mut harness) = open(options("assets/chelsea.jpg", folder.path())) else { return };
+    // Only the picture: times differ from run to run.
+    press(&mut harness, Key::F);
+    harness.remove_cursor();
+    harness.run_steps(3);
+    harness.mask(egui::Rect::from_min_max(Pos2::new(0.0, SIZE.y - 32.0), SIZE.to_pos2()));
+    harness.snapshot("picture");
+    assert_eq!(harness.state().result().unwrap().detections[0].name, "cat");
+}
+
+#[test]
+fn attention_of_a_clicked_point_is_drawn_over_the_picture() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(mut harness) = open(options("assets/chelsea.jpg", folder.path())) else { return };
+    press(&mut harness, Key::A);
+    press(&mut harness, Key::F);
+    click(&mut harness, CAT);
+    until(&mut harness, "attention", |app| app.result().is_some_and(|result| result.attention.is_some()));
+    let view = harness.state().result().unwrap().attention.clone().unwrap();
+    assert_eq!(view.grid, (10, 10));
+    for head in view.weights.outer_iter() {
+        assert!((head.sum() - 1.0).abs() < 1e-9);
+    }
+    harness.remove_cursor();
+    harness.run_steps(3);
+    harness.mask(egui::Rect::from_min_max(Pos2::new(0.0, SIZE.y - 32.0), SIZE.to_pos2()));
+    harness.snapshot("attention");
+    // Another layer, another grid; a layer that is off has no weights; softmax has some.
+    press(&mut harness, Key::F);
+    harness.get_by_label("ela16").click();
+    until(&mut harness, "the other layer", |app| {
+        app.result().is_some_and(|result| result.attention.as_ref().is_some_and(|view| view.grid == (20, 20)))
+    });
+    harness.get_by_label("off").click();
+    until(&mut harness, "no weights", |app| app.result().is_some_and(|result| result.attention.is_none()));
+    harness.get_by_label("off").click();
+    until(&mut harness, "weights again", |app| app.result().is_some_and(|result| result.attention.is_some()));
+}
+
+fn click(harness: &mut Harness<'static, LiveApp>, at: Pos2) {
+    harness.hover_at(at);
+    harness.run_steps(2);
+    for pressed in [true, false] {
+        let modifiers = egui::Modifiers::default();
+        harness.event(egui::Event::PointerButton { pos: at, button: egui::PointerButton::Primary, pressed, modifiers });
+        harness.run_steps(1);
+    }
+    harness.run_steps(2);
+}
+
+#[test]
+fn help_and_messages_open_and_close() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(mut harness) = open(options("assets/chelsea.jpg", folder.path())) else { return };
+    assert!(harness.query_by_label_contains("snapshot: photo and JSON").is_none());
+    press(&mut harness, Key::Questionmark);
+    assert!(harness.query_by_label_contains("snapshot: photo and JSON").is_some());
+    press(&mut harness, Key::L);
+    assert!(harness.query_by_label_contains("Messages").is_some());
+    press(&mut harness, Key::Escape);
+    assert!(harness.query_by_label_contains("snapshot: photo and JSON").is_none());
+}
+
+#[test]
+fn a_snapshot_writes_photo_and_data() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(mut harness) = open(options("assets/chelsea.jpg", folder.path())) else { return };
+    press(&mut harness, Key::S);
+    let photo = yolo_lat::source::open_image(&files(folder.path(), "jpg")[0]).unwrap();
+    assert_eq!(photo.dimensions(), (451, 300));
+    let data = std::fs::read_to_string(&files(folder.path(), "json")[0]).unwrap();
+    let data: serde_json::Value = serde_json::from_str(&data).unwrap();
+    assert_eq!(data["result"]["detections"][0]["name"], "cat");
+}
+
+#[test]
+fn a_recording_becomes_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(mut harness) = open(options("synthetic", folder.path())) else { return };
+    press(&mut harness, Key::R);
+    let begin = harness.state().results_seen();
+    until(&mut harness, "some results", move |app| app.results_seen() > begin + 4);
+    press(&mut harness, Key::R);
+    until(&mut harness, "the end of the recording", |app| {
+        app.live().events().iter().any(|event| event.line.starts_with("recorded"))
+    });
+    let videos = files(folder.path(), "mp4").len() + files(folder.path(), "jsonl").len();
+    assert_eq!(videos, 1);
+}
+
+#[test]
+fn pause_stops_the_frames() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(mut harness) = open(options("synthetic", folder.path())) else { return };
+    press(&mut harness, Key::Space);
+    // What was on its way arrives, however busy the machine is; then nothing more comes.
+    let mut nothing_new = || {
+        let seen = harness.state().results_seen();
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        harness.run_steps(2);
+        harness.state().results_seen() == seen
+    };
+    assert!((0..60).any(|_| nothing_new() && nothing_new()), "frames go on coming");
+    let seen = harness.state().results_seen();
+    press(&mut harness, Key::Space);
+    until(&mut harness, "frames again", move |app| app.results_seen() > seen);
+}
+
+#[test]
+fn controls_change_the_detector_while_it_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(mut harness) = open(options("synthetic", folder.path())) else { return };
+    harness.get_by_label("s").click();
+    harness.run_steps(3);
+    assert_eq!(harness.state().settings().model, "s");
+    until(&mut harness, "model s", |app| matches!(app.live().engine(), EngineStatus::Ready { .. }));
+    // Below what the list shows: asked for as a screen reader would.
+    harness.get_by_label("dog").click_accesskit();
+    harness.run_steps(3);
+    assert_eq!(harness.state().settings().classes, ["dog"]);
+    until(&mut harness, "no dog", |app| app.result().is_some_and(|result| result.detections.is_empty()));
+    harness.get_by_label("All").click();
+    until(&mut harness, "everything", |app| app.result().is_some_and(|result| !result.detections.is_empty()));
+    // An engine that is not there leaves the old one at work, and says why.
+    harness.get_by_label("gpu").click();
+    until(&mut harness, "an answer", |app| !matches!(app.live().engine(), EngineStatus::Loading));
+    let seen = harness.state().results_seen();
+    until(&mut harness, "results all the same", move |app| app.results_seen() > seen + 2);
+}
+
+#[test]
+fn what_is_dropped_is_opened_and_what_is_wrong_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(mut harness) = open(options("assets/chelsea.jpg", folder.path())) else { return };
+    harness.state_mut().open("assets/astronaut.jpg".into());
+    until(&mut harness, "a person", |app| {
+        app.result().is_some_and(|result| result.detections.first().is_some_and(|found| found.name == "person"))
+    });
+    let broken = folder.path().join("broken.jpg");
+    std::fs::write(&broken, "no picture").unwrap();
+    harness.state_mut().open(broken);
+    until(&mut harness, "a complaint", |app| matches!(app.live().source().0, SourceStatus::Failed { .. }));
+    assert!(harness.query_all_by_label_contains("broken.jpg").next().is_some());
+    // The picture before it stays, and another source works.
+    harness.state_mut().open("assets".into());
+    until(&mut harness, "the folder", |app| app.live().source().0 == SourceStatus::Running);
+    // A model that is none.
+    harness.state_mut().open(folder.path().join("no.safetensors"));
+    until(&mut harness, "no model", |app| matches!(app.live().engine(), EngineStatus::Failed { .. }));
+}
+
+#[test]
+fn settings_are_remembered() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("live.json");
+    {
+        let Some(mut harness) = open(options("assets/chelsea.jpg", folder.path())) else { return };
+        harness.get_by_label("cat  1").click_accesskit();
+        harness.get_by_label("light").click();
+        harness.run_steps(3);
+        eframe::App::on_exit(harness.state_mut());
+    }
+    let kept = std::fs::read_to_string(&file).unwrap();
+    assert!(kept.contains("cat") && kept.contains("light"), "{kept}");
+    let mut again = options("assets/chelsea.jpg", folder.path());
+    again.use_remembered = true;
+    let harness = open(again).unwrap();
+    assert_eq!(harness.state().settings().classes, ["cat"]);
+    assert_ne!(Preferences::load(&file), Preferences::default());
+}
+
+/// Capture, network and display share one device: a frame is uploaded once, and the network reads what is shown.
+#[test]
+fn on_the_gpu_the_network_reads_the_texture_that_is_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut on_gpu = options("assets/chelsea.jpg", folder.path());
+    on_gpu.settings.detector.engine = EngineKind::Gpu;
+    let Some(mut harness) = open(on_gpu) else { return };
+    assert!(harness.state().live().takes_textures());
+    let result = harness.state().result().unwrap();
+    assert!(result.engine.starts_with("gpu"), "{}", result.engine);
+    assert_eq!(result.detections[0].name, "cat");
+    // Attention is read from the same device.
+    press(&mut harness, Key::A);
+    click(&mut harness, CAT);
+    until(&mut harness, "attention", |app| app.result().is_some_and(|result| result.attention.is_some()));
+    // Another engine takes over, and the GPU again.
+    harness.get_by_label("cpu").click();
+    until(&mut harness, "the CPU", |app| app.result().is_some_and(|result| result.engine.starts_with("cpu")));
+    harness.get_by_label("gpu").click();
+    until(&mut harness, "the GPU", |app| app.result().is_some_and(|result| result.engine.starts_with("gpu")));
+}
+
+#[test]
+fn a_display_with_many_pixels_shows_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(mut harness) = open_at(options("assets/chelsea.jpg", folder.path()), 2.0) else { return };
+    let picture = harness.render().unwrap();
+    assert_eq!(picture.dimensions(), (2 * SIZE.x as u32, 2 * SIZE.y as u32));
+    press(&mut harness, Key::S);
+    assert_eq!(files(folder.path(), "jpg").len(), 1);
+}
+
+/// The reference engine takes many frames' time for one: the window goes on showing new ones meanwhile.
+#[test]
+fn the_window_never_waits_for_the_network() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut slow = options("synthetic", folder.path());
+    slow.settings.detector.engine = EngineKind::Reference;
+    if common::open_gpu(yolo_lat::engine::gpu::Variant::default()).is_none() {
+        return;
+    }
+    let mut harness =
+        Harness::builder().with_size(SIZE).wgpu().build_eframe(move |context| LiveApp::new(context, slow).unwrap());
+    until(&mut harness, "a frame", |app| app.frames_seen() > 0);
+    let (results, frames) = (harness.state().results_seen(), harness.state().frames_seen());
+    let mut repaints = 0;
+    while harness.state().results_seen() == results {
+        harness.step();
+        repaints += 1;
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    assert!(repaints > 10, "{repaints} repaints");
+    assert!(harness.state().frames_seen() > frames + 3);
+}

@@ -1,0 +1,272 @@
+//! `yolo-lat bench` without a subcommand: engines x models x sizes x threads x batches.
+
+use std::collections::HashMap;
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use clap::Args;
+use ndarray::{Array4, ArrayD, IxDyn};
+use serde_json::{Value, json};
+use yolo_lat::engine::ort::OnnxSession;
+use yolo_lat::engine::{Engine, EngineError, EngineKind, create};
+use yolo_lat::export::{ExportOptions, export_onnx};
+use yolo_lat::model::Model;
+use yolo_lat::onnx::count_parameters;
+use yolo_lat::plot::{Dot, ScatterChart};
+
+use super::{TableArguments, Times, machine, take_turns};
+use crate::options::{DeviceArguments, EngineName, is_onnx, parse_size};
+use crate::{report, resident_bytes};
+
+#[derive(Args, Debug)]
+pub(super) struct EnginesArguments {
+    /// Models: n, s, paths of .toml or .safetensors files, or of .onnx files (ONNX Runtime only)
+    #[arg(short, long, value_delimiter = ',', default_value = "n")]
+    model: Vec<String>,
+    /// Engines; one that this machine lacks is named and left out
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "cpu,ort")]
+    engine: Vec<EngineName>,
+    /// Input sizes in pixels, multiples of 32: 320 or 416x320; default: each model's own
+    #[arg(long, value_delimiter = ',', value_name = "PIXELS", value_parser = parse_size)]
+    size: Vec<(usize, usize)>,
+    /// Numbers of threads
+    #[arg(long, value_delimiter = ',', default_value = "1", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Vec<u16>,
+    /// Pictures computed together
+    #[arg(long, value_delimiter = ',', default_value = "1", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    batch: Vec<u16>,
+    /// Seconds for all that is compared in one size, thread count and batch
+    #[arg(long, default_value_t = 5.0, value_name = "SECONDS")]
+    seconds: f64,
+    #[command(flatten)]
+    devices: DeviceArguments,
+    /// Draw latency against parameters into this file (.png or .svg); with --accuracy, accuracy against latency
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
+    /// mAP50 by model, as `eval` gave them: a JSON object {"yolo-lat-n": 54.6}
+    #[arg(long, value_name = "FILE", requires = "plot")]
+    accuracy: Option<PathBuf>,
+    #[command(flatten)]
+    output: TableArguments,
+}
+
+/// Something to be timed: a network on an engine with a batch of pictures.
+struct Candidate {
+    model: String,
+    engine: String,
+    size: (usize, usize),
+    parameters: usize,
+    /// Growth of the process while it was made and ran once.
+    memory: Option<u64>,
+    run: Box<dyn FnMut()>,
+}
+
+struct Row {
+    candidate: Candidate,
+    threads: usize,
+    batch: usize,
+    times: Times,
+}
+
+pub(super) fn run(arguments: &EnginesArguments) -> anyhow::Result<ExitCode> {
+    arguments.devices.apply()?;
+    let mut rows: Vec<Row> = Vec::new();
+    for &threads in &arguments.threads {
+        for &batch in &arguments.batch {
+            let (threads, batch) = (usize::from(threads), usize::from(batch));
+            let mut candidates = candidates(arguments, threads, batch)?;
+            let mut work: Vec<&mut dyn FnMut()> =
+                candidates.iter_mut().map(|candidate| &mut *candidate.run as &mut dyn FnMut()).collect();
+            let times = take_turns(arguments.seconds, &mut work);
+            let row = |(candidate, times)| Row { candidate, threads, batch, times };
+            rows.extend(candidates.into_iter().zip(times).map(row));
+        }
+    }
+    let threads = usize::from(arguments.threads.iter().copied().max().unwrap_or(1));
+    if let Some(path) = &arguments.plot {
+        chart(&rows, arguments.accuracy.as_deref())?.save(path)?;
+    }
+    arguments.output.print(|| as_json(&rows, threads), || as_table(&rows, true), || as_table(&rows, false))
+}
+
+/// A point for each row; of a model that is measured several times, each with its engine, size, threads and batch.
+fn chart(rows: &[Row], accuracy: Option<&Path>) -> anyhow::Result<ScatterChart> {
+    let accuracy: Option<HashMap<String, f64>> = match accuracy {
+        None => None,
+        Some(path) => {
+            let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+            let wanted = || format!("{}: expected an object of numbers, {{\"yolo-lat-n\": 54.6}}", path.display());
+            Some(serde_json::from_str(&text).with_context(wanted)?)
+        }
+    };
+    let point = |row: &Row| {
+        let Row { candidate, threads, batch, times } = row;
+        let million = candidate.parameters as f64 / 1e6;
+        let y = match &accuracy {
+            None => million,
+            Some(accuracy) => *accuracy.get(&candidate.model)?,
+        };
+        let more = if rows.iter().any(|other| other.threads != *threads || other.batch != *batch) {
+            format!(", {threads} threads, batch {batch}")
+        } else {
+            String::new()
+        };
+        let name = format!("{} ({}, {}{more})", candidate.model, candidate.engine, candidate.size.0);
+        Some(Dot { name, at: (times.median, y), area: million })
+    };
+    let points: Vec<Dot> = rows.iter().filter_map(point).collect();
+    let y = if accuracy.is_some() { "mAP50, %" } else { "parameters, millions" };
+    Ok(ScatterChart {
+        title: "Latency of the network alone".into(),
+        axes: ["median ms a batch".into(), y.into()],
+        area: "area: parameters".into(),
+        points,
+    })
+}
+
+fn as_json(rows: &[Row], threads: usize) -> Value {
+    let row = |row: &Row| {
+        let Row { candidate, threads, batch, times } = row;
+        json!({
+            "model": candidate.model, "engine": candidate.engine, "size": [candidate.size.0, candidate.size.1],
+            "batch": batch, "threads": threads, "min_ms": times.min, "median_ms": times.median,
+            "p90_ms": times.p90, "images_per_second": 1e3 * *batch as f64 / times.median,
+            "parameters": candidate.parameters, "memory_bytes": candidate.memory,
+        })
+    };
+    json!({ "machine": machine(threads), "rows": rows.iter().map(row).collect::<Vec<_>>() })
+}
+
+fn as_table(rows: &[Row], markdown: bool) -> String {
+    let head = ["model", "engine", "size", "threads", "batch", "min ms", "median", "p90", "images/s", "parameters"];
+    let mut table = if markdown {
+        format!("| {} |\n|{}\n", head.join(" | "), "---|".repeat(head.len()))
+    } else {
+        head.iter().map(|name| format!("{name:>12}")).collect::<String>() + "\n"
+    };
+    for Row { candidate, threads, batch, times } in rows {
+        let cells = [
+            candidate.model.clone(),
+            candidate.engine.clone(),
+            format!("{}x{}", candidate.size.0, candidate.size.1),
+            threads.to_string(),
+            batch.to_string(),
+            format!("{:.2}", times.min),
+            format!("{:.2}", times.median),
+            format!("{:.2}", times.p90),
+            format!("{:.1}", 1e3 * *batch as f64 / times.median),
+            candidate.parameters.to_string(),
+        ];
+        // Writing to a String cannot fail.
+        let _ = if markdown {
+            writeln!(table, "| {} |", cells.join(" | "))
+        } else {
+            writeln!(table, "{}", cells.iter().map(|cell| format!("{cell:>12}")).collect::<String>())
+        };
+    }
+    table
+}
+
+fn candidates(arguments: &EnginesArguments, threads: usize, batch: usize) -> anyhow::Result<Vec<Candidate>> {
+    let mut candidates = Vec::new();
+    for name in &arguments.model {
+        if is_onnx(name) {
+            let sizes = if arguments.size.is_empty() { vec![None] } else { arguments.size.iter().map(Some).collect() };
+            for size in sizes {
+                candidates.extend(foreign(Path::new(name), size.copied(), threads, batch)?);
+            }
+            continue;
+        }
+        let model = Model::load(name)?;
+        let own = vec![(model.config.input, model.config.input)];
+        for &size in if arguments.size.is_empty() { &own } else { &arguments.size } {
+            for &engine in &arguments.engine {
+                candidates.extend(native(&model, engine.into(), size, threads, batch)?);
+            }
+        }
+    }
+    if candidates.is_empty() {
+        bail!("nothing to measure: no engine of these is available");
+    }
+    Ok(candidates)
+}
+
+/// One of our models; `None` where the engine is not available, which is said.
+fn native(
+    model: &Model,
+    kind: EngineKind,
+    (width, height): (usize, usize),
+    threads: usize,
+    batch: usize,
+) -> anyhow::Result<Option<Candidate>> {
+    let before = resident_bytes();
+    let mut engine: Box<dyn Engine> = match create(kind, model, width, height, threads) {
+        Ok(engine) => engine,
+        Err(error @ EngineError::Unavailable { .. }) => {
+            report(&format!("yolo-lat: {error}; left out"));
+            return Ok(None);
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let input = Array4::from_shape_fn((batch, 3, height, width), |(n, c, y, x)| picture(n, c, y, x));
+    engine.run(input.view())?;
+    let memory = resident_bytes().zip(before).map(|(after, before)| after.saturating_sub(before));
+    // Counted in the file, as for everybody's networks.
+    let parameters =
+        count_parameters(&export_onnx(model, &ExportOptions { dynamic: true, ..ExportOptions::default() })?);
+    Ok(Some(Candidate {
+        model: model.config.name.clone(),
+        engine: kind.to_string(),
+        size: (width, height),
+        parameters: parameters.context("our own export cannot be read")?,
+        memory,
+        // The first run succeeded; its result does not matter here.
+        run: Box::new(move || drop(engine.run(input.view()).map(<[_]>::len))),
+    }))
+}
+
+/// Somebody's ONNX file with one input (batch, 3, height, width) in ONNX Runtime.
+fn foreign(
+    path: &Path,
+    size: Option<(usize, usize)>,
+    threads: usize,
+    batch: usize,
+) -> anyhow::Result<Option<Candidate>> {
+    let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
+    let parameters = count_parameters(&bytes).with_context(|| format!("{}: not an ONNX file", path.display()))?;
+    let before = resident_bytes();
+    let mut session = OnnxSession::from_bytes(&bytes, threads, path.display().to_string())?;
+    let shape = match session.inputs() {
+        [input] if input.shape.len() == 4 => input.shape.clone(),
+        inputs => bail!("{}: expected one input (batch, 3, height, width), found {inputs:?}", path.display()),
+    };
+    let side = |axis: usize, wanted: Option<usize>| match (usize::try_from(shape[axis]), wanted) {
+        (Ok(fixed), None) => Ok(fixed),
+        (Ok(fixed), Some(wanted)) if fixed == wanted => Ok(fixed),
+        (Err(_), wanted) => Ok(wanted.unwrap_or(320)),
+        (Ok(fixed), Some(_)) => Err(fixed),
+    };
+    let (Ok(batch), Ok(height), Ok(width)) =
+        (side(0, Some(batch)), side(2, size.map(|s| s.1)), side(3, size.map(|s| s.0)))
+    else {
+        report(&format!("yolo-lat: {}: takes only {shape:?}; left out", path.display()));
+        return Ok(None);
+    };
+    let input = ArrayD::from_shape_fn(IxDyn(&[batch, 3, height, width]), |at| picture(at[0], at[1], at[2], at[3]));
+    session.run(input.view())?;
+    let memory = resident_bytes().zip(before).map(|(after, before)| after.saturating_sub(before));
+    Ok(Some(Candidate {
+        model: path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
+        engine: "ort".into(),
+        size: (width, height),
+        parameters,
+        memory,
+        run: Box::new(move || drop(session.run(input.view()).map(|outputs| outputs.len()))),
+    }))
+}
+
+fn picture(n: usize, c: usize, y: usize, x: usize) -> f32 {
+    0.5 + 0.5 * ((x * (3 + c) + y * 7 + n * 31) as f32 * 0.05).sin()
+}

@@ -1,0 +1,259 @@
+//! `yolo-lat eval`: average precision on labelled photographs.
+
+use std::fmt::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::bail;
+use clap::{Args, ValueEnum};
+use image::RgbImage;
+use serde_json::json;
+use yolo_lat::eval::{
+    Correspondence, Dataset, Evaluation, Feed, Measured, Split, measure, plot_precision_recall, read_coco_results,
+};
+use yolo_lat::model::Model;
+use yolo_lat::postprocess::PostprocessOptions;
+
+use yolo_lat::{Detector, DetectorOptions};
+
+use super::options::{EngineArguments, is_onnx, parse_share};
+use super::{INTERRUPTED, SOME_FAILED, report};
+
+const LAYOUTS: &str = "Layouts of data sets:
+  COCO  a .json file; a folder with annotations.json, _annotations.coco.json, labels.json or annotations/instances_*.json
+  YOLO  data.yaml or another .yaml with names; images/ and labels/ with classes.txt; obj.data; pictures, labels and classes.txt
+        in one folder; a .txt that lists pictures
+  VOC   Annotations/*.xml with JPEGImages/ or images/; XML beside the pictures
+Parts (train, val, test) as files, folders or lists in any of them. docs/DATASETS.md has all that is read and refused.";
+
+#[derive(Args, Debug)]
+#[command(after_help = LAYOUTS)]
+pub(super) struct EvalArguments {
+    /// Labelled photographs: a folder or file in one of the layouts below
+    #[arg(value_name = "DATASET")]
+    dataset: PathBuf,
+    /// The part of the data set that is measured: its name (val, test) or a file that lists pictures; default: val where there
+    /// are parts, of VOC folders all
+    #[arg(long, value_name = "NAME_OR_LIST")]
+    split: Option<String>,
+    /// A file that cannot be read or has wrong labels is an error, instead of being named and left out
+    #[arg(long)]
+    strict: bool,
+
+    #[command(flatten)]
+    engine: EngineArguments,
+
+    /// Least confidence of a detection, 0 to 1
+    #[arg(long, default_value_t = 0.001, value_parser = parse_share)]
+    conf: f32,
+    /// Of two boxes of a class that overlap more than this (IoU), the less confident goes
+    #[arg(long, default_value_t = 0.45, value_parser = parse_share)]
+    iou: f32,
+    /// Boxes do not vote for the more confident one that suppresses them: its confidence and corners stay the network's own
+    #[arg(long)]
+    no_merge: bool,
+    /// Most detections in a picture
+    #[arg(long, default_value_t = 300, value_name = "N")]
+    max_det: usize,
+    /// Only the best class of a cell counts, as `detect` gives it; by default a cell may report several classes, as
+    /// detectors are customarily measured
+    #[arg(long)]
+    single_label: bool,
+    /// What a detection of an object marked difficult is: neither right nor wrong, as VOC defines it, or a false alarm
+    #[arg(long, value_enum, default_value = "ignore")]
+    difficult: Difficult,
+    /// Measure the detections of this COCO result file instead of running a model
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["model", "engine", "size", "batch", "single_label"])]
+    detections: Option<PathBuf>,
+    /// Only the first N photographs
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+    /// Draw precision against recall into this file (.png or .svg)
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
+    /// No progress
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Difficult {
+    /// As if neither the object nor its detection were there
+    Ignore,
+    /// As if only the object were not there
+    FalseAlarm,
+}
+
+pub(super) fn run(arguments: EvalArguments) -> anyhow::Result<ExitCode> {
+    let path = &arguments.dataset;
+    let mut dataset = Dataset::load(path, arguments.split.as_deref().map_or(Split::Prefer("val"), Split::Only))?;
+    dataset.truncate(arguments.limit.unwrap_or(usize::MAX));
+    say_all(&dataset.notes);
+    say_all(&dataset.faults);
+    if arguments.strict && !dataset.faults.is_empty() {
+        bail!("{}: {} at fault, and --strict was given", path.display(), count_of(dataset.faults.len(), "file"));
+    }
+    if dataset.images.is_empty() {
+        bail!(
+            "{}: no photographs in this data set{}",
+            path.display(),
+            if dataset.faults.is_empty() { "" } else { " whose labels are right" }
+        );
+    }
+    dataset.check_labelled(path)?;
+    if arguments.difficult == Difficult::FalseAlarm {
+        dataset.images.iter_mut().for_each(|image| image.objects.retain(|object| !object.difficult));
+    }
+    let measured = match &arguments.detections {
+        Some(path) => {
+            let results = read_coco_results(path, &dataset)?;
+            say_all(&results.notes);
+            Measured {
+                detections: results.detections,
+                objects: dataset.images.iter().map(|image| image.objects.clone()).collect(),
+                ..Measured::default()
+            }
+        }
+        None => detect_all(&arguments, &dataset)?,
+    };
+    if measured.interrupted {
+        report("yolo-lat: interrupted; nothing was measured");
+        return Ok(ExitCode::from(INTERRUPTED));
+    }
+    if arguments.strict && measured.failed > 0 {
+        bail!("{} cannot be read, and --strict was given", count_of(measured.failed, "photograph"));
+    }
+    let evaluation = measured.evaluate(dataset.classes.len());
+    if evaluation.per_class.is_empty() {
+        bail!("{}: no labelled object is of a class that the model knows", path.display());
+    }
+    if let Some(path) = &arguments.plot {
+        plot_precision_recall(path, &dataset.classes, &evaluation)?;
+    }
+    let text = if arguments.json {
+        format!("{}\n", as_json(&dataset, &evaluation, &measured))
+    } else {
+        as_table(&dataset, &evaluation, &measured)
+    };
+    super::print(&text)?;
+    Ok(if measured.failed > 0 || !dataset.faults.is_empty() { ExitCode::from(SOME_FAILED) } else { ExitCode::SUCCESS })
+}
+
+/// A line on standard error for each.
+fn say_all(lines: &[impl std::fmt::Display]) {
+    lines.iter().for_each(|line| report(&format!("yolo-lat: {line}")));
+}
+
+fn count_of(count: usize, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
+/// Runs the model on all photographs.
+fn detect_all(arguments: &EvalArguments, dataset: &Dataset) -> anyhow::Result<Measured> {
+    arguments.engine.devices.apply()?;
+    let options = DetectorOptions {
+        engine: arguments.engine.kind(),
+        size: arguments.engine.size,
+        threads: arguments.engine.threads(),
+        postprocess: PostprocessOptions {
+            confidence: arguments.conf,
+            iou: arguments.iou,
+            max_detections: arguments.max_det,
+            multi_label: !arguments.single_label,
+            merge: !arguments.no_merge,
+            ..PostprocessOptions::default()
+        },
+        attention: yolo_lat::detector::AttentionOptions::default(),
+    };
+    let name = &arguments.engine.model;
+    let mut detector = if is_onnx(name) {
+        Detector::open_onnx(name.as_ref(), &options)?
+    } else {
+        Detector::new(&Model::load(name)?, &options)?
+    };
+    log::info!("{name} on {}", detector.description());
+    let left_out = Correspondence::new(detector.classes(), &dataset.classes)?.left_out(dataset).join(", ");
+    if !left_out.is_empty() {
+        log::warn!("{name} lacks classes of the data set; their objects are left out: {left_out}");
+    }
+    let feed = Feed { batch: arguments.engine.batch(), threads: options.threads, stop: super::interrupt_flag()? };
+    let progress = super::progress_bar(dataset.images.len(), arguments.quiet);
+    let classes = detector.classes().to_vec();
+    let detect = |pictures: &[&RgbImage]| detector.detections(pictures);
+    let measured = measure(&classes, detect, dataset, &feed, |path, error| {
+        if let Some(error) = error {
+            progress.suspend(|| report(&format!("yolo-lat: {}: {error}", path.display())));
+        }
+        progress.inc(1);
+    })?;
+    progress.finish_and_clear();
+    if measured.detections.is_empty() && !measured.interrupted {
+        bail!("none of the photographs could be read");
+    }
+    Ok(measured)
+}
+
+/// Percent with two decimals, rounded as Python does.
+fn percent(share: f64) -> f64 {
+    (share * 1e4).round_ties_even() / 1e2
+}
+
+fn as_json(dataset: &Dataset, evaluation: &Evaluation, measured: &Measured) -> serde_json::Value {
+    let coco = &evaluation.coco;
+    let per_class: Vec<_> = evaluation
+        .per_class
+        .iter()
+        .map(|class| {
+            json!({
+                "name": dataset.classes[class.class], "ap50": percent(class.ap50),
+                "ap50_95": percent(class.ap50_95), "objects": class.objects,
+            })
+        })
+        .collect();
+    json!({
+        "images": measured.detections.len(),
+        "map50": percent(evaluation.map50),
+        "map50_voc07": percent(evaluation.map50_voc07),
+        "map50_95": percent(coco.ap.unwrap_or(0.0)),
+        "images_per_second": measured.images_per_second(),
+        "coco": {
+            "ap50": coco.ap50.map(percent), "ap75": coco.ap75.map(percent), "ap_small": coco.ap_small.map(percent),
+            "ap_medium": coco.ap_medium.map(percent), "ap_large": coco.ap_large.map(percent), "ar100": coco.ar100.map(percent),
+        },
+        "per_class": per_class,
+    })
+}
+
+fn as_table(dataset: &Dataset, evaluation: &Evaluation, measured: &Measured) -> String {
+    let mut table = format!("{:<16} {:>8} {:>8} {:>8}\n", "class", "objects", "AP50", "AP50-95");
+    // Writing to a String cannot fail.
+    for class in &evaluation.per_class {
+        let (ap50, ap50_95) = (100.0 * class.ap50, 100.0 * class.ap50_95);
+        let _ = writeln!(table, "{:<16} {:>8} {ap50:>8.1} {ap50_95:>8.1}", dataset.classes[class.class], class.objects);
+    }
+    let coco = &evaluation.coco;
+    let shown = |share: Option<f64>| share.map_or("-".into(), |share| format!("{:.1}", 100.0 * share));
+    let _ = writeln!(
+        table,
+        "\nmAP50     {:.1}  (VOC, all points; 11 points: {:.1}; COCO, 101 points: {})",
+        100.0 * evaluation.map50,
+        100.0 * evaluation.map50_voc07,
+        shown(coco.ap50)
+    );
+    let _ = writeln!(
+        table,
+        "mAP50-95  {}  (COCO; AP75 {}, small {}, medium {}, large {}, AR100 {})",
+        shown(coco.ap),
+        shown(coco.ap75),
+        shown(coco.ap_small),
+        shown(coco.ap_medium),
+        shown(coco.ap_large),
+        shown(coco.ar100)
+    );
+    let rate = measured.images_per_second().map(|rate| format!(", {rate:.1} images/s")).unwrap_or_default();
+    let _ = writeln!(table, "{} images{rate}", measured.detections.len());
+    table
+}

@@ -1,0 +1,245 @@
+//! Live detection and videos on the command line.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::atomic::AtomicBool;
+
+use serde_json::Value;
+use tempfile::TempDir;
+use yolo_lat::sink::VideoRecorder;
+use yolo_lat::source::{FrameSource, SyntheticSource, VideoSource};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_yolo-lat");
+
+/// The program in the repository's root, where the samples are.
+fn program() -> Command {
+    let mut command = Command::new(PROGRAM);
+    command.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
+    command
+}
+
+fn yolo_lat(arguments: &[&str]) -> Output {
+    program().args(arguments).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn json_lines(output: &Output) -> Vec<Value> {
+    text(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn has_ffmpeg() -> bool {
+    let found = ffmpeg_sidecar::command::ffmpeg_is_installed();
+    if !found {
+        eprintln!("skipped: ffmpeg is not installed; `make test` installs it");
+    }
+    found
+}
+
+/// A video of `frames` frames of the synthetic scene.
+fn video(folder: &Path, frames: u64) -> PathBuf {
+    let path = folder.join("clip.mp4");
+    let mut scene = SyntheticSource::new();
+    let first = scene.frame(0);
+    let mut recorder = VideoRecorder::start(&path, first.dimensions(), 30.0).unwrap();
+    for frame in 0..frames {
+        recorder.push(&scene.frame(frame)).unwrap();
+    }
+    recorder.finish().unwrap();
+    path
+}
+
+fn count_frames(path: &Path) -> usize {
+    let mut video = VideoSource::open(path, false).unwrap();
+    let mut count = 0;
+    while video.next_frame(&AtomicBool::new(false)).unwrap().is_some() {
+        count += 1;
+    }
+    count
+}
+
+#[test]
+fn fifty_frames_are_fifty_lines_in_order() {
+    let arguments = ["live", "--headless", "--source", "synthetic", "--frames", "50", "--format", "jsonl"];
+    let output = yolo_lat(&arguments);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let lines = json_lines(&output);
+    assert_eq!(lines.len(), 50);
+    let mut last = -1;
+    for line in &lines {
+        let frame = line["frame"].as_i64().unwrap();
+        assert!(frame > last, "{frame} after {last}");
+        last = frame;
+        assert!(line["age_ms"].as_f64().unwrap() > 0.0);
+        assert!(line["captured_at"].as_str().unwrap().ends_with('Z'));
+        assert!(line["timing_ms"]["inference"].as_f64().unwrap() > 0.0);
+        assert!(line["detections"].is_array());
+    }
+    // The demo shows something real.
+    assert!(lines.iter().any(|line| line["detections"][0]["name"] == "person"));
+}
+
+#[test]
+fn without_a_display_the_window_names_the_way_out() {
+    let output = program()
+        .arg("live")
+        .env_remove("DISPLAY")
+        .env_remove("WAYLAND_DISPLAY")
+        .env_remove("WAYLAND_SOCKET")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("--headless"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn what_cannot_be_a_source_is_said_in_a_line() {
+    for (arguments, wanted) in [
+        (&["live", "--headless", "--source", "no/such/file"][..], "no such file"),
+        (&["live", "--headless", "--camera", "no such camera"], "no such camera"),
+        (&["live", "--headless", "--camera", "0", "--camera-format", "large"], "640x480@30,mjpeg"),
+        (&["live", "--headless", "--source", "synthetic", "--classes", "persn"], "person"),
+        (&["live", "--frames", "3"], "--headless"),
+    ] {
+        let output = yolo_lat(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(text(&output.stderr).contains(wanted), "{arguments:?}: {}", text(&output.stderr));
+        assert!(output.stdout.is_empty());
+    }
+}
+
+#[test]
+fn a_video_is_detected_frame_by_frame() {
+    if !has_ffmpeg() {
+        return;
+    }
+    let folder = TempDir::new().unwrap();
+    let clip = video(folder.path(), 12);
+    let out = folder.path().join("out");
+    let (clip, out_text) = (clip.to_str().unwrap(), out.to_str().unwrap());
+    let arguments =
+        ["detect", clip, "assets/chelsea.jpg", "-o", out_text, "-f", "jsonl", "-f", "coco", "--save-images"];
+    let output = yolo_lat(&arguments);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let lines = std::fs::read_to_string(out.join("results.jsonl")).unwrap();
+    let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 13);
+    for (index, line) in lines[..12].iter().enumerate() {
+        assert_eq!(line["frame"], index);
+        assert_eq!(line["image"], format!("{clip}#{index}"));
+        assert_eq!(line["detections"][0]["name"], "person");
+    }
+    assert!(lines[12].get("frame").is_none(), "a picture is no frame");
+    let mut videos = Vec::new();
+    for entry in walkdir::WalkDir::new(out.join("images")) {
+        let path = entry.unwrap().into_path();
+        videos.extend(path.extension().is_some_and(|extension| extension == "mp4").then_some(path));
+    }
+    assert_eq!(videos.len(), 1);
+    assert_eq!(count_frames(&videos[0]), 12);
+    let coco: Value = serde_json::from_slice(&std::fs::read(out.join("coco.json")).unwrap()).unwrap();
+    assert_eq!(coco[0]["image_id"], "clip.mp4#0");
+    assert!(text(&output.stderr).contains("2 of 2 images (12 frames of videos)"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn a_video_plays_to_its_end_and_can_be_saved() {
+    if !has_ffmpeg() {
+        return;
+    }
+    let folder = TempDir::new().unwrap();
+    let clip = video(folder.path(), 20);
+    let saved = folder.path().join("saved/boxes.mp4");
+    let arguments = ["live", "--headless", "--source", clip.to_str().unwrap(), "--format", "jsonl", "--save-video"];
+    let output = yolo_lat(&[&arguments[..], &[saved.to_str().unwrap()]].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let lines = json_lines(&output);
+    assert!(!lines.is_empty() && lines.len() <= 20);
+    assert_eq!(count_frames(&saved), lines.len());
+    assert_eq!(std::fs::read_dir(saved.parent().unwrap()).unwrap().count(), 1, "nothing else is left behind");
+}
+
+#[test]
+fn a_damaged_video_fails_and_the_rest_goes_on() {
+    if !has_ffmpeg() {
+        return;
+    }
+    let folder = TempDir::new().unwrap();
+    let broken = folder.path().join("broken.mp4");
+    std::fs::write(&broken, "this is no video").unwrap();
+    let output = yolo_lat(&["detect", broken.to_str().unwrap(), "assets/chelsea.jpg"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("broken.mp4"), "{}", text(&output.stderr));
+    assert!(text(&output.stdout).contains("cat"));
+    let output = yolo_lat(&["live", "--headless", "--source", broken.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(1));
+}
+
+#[test]
+fn without_ffmpeg_a_video_says_how_to_get_it() {
+    let folder = TempDir::new().unwrap();
+    let clip = folder.path().join("clip.mp4");
+    std::fs::write(&clip, "video").unwrap();
+    let output = program().arg("detect").arg(&clip).env("PATH", folder.path()).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("apt-get install ffmpeg"), "{}", text(&output.stderr));
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupted_session_leaves_valid_lines() {
+    use std::io::BufRead;
+
+    let mut child = program()
+        .args(["live", "--headless", "--source", "synthetic", "--format", "jsonl"])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = std::io::BufReader::new(child.stdout.take().unwrap()).lines();
+    for _ in 0..3 {
+        lines.next().unwrap().unwrap();
+    }
+    Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    for line in lines {
+        serde_json::from_str::<Value>(&line.unwrap()).unwrap();
+    }
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+}
+
+/// A source that never answers holds its own thread, not the program.
+#[cfg(unix)]
+#[test]
+fn a_source_that_hangs_does_not_hold_the_program() {
+    if !has_ffmpeg() {
+        return;
+    }
+    let folder = TempDir::new().unwrap();
+    // A pipe into which nobody writes: ffmpeg waits for its first byte.
+    let pipe = folder.path().join("never.mp4");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let mut child = program().args(["-v", "live", "--headless", "--source"]).arg(&pipe).spawn().unwrap();
+    // Opens as soon as the other side reads.
+    let writer = std::fs::OpenOptions::new().write(true).open(&pipe).unwrap();
+    assert!(child.try_wait().unwrap().is_none(), "it ended by itself");
+    Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    // ffmpeg ends with its input.
+    drop(writer);
+}
+
+/// In a virtual machine with the kernel's own virtual cameras; the long form is `make test-camera`.
+#[test]
+fn a_real_camera_driver_delivers_frames() {
+    let output = Command::new("bash").args(["../../tests/camera/run", PROGRAM, "short"]).output().unwrap();
+    let (out, errors) = (text(&output.stdout), text(&output.stderr));
+    if output.status.code() == Some(77) {
+        eprintln!("{errors}");
+        return;
+    }
+    assert_eq!(output.status.code(), Some(0), "{out}{errors}");
+    assert!(out.contains("ok: 20 frames in order"), "{out}");
+}

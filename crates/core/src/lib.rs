@@ -1,0 +1,9 @@
+//! The network as data: its description and weights, boxes, the head and suppression, and what every engine promises.
+//!
+//! Nothing here knows an image format, a device or a thread; the [`reference`](engine::reference) engine is the oracle of
+//! every test.
+
+pub mod engine;
+pub mod geometry;
+pub mod model;
+pub mod postprocess;

@@ -1,0 +1,256 @@
+//! The network: its configuration, its description as a graph, its weights.
+
+pub mod classes;
+pub mod config;
+pub mod graph;
+mod weights;
+mod yolo_lat;
+
+use std::path::{Path, PathBuf};
+
+use yolo_lat_models::{BUILTIN, Builtin};
+
+pub use config::ModelConfig;
+pub use graph::Graph;
+pub use weights::{Tensor, Weights};
+
+/// Why a model could not be had. Each message says what to do next.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ModelError {
+    /// The name is neither a built-in model nor a file.
+    #[error("no model {name:?}: give {known}, or the path of a .toml or .safetensors file")]
+    Unknown {
+        /// As given.
+        name: String,
+        /// The built-in names.
+        known: String,
+    },
+    /// A configuration without weights.
+    #[error("{name} has no trained weights yet ({path} is missing): train it, or choose another model")]
+    NoWeights {
+        /// The model's name.
+        name: String,
+        /// Where they would lie.
+        path: String,
+    },
+    /// A file could not be read.
+    #[error("{path}: cannot be read: {source}")]
+    Read {
+        /// The file.
+        path: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file is larger than any model of this kind.
+    #[error("{path}: {bytes} bytes, more than the {limit} that a model may have; is this the right file?")]
+    TooLarge {
+        /// The file.
+        path: String,
+        /// Its size.
+        bytes: u64,
+        /// The largest accepted size.
+        limit: u64,
+    },
+    /// Not a valid configuration.
+    #[error("{path}: not a model configuration: {reason}")]
+    Config {
+        /// The file.
+        path: String,
+        /// What is wrong and where.
+        reason: String,
+    },
+    /// Not a valid safetensors file.
+    #[error("{path}: not a readable safetensors file ({reason}); it may be truncated: copy or download it again")]
+    Format {
+        /// The file.
+        path: String,
+        /// What the parser said.
+        reason: String,
+    },
+    /// The network needs a tensor that the file lacks.
+    #[error("{path}: tensor {name} {expected:?} is missing; these weights belong to another architecture than {model}")]
+    Missing {
+        /// The file.
+        path: String,
+        /// The tensor.
+        name: String,
+        /// Its shape in the network.
+        expected: Vec<usize>,
+        /// The network.
+        model: String,
+    },
+    /// The file has a tensor that the network does not know.
+    #[error("{path}: tensor {name} {found:?} is not part of {model}; these weights belong to another architecture")]
+    Unexpected {
+        /// The file.
+        path: String,
+        /// The tensor.
+        name: String,
+        /// Its shape.
+        found: Vec<usize>,
+        /// The network.
+        model: String,
+    },
+    /// A tensor has another shape.
+    #[error("{path}: tensor {name} has shape {found:?}, expected {expected:?} for {model}")]
+    Shape {
+        /// The file.
+        path: String,
+        /// The tensor.
+        name: String,
+        /// What the network needs.
+        expected: Vec<usize>,
+        /// What the file has.
+        found: Vec<usize>,
+        /// The network.
+        model: String,
+    },
+    /// A tensor has another element type.
+    #[error("{path}: tensor {name} holds {found}, expected F32; convert the weights to 32-bit floats")]
+    Dtype {
+        /// The file.
+        path: String,
+        /// The tensor.
+        name: String,
+        /// Its element type.
+        found: String,
+    },
+    /// A weight is NaN or infinite.
+    #[error("{path}: tensor {name} holds {value} at index {index}; every weight must be a finite number")]
+    NotFinite {
+        /// The file.
+        path: String,
+        /// The tensor.
+        name: String,
+        /// Flat index of the first such value.
+        index: usize,
+        /// The value.
+        value: f32,
+    },
+    /// The wanted input size does not suit the network.
+    #[error("input size {width}x{height}: {reason}")]
+    Size {
+        /// Wanted width in pixels.
+        width: usize,
+        /// Wanted height in pixels.
+        height: usize,
+        /// What a side must be.
+        reason: String,
+    },
+}
+
+/// A network with its weights, checked against each other.
+#[derive(Clone, Debug)]
+pub struct Model {
+    /// What the network is made of.
+    pub config: ModelConfig,
+    /// One tensor for every name in [`Graph::weights`].
+    pub weights: Weights,
+}
+
+impl Model {
+    /// Loads a built-in model by name (`n`, `yolo-lat-n`) or one from disk: the path of the TOML file or of the
+    /// weights; the other lies beside it under the same name.
+    ///
+    /// # Errors
+    /// [`ModelError`] names the file, the tensor, what was expected and what was found.
+    pub fn load(name: &str) -> Result<Self, ModelError> {
+        let source = Source::find(name)?;
+        let config = source.config()?;
+        let weights = source.weights(&config)?;
+        Self::new(config, weights, &source.weights_origin())
+    }
+
+    /// Joins a configuration and weights. `origin` names the weights in errors.
+    ///
+    /// # Errors
+    /// A tensor that is missing, unknown, of another shape, or not finite.
+    pub fn new(config: ModelConfig, weights: Weights, origin: &str) -> Result<Self, ModelError> {
+        let graph = graph_of(&config, config.input, config.input)?;
+        weights.check(&graph, origin)?;
+        Ok(Self { config, weights })
+    }
+
+    /// The network for pictures of `width` x `height` pixels.
+    ///
+    /// # Errors
+    /// [`ModelError::Size`] unless both are multiples of 32 up to 4096.
+    pub fn graph(&self, width: usize, height: usize) -> Result<Graph, ModelError> {
+        graph_of(&self.config, width, height)
+    }
+}
+
+/// The network that a configuration describes, for pictures of `width` x `height` pixels.
+///
+/// # Errors
+/// [`ModelError::Size`] unless both are multiples of 32 up to 4096.
+pub fn graph_of(config: &ModelConfig, width: usize, height: usize) -> Result<Graph, ModelError> {
+    for side in [width, height] {
+        config::check_side(side).map_err(|reason| ModelError::Size { width, height, reason })?;
+    }
+    Ok(yolo_lat::build(config, width, height))
+}
+
+/// Reads only the configuration of a model, which needs no weights: enough to describe the network.
+///
+/// # Errors
+/// As [`Model::load`].
+pub fn load_config(name: &str) -> Result<ModelConfig, ModelError> {
+    Source::find(name)?.config()
+}
+
+/// Where a model comes from.
+enum Source {
+    Builtin(&'static Builtin),
+    Files { config: PathBuf, weights: PathBuf },
+}
+
+impl Source {
+    fn find(name: &str) -> Result<Self, ModelError> {
+        if let Some(builtin) = BUILTIN.iter().find(|builtin| name == builtin.short || name == builtin.name) {
+            return Ok(Self::Builtin(builtin));
+        }
+        let path = Path::new(name);
+        let known_extension =
+            path.extension().is_some_and(|extension| extension == "toml" || extension == "safetensors");
+        if !known_extension || !path.exists() {
+            let known = BUILTIN.iter().map(|builtin| builtin.short).collect::<Vec<_>>().join(" or ");
+            return Err(ModelError::Unknown { name: name.to_owned(), known });
+        }
+        Ok(Self::Files { config: path.with_extension("toml"), weights: path.with_extension("safetensors") })
+    }
+
+    fn config(&self) -> Result<ModelConfig, ModelError> {
+        match self {
+            Self::Builtin(builtin) => ModelConfig::parse(builtin.config, builtin.name),
+            Self::Files { config, .. } => {
+                let path = config.display().to_string();
+                let bytes = weights::read_limited(config)?;
+                let text = String::from_utf8(bytes)
+                    .map_err(|_| ModelError::Config { path: path.clone(), reason: "not UTF-8 text".into() })?;
+                ModelConfig::parse(&text, &path)
+            }
+        }
+    }
+
+    fn weights(&self, config: &ModelConfig) -> Result<Weights, ModelError> {
+        match self {
+            Self::Builtin(builtin) => Weights::parse(builtin.weights, builtin.name),
+            Self::Files { weights, .. } if !weights.exists() => {
+                Err(ModelError::NoWeights { name: config.name.clone(), path: self.weights_origin() })
+            }
+            Self::Files { weights, .. } => Weights::load(weights),
+        }
+    }
+
+    fn weights_origin(&self) -> String {
+        match self {
+            Self::Builtin(builtin) => format!("models/{}.safetensors", builtin.name),
+            Self::Files { weights, .. } => weights.display().to_string(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

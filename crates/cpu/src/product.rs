@@ -1,0 +1,419 @@
+//! Convolutions as matrix products without im2col: what is multiplied is read where it lies.
+//!
+//! Out (positions, channels) = In (positions, depth) x W (depth, channels). A step of the depth loads two vectors of
+//! weights (neighbouring output channels) and multiplies them by one value of each of `TILE` positions, whose sums stay in
+//! registers for the whole depth. The values only have to lie equally far apart from position to position: in a feature
+//! map that is a block of channels for every channel of every map, in a row of the picture the stride.
+
+use super::steps::{Aligned, Memory, UNIT_WORK, unrolled};
+use super::windows::{Window, pool_row};
+use yolo_lat_core::model::graph::Activation;
+use yolo_lat_simd::Simd;
+
+/// Filters packed for the kernels: `[pair of vectors][depth][2 * lanes]`, of an odd number the last as `[depth][lanes]`.
+pub(super) struct Packed {
+    weights: Aligned,
+    bias: Aligned,
+    /// Blocks of output channels.
+    blocks: usize,
+    /// Vectors of output channels.
+    vectors: usize,
+    /// Values in one output's filter.
+    depth: usize,
+}
+
+impl Packed {
+    /// `weights` (channels, depth) row-major and `bias` (channels). Output channel c goes to `slots[c]`, which is lane
+    /// `slot % block` of block `slot / block`; what no channel goes to becomes zero.
+    pub(super) fn new(
+        weights: &[f32],
+        bias: &[f32],
+        slots: &[usize],
+        blocks: usize,
+        block: usize,
+        lanes: usize,
+    ) -> Self {
+        let depth = weights.len() / bias.len();
+        let vectors = (blocks * block).div_ceil(lanes);
+        let (mut packed, mut packed_bias) = (vec![0.0; vectors * depth * lanes], vec![0.0; vectors * lanes]);
+        for ((filter, &bias), &slot) in weights.chunks_exact(depth).zip(bias).zip(slots) {
+            let pair = slot / (2 * lanes);
+            let row = lanes * (vectors - 2 * pair).min(2);
+            for (k, &weight) in filter.iter().enumerate() {
+                packed[pair * 2 * lanes * depth + k * row + slot % (2 * lanes)] = weight;
+            }
+            packed_bias[slot] = bias;
+        }
+        Self { weights: packed.into(), bias: packed_bias.into(), blocks, vectors, depth }
+    }
+}
+
+/// What a product reads: the value of depth k at position p is `base[offsets[k] + stride * p]`.
+#[derive(Clone, Copy)]
+struct Operand<'a> {
+    base: *const f32,
+    offsets: &'a [usize],
+    stride: usize,
+}
+
+/// Where a product's vectors go and what happens to them on the way.
+struct Epilogue<'a> {
+    /// Block 0 at position 0.
+    output: *mut f32,
+    /// Floats from one block to the next.
+    block_stride: usize,
+    activation: Activation,
+    /// A block each at position 0, added after the activation.
+    residual: Option<(&'a [usize], *const f32)>,
+}
+
+/// Positions for which a pair of weight vectors is used before the next: their inputs stay in the first cache.
+const GROUP: usize = 48;
+
+/// Multiplies all filters with `positions`.
+///
+/// # Safety
+/// The operand's values and the epilogue's blocks exist at these positions.
+#[inline(always)]
+unsafe fn multiply<S: Simd, W: Simd>(
+    packed: &Packed,
+    positions: std::ops::Range<usize>,
+    operand: Operand,
+    epilogue: &Epilogue,
+) {
+    // SAFETY: weights and bias have whole vectors for every depth; the rest is the caller's.
+    unsafe {
+        for start in positions.clone().step_by(GROUP) {
+            let end = (start + GROUP).min(positions.end);
+            for pair in 0..packed.vectors.div_ceil(2) {
+                let vector = 2 * pair;
+                let weights = packed.weights.as_ptr().add(vector * W::LANES * packed.depth);
+                let job = Job {
+                    weights,
+                    bias: packed.bias.as_ptr().add(vector * W::LANES),
+                    packed,
+                    vector,
+                    operand,
+                    epilogue,
+                };
+                let mut at = start;
+                if vector + 1 < packed.vectors {
+                    match W::TILE {
+                        8 => job.tiles::<S, W, 8, 2>(&mut at, end),
+                        6 => job.tiles::<S, W, 6, 2>(&mut at, end),
+                        _ => {}
+                    }
+                    job.tiles::<S, W, 4, 2>(&mut at, end);
+                    job.tiles::<S, W, 1, 2>(&mut at, end);
+                } else {
+                    // A multiply-add takes four cycles and two start in each: eight sums at least, or the units wait.
+                    if W::TILE > 4 {
+                        job.tiles::<S, W, 12, 1>(&mut at, end);
+                    }
+                    job.tiles::<S, W, 4, 1>(&mut at, end);
+                    job.tiles::<S, W, 1, 1>(&mut at, end);
+                }
+            }
+        }
+    }
+}
+
+/// One or two vectors of output channels.
+struct Job<'a> {
+    weights: *const f32,
+    bias: *const f32,
+    packed: &'a Packed,
+    vector: usize,
+    operand: Operand<'a>,
+    epilogue: &'a Epilogue<'a>,
+}
+
+impl Job<'_> {
+    /// As many whole tiles of `P` positions as fit before `end`.
+    #[inline(always)]
+    unsafe fn tiles<S: Simd, W: Simd, const P: usize, const V: usize>(&self, at: &mut usize, end: usize) {
+        while *at + P <= end {
+            // SAFETY: the caller's.
+            unsafe { self.tile::<S, W, P, V>(*at) };
+            *at += P;
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn tile<S: Simd, W: Simd, const P: usize, const V: usize>(&self, at: usize) {
+        let Operand { base, offsets, stride } = self.operand;
+        // SAFETY: the caller's.
+        unsafe {
+            let mut bias = [W::splat(0.0); V];
+            for (v, bias) in bias.iter_mut().enumerate() {
+                *bias = W::load(self.bias.add(v * W::LANES));
+            }
+            let mut sums = [bias; P];
+            let mut weights = self.weights;
+            let base = base.add(at * stride);
+            for &offset in offsets {
+                let input = base.add(offset);
+                let mut filter = [W::splat(0.0); V];
+                for (v, filter) in filter.iter_mut().enumerate() {
+                    *filter = W::load(weights.add(v * W::LANES));
+                }
+                for (p, sums) in sums.iter_mut().enumerate() {
+                    let value = W::splat(*input.add(p * stride));
+                    for (sum, &filter) in sums.iter_mut().zip(&filter) {
+                        *sum = W::fma(value, filter, *sum);
+                    }
+                }
+                weights = weights.add(V * W::LANES);
+            }
+            macro_rules! finish {
+                ($p:literal) => {
+                    if $p < P {
+                        self.finish::<S, W>(self.vector, at + $p, sums[$p % P][0]);
+                        if V == 2 {
+                            self.finish::<S, W>(self.vector + 1, at + $p, sums[$p % P][1 % V]);
+                        }
+                    }
+                };
+            }
+            unrolled!(finish: 0 1 2 3 4 5 6 7 8 9 10 11);
+        }
+    }
+
+    /// Activation, residual, and the blocks of one vector at one position.
+    #[inline(always)]
+    unsafe fn finish<S: Simd, W: Simd>(&self, vector: usize, at: usize, sum: W::Vector) {
+        let Epilogue { output, block_stride, activation, residual } = *self.epilogue;
+        // SAFETY: the caller's; the second half of a vector is stored only where there is such a block.
+        unsafe {
+            let mut value = activate::<W>(sum, activation);
+            if W::LANES == S::LANES {
+                if let Some((blocks, base)) = residual {
+                    value = W::add(value, W::load(base.add(blocks[vector] + at * S::LANES)));
+                }
+                W::store(output.add(vector * block_stride + at * S::LANES), value);
+                return;
+            }
+            let (low, high) = (2 * vector, 2 * vector + 1);
+            let is_whole = high < self.packed.blocks;
+            if let Some((blocks, base)) = residual {
+                let of = |block: usize| base.add(blocks[block] + at * S::LANES);
+                value = W::add(value, W::load_halves(of(low), of(if is_whole { high } else { low })));
+            }
+            let to = |block: usize| output.add(block * block_stride + at * S::LANES);
+            let mut nowhere = [0.0; 16];
+            W::store_halves(to(low), if is_whole { to(high) } else { nowhere.as_mut_ptr() }, value);
+        }
+    }
+}
+
+/// [`Activation::apply`] on vectors.
+#[inline(always)]
+pub(super) unsafe fn activate<S: Simd>(x: S::Vector, activation: Activation) -> S::Vector {
+    // SAFETY: the caller has the instruction set.
+    unsafe {
+        match activation {
+            Activation::Identity => x,
+            Activation::LeakyRelu(0.0) => S::max(x, S::splat(0.0)),
+            Activation::LeakyRelu(slope) => S::max(x, S::mul(x, S::splat(slope))),
+        }
+    }
+}
+
+/// 1x1 convolution: a unit is a stretch of positions.
+pub(super) struct Pointwise {
+    pub(super) packed: Packed,
+    /// Of each input channel at position 0.
+    pub(super) inputs: Vec<usize>,
+    pub(super) output: usize,
+    pub(super) positions: usize,
+    pub(super) activation: Activation,
+    /// Of each block of the output.
+    pub(super) residual: Option<Vec<usize>>,
+}
+
+impl Pointwise {
+    pub(super) fn units(&self) -> usize {
+        let work = self.positions * self.packed.depth * self.packed.blocks * 8;
+        work.div_ceil(UNIT_WORK).min(self.positions.div_ceil(GROUP))
+    }
+
+    pub(super) fn scratch(&self) -> usize {
+        0
+    }
+
+    #[inline(always)]
+    pub(super) unsafe fn run<S: Simd, W: Simd>(&self, unit: usize, memory: Memory, _: *mut f32) {
+        // Whole tiles, but for the last unit.
+        let groups = self.positions.div_ceil(24);
+        let start = |unit: usize| (unit * groups / self.units() * 24).min(self.positions);
+        // SAFETY: offsets are the plan's; this unit alone writes these positions.
+        unsafe {
+            let epilogue = Epilogue {
+                output: memory.write(self.output),
+                block_stride: S::LANES * self.positions,
+                activation: self.activation,
+                residual: self.residual.as_ref().map(|blocks| (&blocks[..], memory.read(0))),
+            };
+            let operand = Operand { base: memory.read(0), offsets: &self.inputs, stride: S::LANES };
+            multiply::<S, W>(&self.packed, start(unit)..start(unit + 1), operand, &epilogue);
+        }
+    }
+}
+
+/// Where a dense convolution reads.
+pub(super) enum Source {
+    /// The planes of the picture.
+    Picture,
+    /// Channels in the arena.
+    Arena(Vec<usize>),
+}
+
+/// Dense convolution with a window, and where it follows the maximum over 3x3 windows at stride 2 as well: a unit is
+/// some rows of the output.
+pub(super) struct Convolution {
+    pub(super) packed: Packed,
+    pub(super) source: Source,
+    pub(super) channels: usize,
+    /// Of each tap in scratch, see [`Convolution::offsets`].
+    pub(super) taps: Vec<usize>,
+    pub(super) window: Window,
+    pub(super) output: usize,
+    pub(super) activation: Activation,
+    pub(super) residual: Option<Vec<usize>>,
+    /// Only the maxima are kept.
+    pub(super) pool: bool,
+}
+
+/// Output rows of a unit, pooled ones where it pools.
+const UNIT_ROWS: usize = 8;
+
+impl Convolution {
+    /// The taps of `channels` inputs in scratch, in the order of the weights (channel, row, column).
+    pub(super) fn offsets(channels: usize, window: Window, pool: bool) -> Vec<usize> {
+        let (rows, pitch) = (Self::input_rows(window, pool), Self::pitch(window));
+        let taps = (0..channels).flat_map(|c| (0..window.kernel).map(move |dy| (c, dy)));
+        taps.flat_map(|(c, dy)| (0..window.kernel).map(move |dx| (c * rows + dy) * pitch + dx)).collect()
+    }
+
+    /// Rows of the convolution that a unit computes at most: a maximum looks at one row more above.
+    fn rows(pool: bool) -> usize {
+        if pool { 2 * UNIT_ROWS + 1 } else { UNIT_ROWS }
+    }
+
+    fn input_rows(window: Window, pool: bool) -> usize {
+        (Self::rows(pool) - 1) * window.stride + window.kernel
+    }
+
+    /// Floats in an input row with its border.
+    fn pitch(window: Window) -> usize {
+        window.width + 2 * window.kernel
+    }
+
+    /// Floats in an output row of one block, for all blocks.
+    fn row_values(&self, block: usize) -> usize {
+        self.window.output_width() * block * self.packed.blocks
+    }
+
+    fn final_height(&self) -> usize {
+        if self.pool { self.window.output_height().div_ceil(2) } else { self.window.output_height() }
+    }
+
+    pub(super) fn units(&self) -> usize {
+        self.final_height().div_ceil(UNIT_ROWS)
+    }
+
+    pub(super) fn scratch(&self) -> usize {
+        let inputs = self.channels * Self::input_rows(self.window, self.pool) * Self::pitch(self.window);
+        // A vector is 16 floats at most.
+        inputs.next_multiple_of(16) + if self.pool { Self::rows(true) * self.row_values(16) } else { 0 }
+    }
+
+    #[inline(always)]
+    pub(super) unsafe fn run<S: Simd, W: Simd>(&self, unit: usize, memory: Memory, scratch: *mut f32) {
+        let window = &self.window;
+        let (width, height) = (window.output_width(), window.output_height());
+        let (first, last) = (unit * UNIT_ROWS, ((unit + 1) * UNIT_ROWS).min(self.final_height()));
+        let rows = if self.pool { (2 * first).saturating_sub(1)..(2 * last).min(height) } else { first..last };
+        let pitch = Self::pitch(self.window);
+        // SAFETY: scratch has room for the rows that are read, then for those that are pooled; this unit alone writes its
+        // rows of the output.
+        unsafe {
+            self.spread::<S>(rows.clone(), memory, scratch);
+            let inputs = self.channels * Self::input_rows(self.window, self.pool) * pitch;
+            let convolved = scratch.add(inputs.next_multiple_of(16));
+            for row in rows.clone() {
+                let epilogue = if self.pool {
+                    // Rows lie in scratch one after the other, blocks within them.
+                    let output = convolved.add((row - rows.start) * self.row_values(S::LANES));
+                    Epilogue { output, block_stride: width * S::LANES, activation: self.activation, residual: None }
+                } else {
+                    let at = S::LANES * row * width;
+                    Epilogue {
+                        output: memory.write(self.output + at),
+                        block_stride: S::LANES * width * height,
+                        activation: self.activation,
+                        residual: self.residual.as_ref().map(|blocks| (&blocks[..], memory.read(at))),
+                    }
+                };
+                let base = scratch.add((row - rows.start) * window.stride * pitch).cast_const();
+                if window.stride == 2 {
+                    let operand = Operand { base, offsets: &self.taps, stride: 2 };
+                    multiply::<S, W>(&self.packed, 0..width, operand, &epilogue);
+                } else {
+                    let operand = Operand { base, offsets: &self.taps, stride: 1 };
+                    multiply::<S, W>(&self.packed, 0..width, operand, &epilogue);
+                }
+            }
+            if self.pool {
+                let pooled = Window { height, width, kernel: 3, stride: 2 };
+                for row in first..last {
+                    for block in 0..self.packed.blocks {
+                        let [above, at, below] = pooled.pool_rows(row).map(|row| {
+                            let row = (row - rows.start) * self.row_values(S::LANES);
+                            convolved.add(row + block * width * S::LANES).cast_const()
+                        });
+                        let positions = pooled.output_width() * pooled.output_height();
+                        let to = self.output + S::LANES * (block * positions + row * pooled.output_width());
+                        pool_row::<S>([above, at, below], width, memory.write(to));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Copies the input rows that output rows `rows` look at into scratch, with zeros around.
+    #[inline(always)]
+    unsafe fn spread<S: Simd>(&self, rows: std::ops::Range<usize>, memory: Memory, scratch: *mut f32) {
+        let Window { height, width, kernel, stride } = self.window;
+        let (reach, pitch) = (kernel / 2, Self::pitch(self.window));
+        let all = Self::input_rows(self.window, self.pool);
+        for channel in 0..self.channels {
+            for row in 0..(rows.len() - 1) * stride + kernel {
+                // SAFETY: each row has `pitch` floats of scratch and `width` of its channel.
+                unsafe {
+                    let target = std::slice::from_raw_parts_mut(scratch.add((channel * all + row) * pitch), pitch);
+                    let y = (rows.start * stride + row).wrapping_sub(reach);
+                    if y >= height {
+                        target.fill(0.0);
+                        continue;
+                    }
+                    target[..reach].fill(0.0);
+                    target[reach + width..].fill(0.0);
+                    let target = &mut target[reach..reach + width];
+                    match &self.source {
+                        Source::Picture => {
+                            let plane = memory.picture.add((channel * height + y) * width);
+                            target.copy_from_slice(std::slice::from_raw_parts(plane, width));
+                        }
+                        Source::Arena(offsets) => {
+                            let plane = memory.read(offsets[channel] + S::LANES * y * width);
+                            for (x, target) in target.iter_mut().enumerate() {
+                                *target = *plane.add(S::LANES * x);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,480 @@
+//! Adapters and devices: the only file, with the session, that talks to wgpu.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use super::cache::PipelineCache;
+use super::plan::Constants;
+use yolo_lat_core::engine::EngineError;
+use yolo_lat_shaders::{Kernel, Variant};
+
+/// The adapter that was asked for by a part of its name.
+static PREFERRED: Mutex<Option<String>> = Mutex::new(None);
+/// What of an adapter's features may be used.
+static ALLOWED: Mutex<Variant> = Mutex::new(Variant { half: true, subgroups: true });
+/// The device of this process, as long as somebody uses it.
+static SHARED: Mutex<Weak<Gpu>> = Mutex::new(Weak::new());
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// From now on the adapter whose name, driver or backend contains `name` is used, software ones too; `None` for the
+/// best piece of hardware. Detectors that exist keep theirs.
+pub fn prefer_adapter(name: Option<&str>) {
+    *lock(&PREFERRED) = name.map(str::to_lowercase);
+    *lock(&SHARED) = Weak::new();
+}
+
+/// From now on devices use no more than `variant` of what their adapter offers; all of it by default. Detectors that
+/// exist keep theirs.
+pub fn allow_features(variant: Variant) {
+    *lock(&ALLOWED) = variant;
+    *lock(&SHARED) = Weak::new();
+}
+
+/// What a machine offers.
+#[derive(Clone, Debug)]
+pub struct AdapterReport {
+    /// Name, driver, backend and kind.
+    pub info: wgpu::AdapterInfo,
+    /// Whether the engine uses it without being asked: software adapters only on request.
+    pub automatic: bool,
+    /// What it can do at most.
+    pub limits: wgpu::Limits,
+    /// 16-bit floats in shaders.
+    pub f16: bool,
+    /// Subgroup operations.
+    pub subgroups: bool,
+    /// Times of single dispatches.
+    pub timestamps: bool,
+    /// Storage buffers in compute shaders, as the engine needs them.
+    pub suitable: bool,
+}
+
+fn all_adapters(backends: wgpu::Backends) -> Vec<wgpu::Adapter> {
+    // An instance loads the libraries of all its backends, asked or not.
+    let descriptor = wgpu::InstanceDescriptor { backends, ..wgpu::InstanceDescriptor::new_without_display_handle() };
+    pollster::block_on(wgpu::Instance::new(descriptor).enumerate_adapters(backends))
+}
+
+fn is_hardware(info: &wgpu::AdapterInfo) -> bool {
+    matches!(
+        info.device_type,
+        wgpu::DeviceType::DiscreteGpu | wgpu::DeviceType::IntegratedGpu | wgpu::DeviceType::VirtualGpu
+    )
+}
+
+/// Storage buffers that a kernel binds.
+const STORAGE_BUFFERS: u32 = 6;
+
+fn is_suitable(limits: &wgpu::Limits) -> bool {
+    limits.max_storage_buffers_per_shader_stage >= STORAGE_BUFFERS
+        && limits.max_compute_invocations_per_workgroup >= 256
+        && limits.max_compute_workgroup_storage_size >= 16_384
+}
+
+/// All adapters of this machine.
+pub fn adapters() -> Vec<AdapterReport> {
+    let report = |adapter: wgpu::Adapter| {
+        let (info, limits, features) = (adapter.get_info(), adapter.limits(), adapter.features());
+        AdapterReport {
+            automatic: is_hardware(&info) && is_suitable(&limits),
+            f16: features.contains(wgpu::Features::SHADER_F16),
+            subgroups: features.contains(wgpu::Features::SUBGROUP),
+            timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
+            suitable: is_suitable(&limits),
+            info,
+            limits,
+        }
+    };
+    all_adapters(wgpu::Backends::all()).into_iter().map(report).collect()
+}
+
+/// Discrete before integrated before virtual; Vulkan, Metal and DirectX before OpenGL.
+fn rank(info: &wgpu::AdapterInfo) -> (usize, usize) {
+    let kind = match info.device_type {
+        wgpu::DeviceType::DiscreteGpu => 0,
+        wgpu::DeviceType::IntegratedGpu => 1,
+        wgpu::DeviceType::VirtualGpu => 2,
+        _ => 3,
+    };
+    (kind, usize::from(info.backend == wgpu::Backend::Gl))
+}
+
+fn unavailable(reason: String) -> EngineError {
+    EngineError::Unavailable { engine: "gpu", reason }
+}
+
+fn describe(info: &wgpu::AdapterInfo) -> String {
+    format!("{} ({})", info.name, info.backend)
+}
+
+/// Whether there can be hardware at all. Loading Vulkan takes a while, and some drivers talk on standard error.
+fn may_have_hardware() -> bool {
+    let nodes = ["/dev/dri", "/dev/nvidiactl", "/dev/dxg", "/dev/kgsl-3d0", "/dev/mali0"];
+    !cfg!(target_os = "linux") || nodes.iter().any(|node| std::path::Path::new(node).exists())
+}
+
+fn choose(name: Option<&str>) -> Result<wgpu::Adapter, EngineError> {
+    if name.is_none() && !may_have_hardware() {
+        let why = "this machine has no GPU (no /dev/dri or the like); a software adapter is used only when named with \
+                   --adapter (`yolo-lat devices` lists them)";
+        return Err(unavailable(why.into()));
+    }
+    // OpenGL is asked only for what is named: looking for it is slow, and its libraries talk on standard error.
+    let backends = if name.is_some() { wgpu::Backends::all() } else { wgpu::Backends::PRIMARY };
+    let mut all = all_adapters(backends);
+    all.sort_by_key(|adapter| rank(&adapter.get_info()));
+    let names: Vec<String> = all.iter().map(|adapter| describe(&adapter.get_info())).collect();
+    let found = match name {
+        Some(name) => all.into_iter().find(|adapter| {
+            let info = adapter.get_info();
+            format!("{} {} {}", describe(&info), info.driver, info.driver_info).to_lowercase().contains(name)
+        }),
+        None => all.into_iter().find(|adapter| is_hardware(&adapter.get_info()) && is_suitable(&adapter.limits())),
+    };
+    let there = if names.is_empty() { "none at all".to_owned() } else { names.join(", ") };
+    match (found, name) {
+        (Some(adapter), _) if is_suitable(&adapter.limits()) => Ok(adapter),
+        (Some(adapter), _) => Err(unavailable(format!(
+            "{} has too small limits for compute shaders (`yolo-lat devices` lists them)",
+            describe(&adapter.get_info())
+        ))),
+        (None, Some(name)) => Err(unavailable(format!("no adapter is called {name:?}; there are: {there}"))),
+        (None, None) => Err(unavailable(format!(
+            "this machine has no GPU; adapters: {there}; a software one is used only when named with --adapter"
+        ))),
+    }
+}
+
+/// A kernel, the values of its constants, and the features it uses.
+type PipelineKey = (Kernel, Constants, Variant);
+
+/// A device with the pipelines made for it so far; shared by all detectors of a process.
+pub struct Gpu {
+    info: wgpu::AdapterInfo,
+    pub(super) device: wgpu::Device,
+    pub(super) queue: wgpu::Queue,
+    /// Bind groups: of the network; of pictures in buffers; of pictures in textures; of decoding and suppression.
+    pub(super) layouts: Layouts,
+    /// The features that its kernels use.
+    variant: Variant,
+    pipelines: Mutex<HashMap<PipelineKey, wgpu::ComputePipeline>>,
+    /// What the driver compiled, kept on disk where it can be.
+    cache: Option<PipelineCache>,
+    /// Buffers and pipelines made so far.
+    created: AtomicUsize,
+    /// What went wrong outside of any call.
+    trouble: Arc<Mutex<Option<String>>>,
+}
+
+pub(super) struct Layouts {
+    pub(super) network: wgpu::BindGroupLayout,
+    pub(super) picture: wgpu::BindGroupLayout,
+    pub(super) texture: wgpu::BindGroupLayout,
+    pub(super) detections: wgpu::BindGroupLayout,
+}
+
+impl Layouts {
+    fn new(device: &wgpu::Device) -> Self {
+        let buffer =
+            |ty, dynamic| wgpu::BindingType::Buffer { ty, has_dynamic_offset: dynamic, min_binding_size: None };
+        let read = buffer(wgpu::BufferBindingType::Storage { read_only: true }, false);
+        let write = buffer(wgpu::BufferBindingType::Storage { read_only: false }, false);
+        let uniform = |dynamic| buffer(wgpu::BufferBindingType::Uniform, dynamic);
+        let texture = wgpu::BindingType::Texture {
+            sample_type: wgpu::TextureSampleType::Float { filterable: false },
+            view_dimension: wgpu::TextureViewDimension::D2,
+            multisampled: false,
+        };
+        let layout = |label, types: &[wgpu::BindingType]| {
+            let entries: Vec<_> = (0u32..)
+                .zip(types)
+                .map(|(binding, &ty)| wgpu::BindGroupLayoutEntry {
+                    binding,
+                    visibility: wgpu::ShaderStages::COMPUTE,
+                    ty,
+                    count: None,
+                })
+                .collect();
+            device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(label), entries: &entries })
+        };
+        Self {
+            network: layout("network", &[write, read, read, read, uniform(true)]),
+            picture: layout("picture", &[uniform(true), read, read]),
+            texture: layout("texture", &[uniform(true), texture, read]),
+            detections: layout("detections", &[uniform(false), write, write, write]),
+        }
+    }
+}
+
+impl Gpu {
+    /// The device of this process: made on first use, kept as long as a detector uses it.
+    ///
+    /// # Errors
+    /// [`EngineError::Unavailable`] says which adapters there are.
+    pub fn shared() -> Result<Arc<Self>, EngineError> {
+        let mut shared = lock(&SHARED);
+        if let Some(gpu) = shared.upgrade()
+            && gpu.trouble().is_none()
+        {
+            return Ok(gpu);
+        }
+        let gpu = Arc::new(Self::open(lock(&PREFERRED).as_deref(), *lock(&ALLOWED))?);
+        *shared = Arc::downgrade(&gpu);
+        Ok(gpu)
+    }
+
+    /// A device of its own: on the adapter whose name contains `name`, or the best piece of hardware, with what is
+    /// offered of `allowed`.
+    ///
+    /// # Errors
+    /// [`EngineError::Unavailable`] says which adapters there are.
+    pub fn open(name: Option<&str>, allowed: Variant) -> Result<Self, EngineError> {
+        use wgpu::Features;
+
+        let name = name.map(str::to_lowercase);
+        let adapter = choose(name.as_deref())?;
+        let offered = adapter.limits();
+        let limits = wgpu::Limits {
+            // Beyond WebGPU's defaults only memory, for large batches.
+            max_buffer_size: offered.max_buffer_size,
+            max_storage_buffer_binding_size: offered.max_storage_buffer_binding_size,
+            ..wgpu::Limits::default().or_worse_values_from(&offered)
+        };
+        let mut wanted = Self::useful_features();
+        wanted.set(Features::SHADER_F16, allowed.half);
+        wanted.set(Features::SUBGROUP, allowed.subgroups);
+        let (device, queue) = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor {
+            label: Some("yolo-lat"),
+            required_features: adapter.features() & wanted,
+            required_limits: limits,
+            ..wgpu::DeviceDescriptor::default()
+        }))
+        .map_err(|error| unavailable(format!("{}: {error}", describe(&adapter.get_info()))))?;
+        let gpu = Self::from_device(adapter.get_info(), device, queue);
+        if !is_hardware(&gpu.info) {
+            log::warn!("{} is a software adapter: correct, but slower than --engine cpu", describe(&gpu.info));
+        }
+        Ok(gpu)
+    }
+
+    /// What an adapter may have that makes kernels faster or tells of them; none of it is needed.
+    pub fn useful_features() -> wgpu::Features {
+        use wgpu::Features;
+        Features::TIMESTAMP_QUERY | Features::PIPELINE_CACHE | Features::SHADER_F16 | Features::SUBGROUP
+    }
+
+    /// Works on a device that somebody else made, as a window's.
+    pub fn from_device(info: wgpu::AdapterInfo, device: wgpu::Device, queue: wgpu::Queue) -> Self {
+        let trouble = Arc::new(Mutex::new(None));
+        let note = |trouble: &Arc<Mutex<Option<String>>>| {
+            let trouble = trouble.clone();
+            move |text: String| {
+                lock(&trouble).get_or_insert(text);
+            }
+        };
+        let lost = note(&trouble);
+        device.set_device_lost_callback(move |_, message| lost(format!("the device was lost: {message}")));
+        let failed = note(&trouble);
+        device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| failed(one_line(&error.to_string()))));
+        let layouts = Layouts::new(&device);
+        let features = device.features();
+        let variant = Variant {
+            half: features.contains(wgpu::Features::SHADER_F16),
+            subgroups: features.contains(wgpu::Features::SUBGROUP),
+        };
+        let cache = PipelineCache::open(&info, &device);
+        let (pipelines, created) = (Mutex::default(), AtomicUsize::new(0));
+        Self { info, device, queue, layouts, variant, pipelines, cache, created, trouble }
+    }
+
+    /// The features that its kernels use.
+    pub fn variant(&self) -> Variant {
+        self.variant
+    }
+
+    /// Keeps what was compiled for the next run of the program.
+    pub(super) fn keep_pipelines(&self) {
+        if let Some(cache) = &self.cache {
+            cache.keep();
+        }
+    }
+
+    /// Makes this the device that the process's detectors share from now on, as a window's.
+    pub fn share(self: &Arc<Self>) {
+        *lock(&SHARED) = Arc::downgrade(self);
+    }
+
+    /// The device itself, for a window that draws with it.
+    pub fn device(&self) -> &wgpu::Device {
+        &self.device
+    }
+
+    /// Whether it is reached by OpenGL, for want of anything newer.
+    pub(super) fn is_opengl(&self) -> bool {
+        self.info.backend == wgpu::Backend::Gl
+    }
+
+    /// Whether it is a piece of hardware.
+    pub fn is_hardware(&self) -> bool {
+        is_hardware(&self.info)
+    }
+
+    /// Name and backend.
+    pub fn name(&self) -> String {
+        describe(&self.info)
+    }
+
+    /// Buffers and pipelines made so far: constant once everything is warm.
+    pub fn created(&self) -> usize {
+        self.created.load(Ordering::Relaxed)
+    }
+
+    /// Whether the device failed: it then gives nothing but errors.
+    pub fn is_lost(&self) -> bool {
+        self.trouble().is_some()
+    }
+
+    /// Gives the device up: it hangs, or has no memory left.
+    pub(super) fn give_up(&self, reason: &str) {
+        lock(&self.trouble).get_or_insert(reason.to_owned());
+    }
+
+    /// What went wrong, if anything did; the device is then given up.
+    pub(super) fn trouble(&self) -> Option<String> {
+        lock(&self.trouble).clone()
+    }
+
+    /// Whether single dispatches can be timed.
+    pub(super) fn has_timestamps(&self) -> bool {
+        self.device.features().contains(wgpu::Features::TIMESTAMP_QUERY)
+    }
+
+    /// Gives the device back as a driver that crashed would.
+    pub fn destroy(&self) {
+        self.device.destroy();
+    }
+
+    /// Whether a storage buffer of so many bytes can be.
+    ///
+    /// # Errors
+    /// [`EngineError::Device`] names the limit that it would break.
+    pub(super) fn check_size(&self, label: &str, bytes: u64) -> Result<(), EngineError> {
+        let limits = self.device.limits();
+        let most = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size);
+        self.check_limit(label, bytes, "max_storage_buffer_binding_size", most)
+    }
+
+    fn check_limit(&self, label: &str, bytes: u64, limit: &str, most: u64) -> Result<(), EngineError> {
+        if bytes <= most {
+            return Ok(());
+        }
+        let name = self.name();
+        let reason = format!("{bytes} bytes are too many for {label}: {limit} of {name} is {most}; use a smaller size");
+        Err(EngineError::Device { reason })
+    }
+
+    /// A texture of this device for pictures that are both shown and looked at.
+    pub fn picture_texture(&self, (width, height): (u32, u32)) -> wgpu::Texture {
+        self.created.fetch_add(1, Ordering::Relaxed);
+        self.device.create_texture(&wgpu::TextureDescriptor {
+            label: Some("picture"),
+            size: wgpu::Extent3d { width, height, depth_or_array_layers: 1 },
+            mip_level_count: 1,
+            sample_count: 1,
+            dimension: wgpu::TextureDimension::D2,
+            format: wgpu::TextureFormat::Rgba8Unorm,
+            usage: wgpu::TextureUsages::TEXTURE_BINDING | wgpu::TextureUsages::COPY_DST,
+            view_formats: &[],
+        })
+    }
+
+    /// Brings pixels (rows of red, green, blue, alpha) into a texture of [`Gpu::picture_texture`].
+    pub fn write_texture(&self, texture: &wgpu::Texture, (width, height): (u32, u32), rgba: &[u8]) {
+        let layout = wgpu::TexelCopyBufferLayout { offset: 0, bytes_per_row: Some(4 * width), rows_per_image: None };
+        let size = wgpu::Extent3d { width, height, depth_or_array_layers: 1 };
+        self.queue.write_texture(texture.as_image_copy(), rgba, layout, size);
+    }
+
+    /// A buffer of at least 16 bytes.
+    ///
+    /// # Errors
+    /// [`EngineError::Device`] names the limit that it would break, or says that memory is short.
+    pub(super) fn buffer(
+        &self,
+        label: &str,
+        bytes: u64,
+        usage: wgpu::BufferUsages,
+    ) -> Result<wgpu::Buffer, EngineError> {
+        if usage.contains(wgpu::BufferUsages::STORAGE) {
+            self.check_size(label, bytes)?;
+        } else {
+            self.check_limit(label, bytes, "max_buffer_size", self.device.limits().max_buffer_size)?;
+        }
+        let scope = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+        let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some(label),
+            size: bytes.max(16).next_multiple_of(4),
+            usage,
+            mapped_at_creation: false,
+        });
+        if let Some(error) = pollster::block_on(scope.pop()) {
+            let reason = format!("no memory for {label}, {bytes} bytes: {}", one_line(&error.to_string()));
+            self.give_up(&reason);
+            return Err(EngineError::Device { reason });
+        }
+        self.created.fetch_add(1, Ordering::Relaxed);
+        Ok(buffer)
+    }
+
+    /// The pipeline of a kernel with some constants; compiled once.
+    pub(super) fn pipeline(&self, kernel: Kernel, constants: &Constants) -> wgpu::ComputePipeline {
+        let mut pipelines = lock(&self.pipelines);
+        let mut variant = kernel.relevant(self.variant);
+        // Squares of norms leave the range of 16 bits.
+        variant.half &= !constants.iter().any(|&(name, value)| name == "SIMILARITY" && value != 0);
+        let key = (kernel, constants.clone(), variant);
+        if let Some(pipeline) = pipelines.get(&key) {
+            return pipeline.clone();
+        }
+        let module = self.device.create_shader_module(wgpu::ShaderModuleDescriptor {
+            label: Some(kernel.name()),
+            source: wgpu::ShaderSource::Wgsl(kernel.source(variant).into()),
+        });
+        let second = match kernel {
+            Kernel::Letterbox => Some(&self.layouts.picture),
+            Kernel::LetterboxTexture => Some(&self.layouts.texture),
+            Kernel::Decode | Kernel::Suppress => Some(&self.layouts.detections),
+            _ => None,
+        };
+        let groups: Vec<_> = std::iter::once(Some(&self.layouts.network)).chain(second.map(Some)).collect();
+        let layout = self.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+            label: Some(kernel.name()),
+            bind_group_layouts: &groups,
+            immediate_size: 0,
+        });
+        let constants: Vec<(&str, f64)> = constants.iter().map(|&(name, value)| (name, f64::from(value))).collect();
+        let pipeline = self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label: Some(kernel.name()),
+            layout: Some(&layout),
+            module: &module,
+            entry_point: Some(kernel.name()),
+            compilation_options: wgpu::PipelineCompilationOptions {
+                constants: &constants,
+                ..wgpu::PipelineCompilationOptions::default()
+            },
+            cache: self.cache.as_ref().map(PipelineCache::handle),
+        });
+        self.created.fetch_add(1, Ordering::Relaxed);
+        pipelines.insert(key, pipeline.clone());
+        pipeline
+    }
+}
+
+/// The first line of a message that may have many.
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}

@@ -1,0 +1,229 @@
+use std::sync::Arc;
+
+use image::RgbImage;
+use ndarray::Array3;
+
+use super::plan::{Job, Plan};
+use super::session::Session;
+use super::{Clock, Gpu, Picture, PixelFormat, Variant, prefer_adapter};
+use yolo_lat::preprocess::Preprocessor;
+use yolo_lat_core::model::config::HeadConfig;
+use yolo_lat_core::model::graph::{Node, Op, Scale, Shape};
+use yolo_lat_core::model::{Graph, Model};
+use yolo_lat_shaders::Kernel;
+
+/// The best adapter, software ones last; says so if there is none.
+fn gpu() -> Option<Arc<Gpu>> {
+    let found = Gpu::shared().or_else(|_| {
+        prefer_adapter(Some("llvmpipe"));
+        Gpu::shared()
+    });
+    found.inspect_err(|error| eprintln!("skipped: {error}; `make test` installs Mesa's software adapter")).ok()
+}
+
+/// A session that has nothing but an input, which is its output.
+fn letterbox_session(gpu: Arc<Gpu>, width: usize, height: usize) -> Session {
+    let shape = Shape { channels: 3, height, width };
+    let input = Node { name: "input".into(), op: Op::Input, inputs: Vec::new(), shape };
+    // Decoding asks for the shape of an input; a view has one and moves nothing.
+    let all = Node { name: "all".into(), op: Op::Slice { start: 0, step: 1 }, inputs: vec![0], shape };
+    let nodes = vec![input, all];
+    let scales = vec![Scale { stride: 8, class: 1, boxes: 1 }];
+    let graph = Graph {
+        name: "letterbox".into(),
+        nodes,
+        scales,
+        head: HeadConfig { bins: 2, max_distance: 1.0, shared: 0 },
+        taps: Vec::new(),
+    };
+    Session::new(gpu, Plan::new(&graph), &[]).unwrap()
+}
+
+fn random_picture(width: u32, height: u32) -> RgbImage {
+    let mut seed = width * 31 + height;
+    RgbImage::from_fn(width, height, |x, y| {
+        seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        let noise = (seed >> 24) as u8 / 4;
+        image::Rgb([noise + (x % 190) as u8, noise + (y % 190) as u8, noise + ((x / 8 + y / 8) % 2 * 190) as u8])
+    })
+}
+
+#[test]
+fn letterbox_agrees_with_the_cpu_in_all_sizes() {
+    let Some(gpu) = gpu() else { return };
+    let mut session = letterbox_session(gpu, 96, 64);
+    for (width, height) in
+        [(96, 64), (1, 1), (200, 150), (451, 300), (37, 500), (1, 300), (640, 2), (50, 20), (1920, 1080), (97, 61)]
+    {
+        let picture = random_picture(width, height);
+        let mut expected = Array3::zeros((3, 64, 96));
+        Preprocessor::default().apply(&picture, expected.view_mut());
+        let view = Picture { size: (width, height), format: PixelFormat::Rgb, bytes: picture.as_raw() };
+        let found = session.letterboxed(&[view]).unwrap().remove(0).remove(0);
+        let off = expected.iter().zip(&found).filter(|(a, b)| (*a - *b).abs() > 1e-6).count();
+        assert_eq!(off, 0, "{width}x{height}: {off} of {} values differ", found.len());
+    }
+}
+
+#[test]
+fn jobs_have_the_layout_of_the_shaders() {
+    let source = Kernel::Pointwise.source(Variant::default());
+    let module = naga::front::wgsl::parse_str(&source).unwrap();
+    let (_, job) = module.types.iter().find(|(_, ty)| ty.name.as_deref() == Some("Job")).unwrap();
+    let naga::TypeInner::Struct { members, span } = &job.inner else { panic!("Job is no struct") };
+    assert_eq!(*span as usize, size_of::<Job>());
+    let offset = |name: &str| members.iter().find(|m| m.name.as_deref() == Some(name)).map(|m| m.offset as usize);
+    assert_eq!(offset("out_channels"), Some(std::mem::offset_of!(Job, out_channels)));
+    assert_eq!(offset("window_residual"), Some(std::mem::offset_of!(Job, window_residual)));
+    assert_eq!(offset("stride"), Some(std::mem::offset_of!(Job, stride)));
+}
+
+#[test]
+fn a_frame_takes_few_dispatches() {
+    for (name, most) in [("n", 64), ("s", 74), ("../../tests/golden/bootstrap/yolo-lat-n.toml", 45)] {
+        let model = Model::load(name).unwrap();
+        let plan = Plan::new(&model.graph(320, 320).unwrap());
+        // And the letterbox.
+        let dispatches = plan.steps.len() + 1;
+        assert!(dispatches <= most, "{name}: {dispatches} dispatches");
+        let graph = model.graph(320, 320).unwrap();
+        let all: usize = graph.nodes.iter().filter(|node| !node.op.is_view()).map(|node| node.shape.values()).sum();
+        assert!(plan.image_stride < all / 3, "{name}: feature maps do not share memory");
+        let arithmetic: u64 = plan.steps.iter().map(|step| step.multiply_adds).sum();
+        assert_eq!(arithmetic, graph.multiply_adds(), "{name}: something is computed twice or not at all");
+        // As on OpenGL: more dispatches, the same work.
+        let apart = Plan::with_units(&graph, false);
+        assert!(apart.steps.len() > plan.steps.len() && apart.steps.len() < most + 20, "{name}: {}", apart.steps.len());
+        assert_eq!(apart.steps.iter().map(|step| step.multiply_adds).sum::<u64>(), arithmetic);
+    }
+}
+
+#[test]
+fn pictures_of_cameras_become_the_same_input() {
+    use yolo_lat_io::source::{rgb_from_nv12, rgb_from_yuyv};
+
+    let Some(gpu) = gpu() else { return };
+    let mut session = letterbox_session(gpu, 96, 64);
+    for (width, height) in [(90u32, 61u32), (320, 240), (7, 3)] {
+        let mut input = |format: PixelFormat, bytes: &[u8]| {
+            assert_eq!(bytes.len(), format.bytes(width, height));
+            session.letterboxed(&[Picture { size: (width, height), format, bytes }]).unwrap().remove(0).remove(0)
+        };
+        let picture = random_picture(width, height);
+        let rgb = input(PixelFormat::Rgb, picture.as_raw());
+        let rgba: Vec<u8> = picture.pixels().flat_map(|pixel| [pixel[0], pixel[1], pixel[2], 7]).collect();
+        assert_eq!(input(PixelFormat::Rgba, &rgba), rgb);
+        let noise = |count: usize| random_picture(count as u32, 1).into_raw()[..count].to_vec();
+        for format in [PixelFormat::Nv12, PixelFormat::Yuyv] {
+            let bytes = noise(format.bytes(width, height));
+            let found = input(format, &bytes);
+            let twin = match format {
+                PixelFormat::Nv12 => rgb_from_nv12(&bytes, width, height),
+                _ => rgb_from_yuyv(&bytes, width, height),
+            };
+            let expected = input(PixelFormat::Rgb, twin.unwrap().as_raw());
+            let steps = found.iter().zip(&expected).map(|(a, b)| ((a - b) * 255.0).abs());
+            let (worst, off) = steps.fold((0.0f32, 0), |(worst, off), x| (worst.max(x), off + usize::from(x > 0.1)));
+            // Colours exactly between two steps may be rounded to either.
+            assert!(worst < 1.1 && off < found.len() / 500, "{format:?} {width}x{height}: {worst} steps, {off} values");
+        }
+    }
+}
+
+/// A graph whose outputs are planes of its input: `classes` and 4 sides of `bins` at one scale.
+fn head_graph(classes: usize, bins: usize, side: usize) -> Graph {
+    let shape = |channels| Shape { channels, height: side, width: side };
+    let node = |name: &str, op, inputs: &[usize], shape| Node { name: name.into(), op, inputs: inputs.to_vec(), shape };
+    // Every second plane is a class or a side, the rest is nothing: views must be followed.
+    let all = 2 * classes.max(4 * bins);
+    let nodes = vec![
+        node("input", Op::Input, &[], shape(all)),
+        node("class", Op::Slice { start: 0, step: 2 }, &[0], shape(classes)),
+        node("box", Op::Slice { start: 1, step: 2 }, &[0], shape(4 * bins)),
+    ];
+    let scales = vec![Scale { stride: 8, class: 1, boxes: 2 }];
+    Graph {
+        name: "head".into(),
+        nodes,
+        scales,
+        head: HeadConfig { bins, max_distance: 7.0, shared: 0 },
+        taps: Vec::new(),
+    }
+}
+
+#[test]
+fn decoding_and_suppression_agree_with_their_twins() {
+    use yolo_lat_core::postprocess::{PostprocessOptions, decode, suppress};
+
+    let adapter = gpu().map(|gpu| gpu.name());
+    let Some(adapter) = adapter else { return };
+    let adapter = adapter.split(" (").next().unwrap().to_owned();
+    for variant in Variant::ALL {
+        let gpu = Arc::new(Gpu::open(Some(&adapter), variant).unwrap());
+        for (round, side) in [1usize, 5, 13, 20].into_iter().enumerate() {
+            let (classes, bins) = (3 + 17 * (round % 2), 8);
+            let graph = head_graph(classes, bins, side);
+            let mut session = Session::new(gpu.clone(), Plan::new(&graph), &[]).unwrap();
+            let mut seed = round as u32;
+            let mut noise = || {
+                seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                (seed >> 8) as f32 / 4_194_304.0 - 2.0
+            };
+            let pictures: Vec<Vec<f32>> =
+                (0..2).map(|_| (0..graph.input().values()).map(|_| 1.5 * noise()).collect()).collect();
+            for options in [
+                PostprocessOptions::default(),
+                PostprocessOptions { multi_label: true, confidence: 0.6, ..Default::default() },
+                PostprocessOptions { agnostic: true, iou: 0.3, max_detections: 7, ..Default::default() },
+                PostprocessOptions { classes: Some(vec![0, 2]), ..Default::default() },
+                PostprocessOptions { merge: false, confidence: 0.5, ..Default::default() },
+                PostprocessOptions { confidence: 1.0, ..Default::default() },
+            ] {
+                let views: Vec<&[f32]> = pictures.iter().map(Vec::as_slice).collect();
+                let found = session.decoded(&views, &options).unwrap();
+                for (picture, found) in pictures.iter().zip(found) {
+                    let planes = Array3::from_shape_vec((graph.input().channels, side, side), picture.clone()).unwrap();
+                    let class = planes.slice(ndarray::s![..2 * classes;2, .., ..]).as_standard_layout().into_owned();
+                    let boxes = planes.slice(ndarray::s![1..8 * bins;2, .., ..]).as_standard_layout().into_owned();
+                    let scales = std::iter::once((8, class.view(), boxes.view()));
+                    let expected = suppress(decode(scales, graph.head, &options), &options);
+                    assert_eq!(expected.len(), found.len(), "{variant:?} {side} {options:?}");
+                    for (a, b) in expected.iter().zip(&found) {
+                        let near = |a: f32, b: f32| (a - b).abs() < 1e-3;
+                        let boxes = [
+                            (a.bbox.x1, b.bbox.x1),
+                            (a.bbox.y1, b.bbox.y1),
+                            (a.bbox.x2, b.bbox.x2),
+                            (a.bbox.y2, b.bbox.y2),
+                        ];
+                        assert_eq!(a.class, b.class);
+                        assert!((a.confidence - b.confidence).abs() < 1e-5);
+                        assert!(boxes.iter().all(|&(a, b)| near(a, b)), "{a:?} {b:?}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn dispatches_are_timed_by_either_clock() {
+    let Some(gpu) = gpu() else { return };
+    let model = Model::load("n").unwrap();
+    let graph = model.graph(64, 64).unwrap();
+    let mut engine = super::GpuEngine::on(gpu.clone(), &graph, &model.weights).unwrap();
+    let picture = random_picture(80, 50);
+    let view = [Picture { size: (80, 50), format: PixelFormat::Rgb, bytes: picture.as_raw() }];
+    let options = yolo_lat_core::postprocess::PostprocessOptions { confidence: 0.05, ..Default::default() };
+    let expected = engine.detect(&view, &options).unwrap();
+    for wanted in [None, Some(Clock::Wall)] {
+        let clock = engine.start_profile(wanted).unwrap();
+        assert!(wanted.is_none() || clock == Clock::Wall);
+        assert_eq!(engine.detect(&view, &options).unwrap(), expected);
+        let times = engine.profile().unwrap();
+        assert_eq!(times.len(), Plan::new(&graph).steps.len() + 1);
+        assert_eq!(times[0].name, "letterbox");
+        assert!(times.iter().any(|time| !time.duration.is_zero()));
+        assert!(times.windows(2).all(|pair| pair[0].start <= pair[1].start), "{clock:?}: {times:?}");
+    }
+}

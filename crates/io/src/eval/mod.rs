@@ -1,0 +1,17 @@
+//! Measuring detections against labelled photographs.
+
+mod average_precision;
+mod measure;
+mod plot;
+mod results;
+
+pub use crate::dataset::{Dataset, DatasetError, LabelledImage, Object, Split};
+pub use crate::labels::Fault;
+pub use crate::labels::coco::Id;
+pub use average_precision::{ClassResult, CocoSummary, Curve, Evaluation, evaluate};
+pub use measure::{Correspondence, Feed, MeasureError, Measured, measure};
+pub use plot::plot_precision_recall;
+pub use results::{Results, read_coco_results};
+
+#[cfg(test)]
+mod tests;

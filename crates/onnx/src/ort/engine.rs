@@ -1,0 +1,56 @@
+//! Our own networks in ONNX Runtime: the graph exported in memory.
+
+use ndarray::{Array4, ArrayView4, Ix4};
+
+use super::OnnxSession;
+use crate::export::{ExportOptions, ExportOutput, export_onnx};
+use yolo_lat_core::engine::{Engine, EngineError, check_input};
+use yolo_lat_core::model::Model;
+use yolo_lat_core::model::graph::Shape;
+
+/// Runs a model's ONNX export.
+pub struct OrtEngine {
+    session: OnnxSession,
+    input: Shape,
+    threads: usize,
+    outputs: Vec<Array4<f32>>,
+}
+
+impl OrtEngine {
+    /// Exports `model` for pictures of `width` x `height` and loads it on `threads` threads; 0 means one a core.
+    ///
+    /// # Errors
+    /// [`EngineError::Unavailable`] without ONNX Runtime, [`EngineError::Model`] if the size does not suit the model.
+    pub fn new(model: &Model, width: usize, height: usize, threads: usize) -> Result<Self, EngineError> {
+        let threads = if threads == 0 { std::thread::available_parallelism().map_or(1, usize::from) } else { threads };
+        let options = ExportOptions {
+            batch: None,
+            size: (width, height),
+            output: ExportOutput::Logits,
+            ..ExportOptions::default()
+        };
+        let bytes = export_onnx(model, &options)?;
+        let session = OnnxSession::from_bytes(&bytes, threads, format!("{} as ONNX", model.config.name))?;
+        Ok(Self { session, input: Shape { channels: 3, height, width }, threads, outputs: Vec::new() })
+    }
+}
+
+impl Engine for OrtEngine {
+    fn description(&self) -> String {
+        format!("ort (ONNX Runtime, CPU, {} threads)", self.threads)
+    }
+
+    fn input(&self) -> Shape {
+        self.input
+    }
+
+    fn run(&mut self, pictures: ArrayView4<f32>) -> Result<&[Array4<f32>], EngineError> {
+        check_input(&pictures, self.input)?;
+        let outputs = self.session.run(pictures.into_dyn())?;
+        let maps = outputs.into_iter().map(|output| output.into_dimensionality::<Ix4>());
+        self.outputs = maps
+            .collect::<Result<_, _>>()
+            .map_err(|error| EngineError::Onnx { origin: "our own export".into(), reason: error.to_string() })?;
+        Ok(&self.outputs)
+    }
+}

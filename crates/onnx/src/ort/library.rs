@@ -1,0 +1,108 @@
+//! The shared library of ONNX Runtime: found, loaded once in a process, never linked.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
+
+use ort::environment::Environment;
+
+use yolo_lat_core::engine::EngineError;
+
+/// The oldest release whose interface is used.
+const OLDEST: &str = "1.17";
+const HOW: &str = "install it with `scripts/setup --ort` or `pip install onnxruntime`, or name it with --ort-lib or \
+                   ORT_DYLIB_PATH";
+
+/// Set by the first call that finds a library.
+static LOADED: Mutex<Option<Environment>> = Mutex::new(None);
+
+/// What ONNX Runtime computes on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Provider {
+    /// The processor.
+    #[default]
+    Cpu,
+    /// NVIDIA's GPUs, if the library was built for them.
+    Cuda,
+}
+
+static PROVIDER: Mutex<Provider> = Mutex::new(Provider::Cpu);
+
+/// Sessions made from now on compute on `provider`.
+pub fn prefer_provider(provider: Provider) {
+    *PROVIDER.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = provider;
+}
+
+pub(super) fn provider() -> Provider {
+    *PROVIDER.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// Loads ONNX Runtime from `path`, or from where it usually lies: ORT_DYLIB_PATH, Python's onnxruntime package, the
+/// system's library folders. A process has one such library: once loaded, later calls change nothing.
+///
+/// # Errors
+/// [`EngineError::Unavailable`] if there is none, or it is too old, or for another machine.
+pub fn load(path: Option<&Path>) -> Result<(), EngineError> {
+    environment(path).map(drop)
+}
+
+pub(super) fn environment(path: Option<&Path>) -> Result<Environment, EngineError> {
+    let mut loaded = LOADED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    if let Some(environment) = &*loaded {
+        return Ok(environment.clone());
+    }
+    let unavailable = |reason: String| EngineError::Unavailable { engine: "ort", reason };
+    let given = path.map(Path::to_owned).or_else(|| std::env::var_os("ORT_DYLIB_PATH").map(PathBuf::from));
+    let path = match given {
+        Some(path) if path.is_file() => path,
+        Some(path) => return Err(unavailable(format!("{}: no such file; {HOW}", path.display()))),
+        None => find().ok_or_else(|| unavailable(format!("no ONNX Runtime library was found; {HOW}")))?,
+    };
+    // A bare name would be searched beside this program first.
+    let path = std::path::absolute(&path).unwrap_or(path);
+    let failed = |error: String| unavailable(format!("{error} (at least {OLDEST} for this machine is needed; {HOW})"));
+    let environment = quietly(|| ort::init_from(&path))
+        .ok_or_else(|| failed(format!("{} is no ONNX Runtime", path.display())))?
+        .map_err(|error| failed(error.to_string()))?
+        .with_telemetry(false)
+        .build()
+        .map_err(|error| failed(error.to_string()))?;
+    log::info!("ONNX Runtime from {}", path.display());
+    Ok(loaded.insert(environment).clone())
+}
+
+/// What a call gives, or nothing if it panics, as ort does for libraries that only look like the right one.
+fn quietly<T>(call: impl FnOnce() -> T) -> Option<T> {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
+    let found = std::panic::catch_unwind(std::panic::AssertUnwindSafe(call));
+    std::panic::set_hook(usual);
+    found.ok()
+}
+
+/// Where package managers put it.
+fn find() -> Option<PathBuf> {
+    let file = format!("{}onnxruntime{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX);
+    let system =
+        ["/usr/local/lib", "/usr/lib", "/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/opt/homebrew/lib"];
+    wheel().into_iter().chain(system.map(PathBuf::from)).find_map(|folder| {
+        let entries = std::fs::read_dir(folder).ok()?.flatten().map(|entry| entry.path());
+        // The wheel's file carries its version: libonnxruntime.so.1.32.0.
+        let mut found: Vec<PathBuf> = entries
+            .filter(|path| {
+                let name = path.file_name().unwrap_or_default().to_string_lossy();
+                name.starts_with(&file) || (name == "onnxruntime.dll") || name.starts_with("libonnxruntime.1")
+            })
+            .collect();
+        found.sort();
+        found.pop()
+    })
+}
+
+/// The folder in which Python's package keeps its library. The package itself is not imported: that takes seconds.
+fn wheel() -> Option<PathBuf> {
+    let code = "import importlib.util as u; s = u.find_spec('onnxruntime'); print(s.submodule_search_locations[0] if s else '')";
+    let output = Command::new("python3").args(["-c", code]).stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
+    let folder = String::from_utf8(output.stdout).ok()?;
+    (!folder.trim().is_empty()).then(|| Path::new(folder.trim()).join("capi"))
+}
