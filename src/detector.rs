@@ -5,18 +5,23 @@ use std::time::{Duration, Instant};
 use image::RgbImage;
 use ndarray::{Array3, Array4, Axis, s};
 
+use crate::by_shape::{ByShape, alike};
 use crate::engine::{self, Engine, EngineError, EngineKind};
 #[cfg(feature = "ort")]
-use crate::foreign::ForeignDetector;
+use crate::foreign::{ForeignDetector, OnnxOptions};
 use crate::preprocess::Preprocessor;
 use yolo_lat_core::geometry::Letterbox;
-use yolo_lat_core::model::config::{AttentionKind, HeadConfig, KernelKind, STRIDES};
+use yolo_lat_core::input_size::InputSize;
+use yolo_lat_core::model::config::{AttentionKind, KernelKind, STRIDES};
 use yolo_lat_core::model::{Graph, Model, ModelError};
 use yolo_lat_core::postprocess::{Detection, PostprocessOptions, decode, suppress};
 #[cfg(feature = "gpu")]
-use yolo_lat_gpu::{GpuEngine, Picture, PixelFormat, wgpu};
+use yolo_lat_gpu::{Clock, GpuEngine, Picture, PixelFormat, wgpu};
 #[cfg(feature = "ort")]
 use yolo_lat_onnx::ort::OnnxSession;
+
+/// The shape of most pictures: an engine for it is made at once.
+const USUAL_PICTURE: (u32, u32) = (4, 3);
 
 /// Why a detector could not be made or could not run.
 #[derive(Debug, thiserror::Error)]
@@ -43,14 +48,26 @@ pub enum DetectError {
 pub struct DetectorOptions {
     /// What computes the network.
     pub engine: EngineKind,
-    /// Width and height of the network's input; `None` for the model's own.
-    pub size: Option<(usize, usize)>,
+    /// How the network's input follows from a picture.
+    pub size: InputSize,
     /// Threads; 0 for one a core.
     pub threads: usize,
     /// What counts as a detection.
     pub postprocess: PostprocessOptions,
     /// Changes of the attention, to see what it does.
     pub attention: AttentionOptions,
+    /// How somebody's ONNX file is read.
+    #[cfg(feature = "ort")]
+    pub onnx: OnnxOptions,
+}
+
+impl DetectorOptions {
+    /// The customary options with the least confidence that a model asks for.
+    pub fn of(model: &Model) -> Self {
+        let mut options = Self::default();
+        options.postprocess.confidence = model.config.confidence.unwrap_or(options.postprocess.confidence);
+        options
+    }
 }
 
 /// Looks into a network's attention, or changes it.
@@ -76,7 +93,7 @@ pub struct StageTimes {
 /// What finds boxes.
 enum Network {
     /// One of our networks on an engine.
-    Own { engine: Box<dyn Engine>, head: HeadConfig },
+    Own(Box<OnHost>),
     /// One of our networks on a GPU, letterbox and suppression included.
     #[cfg(feature = "gpu")]
     Gpu(Box<OnGpu>),
@@ -85,14 +102,29 @@ enum Network {
     Foreign(Box<ForeignDetector>),
 }
 
+/// An engine for each input shape, and what is needed to make more.
+struct OnHost {
+    engines: ByShape<HostEngine>,
+    model: Model,
+    options: DetectorOptions,
+}
+
+/// An engine with the input of its last batch, kept for the next.
+struct HostEngine {
+    engine: Box<dyn Engine>,
+    input: Array4<f32>,
+}
+
 /// A GPU can be lost: what is needed to begin again.
 #[cfg(feature = "gpu")]
 struct OnGpu {
-    engine: GpuEngine,
+    engines: ByShape<GpuEngine>,
     model: Model,
     options: DetectorOptions,
     /// Whether the device was already made anew after a failure.
     rebuilt: bool,
+    /// What times dispatches, when they are wanted.
+    clock: Option<Clock>,
 }
 
 /// Finds objects in pictures.
@@ -110,20 +142,19 @@ pub struct Detector {
     classes: Vec<String>,
     options: PostprocessOptions,
     preprocessor: Preprocessor,
-    /// Input of the last batch, kept for the next.
-    input: Array4<f32>,
     /// Whether a layer of attention is watched, and what it read for the last picture.
     watches: bool,
     watched: Option<Array3<f32>>,
 }
 
 impl Detector {
-    /// Loads a model by name (`n`, `s`) or path with the customary options.
+    /// Loads a model by name (`n`, `s`) or path with the customary options and its own least confidence.
     ///
     /// # Errors
     /// [`DetectError`] says what is missing or wrong.
     pub fn load(model: &str) -> Result<Self, DetectError> {
-        Self::new(&Model::load(model)?, &DetectorOptions::default())
+        let model = Model::load(model)?;
+        Self::new(&model, &DetectorOptions::of(&model))
     }
 
     /// Makes a detector from a loaded model.
@@ -131,42 +162,39 @@ impl Detector {
     /// # Errors
     /// [`DetectError::Engine`] where the engine is not available or the size does not suit the model.
     pub fn new(model: &Model, options: &DetectorOptions) -> Result<Self, DetectError> {
-        let (width, height) = options.size.unwrap_or((model.config.input, model.config.input));
+        // Most pictures have this shape; what is wrong with a size or a device is said at once.
+        let shape = options.size.for_picture(model.config.input, USUAL_PICTURE);
         #[cfg(feature = "gpu")]
         let gpu = match options.engine {
-            EngineKind::Gpu => Some(GpuEngine::new(&graph_for(model, options)?, &model.weights)?),
+            EngineKind::Gpu => Some(gpu_engine_for(model, options, shape)?),
             // A machine without one is no reason to say anything.
-            EngineKind::Auto => GpuEngine::new(&graph_for(model, options)?, &model.weights)
-                .inspect_err(|error| log::debug!("{error}"))
-                .ok(),
+            EngineKind::Auto => gpu_engine_for(model, options, shape).inspect_err(|error| log::debug!("{error}")).ok(),
             _ => None,
         };
+        let (model, options) = (model.clone(), options.clone());
+        let (classes, postprocess) = (model.config.classes.clone(), options.postprocess.clone());
+        let watches = options.attention.watched.is_some();
         #[cfg(feature = "gpu")]
         let on_gpu = gpu.map(|engine| {
-            Network::Gpu(Box::new(OnGpu { engine, model: model.clone(), options: options.clone(), rebuilt: false }))
+            let (model, options) = (model.clone(), options.clone());
+            let engines = ByShape::new(shape, engine);
+            Network::Gpu(Box::new(OnGpu { engines, model, options, rebuilt: false, clock: None }))
         });
         #[cfg(not(feature = "gpu"))]
         let on_gpu = None;
         let network = match on_gpu {
             Some(network) => network,
             None => {
-                let graph = graph_for(model, options)?;
-                let engine = engine::create_for(options.engine, model, &graph, options.threads)?;
-                Network::Own { engine, head: model.config.head }
+                let engines = ByShape::new(shape, HostEngine::new(&model, &options, shape)?);
+                Network::Own(Box::new(OnHost { engines, model, options }))
             }
         };
-        Ok(Self {
-            network,
-            classes: model.config.classes.clone(),
-            options: options.postprocess.clone(),
-            preprocessor: Preprocessor::default(),
-            input: Array4::zeros((0, 3, height, width)),
-            watches: options.attention.watched.is_some(),
-            watched: None,
-        })
+        let preprocessor = Preprocessor::default();
+        Ok(Self { network, classes, options: postprocess, preprocessor, watches, watched: None })
     }
 
-    /// Makes a detector from an ONNX file of one of the known layouts, in ONNX Runtime whatever engine the options name.
+    /// Makes a detector from an ONNX file of one of the known layouts, in ONNX Runtime whatever engine the options name. Boxes
+    /// of other people's networks do not vote unless [`OnnxOptions::merge`] says so.
     ///
     /// # Errors
     /// [`DetectError::Engine`] without ONNX Runtime, or for a file that it or this program cannot read.
@@ -178,13 +206,17 @@ impl Detector {
             options.threads
         };
         let session = OnnxSession::open(path, threads)?;
-        let foreign = ForeignDetector::new(session, options.size, path.display().to_string())?;
+        // Other people's networks were made for one shape.
+        let size = match options.size {
+            InputSize::Budget(side) | InputSize::Square(side) => side.map(|side| (side, side)),
+            InputSize::Fixed(width, height) => Some((width, height)),
+        };
+        let foreign = ForeignDetector::new(session, size, &options.onnx, path.display().to_string())?;
         Ok(Self {
             classes: foreign.classes().to_vec(),
             network: Network::Foreign(Box::new(foreign)),
             options: options.postprocess.clone(),
             preprocessor: Preprocessor::default(),
-            input: Array4::zeros((0, 3, 1, 1)),
             watches: false,
             watched: None,
         })
@@ -206,54 +238,70 @@ impl Detector {
         if let Some(&empty) = pictures.iter().find(|picture| picture.width() == 0 || picture.height() == 0) {
             return Err(DetectError::Empty { width: empty.width(), height: empty.height() });
         }
-        if pictures.is_empty() {
-            return Ok(Vec::new());
+        let shapes: Vec<_> = pictures.iter().map(|picture| self.input_size(picture.dimensions())).collect();
+        let mut results: Vec<_> = pictures.iter().map(|_| None).collect();
+        for (number, (shape, members)) in alike(&shapes).into_iter().enumerate() {
+            let same: Vec<&RgbImage> = members.iter().map(|&index| pictures[index]).collect();
+            let found = match self.detect_alike(shape, &same, number == 0) {
+                #[cfg(feature = "gpu")]
+                Err(error) if self.lost_gpu() => {
+                    self.replace_gpu(&error)?;
+                    return self.detect_batch(pictures);
+                }
+                found => found?,
+            };
+            for (index, found) in members.into_iter().zip(found) {
+                results[index] = Some(found);
+            }
         }
-        let (engine, head) = match &mut self.network {
+        Ok(results.into_iter().flatten().collect())
+    }
+
+    /// Detections in pictures that have the same input shape; `is_first` for the group with the first picture of a batch.
+    fn detect_alike(
+        &mut self,
+        shape: (usize, usize),
+        pictures: &[&RgbImage],
+        is_first: bool,
+    ) -> Result<Vec<(Vec<Detection>, StageTimes)>, EngineError> {
+        let watches = self.watches && is_first;
+        match &mut self.network {
             #[cfg(feature = "gpu")]
             Network::Gpu(gpu) => {
-                let found = gpu.detect(pictures, &self.options).and_then(|found| {
-                    self.watched = if self.watches { gpu.engine.outputs()?.pop() } else { None };
-                    Ok(found)
-                });
-                return match found {
-                    Err(error) if gpu.engine.gpu().is_lost() => {
-                        self.replace_gpu(&error)?;
-                        self.detect_batch(pictures)
-                    }
-                    found => Ok(found?),
-                };
+                let (found, watched) = gpu.detect(shape, pictures, &self.options, watches)?;
+                self.watched = if is_first { watched } else { self.watched.take() };
+                Ok(found)
             }
-            Network::Own { engine, head } => (engine, *head),
+            Network::Own(host) => {
+                let (found, watched) = host.detect(shape, pictures, &self.options, &mut self.preprocessor, watches)?;
+                self.watched = if is_first { watched } else { self.watched.take() };
+                Ok(found)
+            }
             #[cfg(feature = "ort")]
             Network::Foreign(foreign) => {
-                return pictures.iter().map(|picture| detect_foreign(foreign, picture, &self.options)).collect();
+                let mut found = Vec::with_capacity(pictures.len());
+                for pictures in pictures.chunks(foreign.batch()) {
+                    found.extend(detect_foreign(foreign, pictures, &self.options)?);
+                }
+                Ok(found)
             }
-        };
-        let (_, channels, height, width) = self.input.dim();
-        if self.input.dim().0 < pictures.len() {
-            self.input = Array4::zeros((pictures.len(), channels, height, width));
         }
-        let mut prepared: Vec<(Letterbox, Duration)> = Vec::with_capacity(pictures.len());
-        for (picture, target) in pictures.iter().zip(self.input.outer_iter_mut()) {
-            let start = Instant::now();
-            let letterbox = self.preprocessor.apply(picture, target);
-            prepared.push((letterbox, start.elapsed()));
+    }
+
+    /// Width and height of the network's input for a picture of `picture` pixels (width, height).
+    pub fn input_size(&self, picture: (u32, u32)) -> (usize, usize) {
+        match &self.network {
+            Network::Own(host) => host.options.size.for_picture(host.model.config.input, picture),
+            #[cfg(feature = "gpu")]
+            Network::Gpu(gpu) => gpu.options.size.for_picture(gpu.model.config.input, picture),
+            #[cfg(feature = "ort")]
+            Network::Foreign(foreign) => foreign.input_size(),
         }
-        let start = Instant::now();
-        let outputs = engine.run(self.input.slice(s![..pictures.len(), .., .., ..]))?;
-        let inference = start.elapsed() / pictures.len() as u32;
-        self.watched = outputs.last().filter(|_| self.watches).map(|tap| tap.index_axis(Axis(0), 0).to_owned());
-        let results = prepared.into_iter().enumerate().map(|(index, (letterbox, preprocess))| {
-            let start = Instant::now();
-            let scales = STRIDES.iter().zip(outputs.chunks_exact(2)).map(|(&stride, output)| {
-                (stride, output[0].index_axis(Axis(0), index), output[1].index_axis(Axis(0), index))
-            });
-            let mut detections = suppress(decode(scales, head, &self.options), &self.options);
-            into_picture(&mut detections, &letterbox);
-            (detections, StageTimes { preprocess, inference, postprocess: start.elapsed() })
-        });
-        Ok(results.collect())
+    }
+
+    #[cfg(feature = "gpu")]
+    fn lost_gpu(&self) -> bool {
+        matches!(&self.network, Network::Gpu(gpu) if gpu.engines.latest().gpu().is_lost())
     }
 
     /// As [`Detector::detect_batch`], without times.
@@ -269,13 +317,12 @@ impl Detector {
     fn replace_gpu(&mut self, error: &EngineError) -> Result<(), DetectError> {
         let Network::Gpu(lost) = &mut self.network else { return Ok(()) };
         if !std::mem::replace(&mut lost.rebuilt, true) {
-            let again = graph_for(&lost.model, &lost.options)
-                .map_err(EngineError::from)
-                .and_then(|graph| GpuEngine::new(&graph, &lost.model.weights));
-            match again {
+            let (shape, _) = lost.engines.last();
+            match gpu_engine_for(&lost.model, &lost.options, shape) {
                 Ok(engine) => {
                     log::warn!("{error}; going on with a new device");
-                    lost.engine = engine;
+                    lost.engines = ByShape::new(shape, engine);
+                    lost.clock = None;
                     return Ok(());
                 }
                 Err(again) => log::debug!("{again}"),
@@ -288,13 +335,27 @@ impl Detector {
         Ok(())
     }
 
-    /// The GPU engine, where it is the one that runs.
+    /// The GPU engine that ran last, where a GPU runs.
     #[cfg(feature = "gpu")]
     pub fn gpu_engine(&mut self) -> Option<&mut GpuEngine> {
         match &mut self.network {
-            Network::Gpu(gpu) => Some(&mut gpu.engine),
+            Network::Gpu(gpu) => Some(gpu.engines.last().1),
             _ => None,
         }
+    }
+
+    /// Times every dispatch of the GPU from now on, by its own time stamps where it has them; says by which clock. `None` where
+    /// no GPU runs.
+    ///
+    /// # Errors
+    /// [`DetectError::Engine`] if there is no memory for the times.
+    #[cfg(feature = "gpu")]
+    pub fn start_profile(&mut self) -> Result<Option<Clock>, DetectError> {
+        let Network::Gpu(gpu) = &mut self.network else { return Ok(None) };
+        for engine in gpu.engines.iter_mut() {
+            gpu.clock = Some(engine.start_profile(gpu.clock)?);
+        }
+        Ok(gpu.clock)
     }
 
     /// Detections in a texture of the GPU engine's device; the picture itself never leaves it. `None` where another engine
@@ -309,12 +370,14 @@ impl Detector {
         size: (u32, u32),
     ) -> Result<Option<(Vec<Detection>, StageTimes)>, DetectError> {
         let Network::Gpu(gpu) = &mut self.network else { return Ok(None) };
-        if gpu.engine.gpu().is_lost() {
+        if gpu.engines.latest().gpu().is_lost() {
             return Ok(None);
         }
         let start = Instant::now();
-        let (letterbox, mut detections) = gpu.engine.detect_texture(texture, size, &self.options)?;
-        self.watched = if self.watches { gpu.engine.outputs()?.pop() } else { None };
+        let shape = gpu.options.size.for_picture(gpu.model.config.input, size);
+        let engine = gpu.engine(shape)?;
+        let (letterbox, mut detections) = engine.detect_texture(texture, size, &self.options)?;
+        self.watched = if self.watches { engine.outputs()?.pop() } else { None };
         into_picture(&mut detections, &letterbox);
         Ok(Some((detections, StageTimes { inference: start.elapsed(), ..StageTimes::default() })))
     }
@@ -348,17 +411,16 @@ impl Detector {
     /// What runs, for people.
     pub fn description(&self) -> String {
         match &self.network {
-            Network::Own { engine, .. } => engine.description(),
+            Network::Own(host) => host.engines.latest().engine.description(),
             #[cfg(feature = "gpu")]
-            Network::Gpu(gpu) => gpu.engine.description(),
+            Network::Gpu(gpu) => gpu.engines.latest().description(),
             #[cfg(feature = "ort")]
             Network::Foreign(foreign) => foreign.description(),
         }
     }
 }
 
-fn graph_for(model: &Model, options: &DetectorOptions) -> Result<Graph, ModelError> {
-    let (width, height) = options.size.unwrap_or((model.config.input, model.config.input));
+fn graph_for(model: &Model, options: &DetectorOptions, (width, height): (usize, usize)) -> Result<Graph, ModelError> {
     let mut graph = model.graph(width, height)?;
     let layers: Vec<_> = graph.attention_layers().collect();
     if let Some(&layer) = options.attention.watched.and_then(|watched| layers.get(watched)) {
@@ -373,25 +435,102 @@ fn graph_for(model: &Model, options: &DetectorOptions) -> Result<Graph, ModelErr
 }
 
 #[cfg(feature = "gpu")]
-impl OnGpu {
+fn gpu_engine_for(model: &Model, options: &DetectorOptions, shape: (usize, usize)) -> Result<GpuEngine, EngineError> {
+    let engine = GpuEngine::new(&graph_for(model, options, shape)?, &model.weights)?;
+    say_input(model, shape);
+    Ok(engine)
+}
+
+fn say_input(model: &Model, (width, height): (usize, usize)) {
+    log::info!("{}: input of {width}x{height} pixels", model.config.name);
+}
+
+/// Detections of several pictures with their times, and what the watched layer read for the first.
+type Found = (Vec<(Vec<Detection>, StageTimes)>, Option<Array3<f32>>);
+
+impl HostEngine {
+    fn new(model: &Model, options: &DetectorOptions, shape: (usize, usize)) -> Result<Self, EngineError> {
+        let graph = graph_for(model, options, shape)?;
+        let engine = engine::create_for(options.engine, model, &graph, options.threads)?;
+        say_input(model, shape);
+        Ok(Self { engine, input: Array4::zeros((0, 3, shape.1, shape.0)) })
+    }
+}
+
+impl OnHost {
     fn detect(
         &mut self,
+        shape: (usize, usize),
         pictures: &[&RgbImage],
         options: &PostprocessOptions,
-    ) -> Result<Vec<(Vec<Detection>, StageTimes)>, EngineError> {
+        preprocessor: &mut Preprocessor,
+        watches: bool,
+    ) -> Result<Found, EngineError> {
+        let HostEngine { engine, input } =
+            self.engines.get(shape, || HostEngine::new(&self.model, &self.options, shape))?;
+        let (_, channels, height, width) = input.dim();
+        if input.dim().0 < pictures.len() {
+            *input = Array4::zeros((pictures.len(), channels, height, width));
+        }
+        let mut prepared: Vec<(Letterbox, Duration)> = Vec::with_capacity(pictures.len());
+        for (picture, target) in pictures.iter().zip(input.outer_iter_mut()) {
+            let start = Instant::now();
+            let letterbox = preprocessor.apply(picture, target);
+            prepared.push((letterbox, start.elapsed()));
+        }
+        let start = Instant::now();
+        let outputs = engine.run(input.slice(s![..pictures.len(), .., .., ..]))?;
+        let inference = start.elapsed() / pictures.len() as u32;
+        let watched = outputs.last().filter(|_| watches).map(|tap| tap.index_axis(Axis(0), 0).to_owned());
+        let head = self.model.config.head;
+        let results = prepared.into_iter().enumerate().map(|(index, (letterbox, preprocess))| {
+            let start = Instant::now();
+            let scales = STRIDES.iter().zip(outputs.chunks_exact(2)).map(|(&stride, output)| {
+                (stride, output[0].index_axis(Axis(0), index), output[1].index_axis(Axis(0), index))
+            });
+            let mut detections = suppress(decode(scales, head, options), options);
+            into_picture(&mut detections, &letterbox);
+            (detections, StageTimes { preprocess, inference, postprocess: start.elapsed() })
+        });
+        Ok((results.collect(), watched))
+    }
+}
+
+#[cfg(feature = "gpu")]
+impl OnGpu {
+    /// The engine for a shape, timed where that is wanted.
+    fn engine(&mut self, shape: (usize, usize)) -> Result<&mut GpuEngine, EngineError> {
+        self.engines.get(shape, || {
+            let mut engine = gpu_engine_for(&self.model, &self.options, shape)?;
+            if self.clock.is_some() {
+                engine.start_profile(self.clock)?;
+            }
+            Ok(engine)
+        })
+    }
+
+    fn detect(
+        &mut self,
+        shape: (usize, usize),
+        pictures: &[&RgbImage],
+        options: &PostprocessOptions,
+        watches: bool,
+    ) -> Result<Found, EngineError> {
         let start = Instant::now();
         let views: Vec<Picture> = pictures
             .iter()
             .map(|picture| Picture { size: picture.dimensions(), format: PixelFormat::Rgb, bytes: picture.as_raw() })
             .collect();
-        let found = self.engine.detect(&views, options)?;
+        let engine = self.engine(shape)?;
+        let found = engine.detect(&views, options)?;
         // One submission does it all: its time is not divided.
         let times = StageTimes { inference: start.elapsed() / pictures.len() as u32, ..StageTimes::default() };
+        let watched = if watches { engine.outputs()?.pop() } else { None };
         let finish = |(letterbox, mut detections): (Letterbox, Vec<Detection>)| {
             into_picture(&mut detections, &letterbox);
             (detections, times)
         };
-        Ok(found.into_iter().map(finish).collect())
+        Ok((found.into_iter().map(finish).collect(), watched))
     }
 }
 
@@ -404,20 +543,26 @@ fn into_picture(detections: &mut [Detection], letterbox: &Letterbox) {
     }
 }
 
+/// At most as many pictures as `foreign` computes together.
 #[cfg(feature = "ort")]
 fn detect_foreign(
     foreign: &mut ForeignDetector,
-    picture: &RgbImage,
+    pictures: &[&RgbImage],
     options: &PostprocessOptions,
-) -> Result<(Vec<Detection>, StageTimes), DetectError> {
+) -> Result<Vec<(Vec<Detection>, StageTimes)>, EngineError> {
+    let fit = |(at, picture): (usize, &&RgbImage)| {
+        let start = Instant::now();
+        (foreign.prepare(at, picture), start.elapsed())
+    };
+    let prepared: Vec<(Letterbox, Duration)> = pictures.iter().enumerate().map(fit).collect();
     let start = Instant::now();
-    let letterbox = foreign.prepare(picture);
-    let prepared = Instant::now();
-    let outputs = foreign.run()?;
-    let computed = Instant::now();
-    let mut detections = foreign.decode(&outputs, options)?;
-    into_picture(&mut detections, &letterbox);
-    let times =
-        StageTimes { preprocess: prepared - start, inference: computed - prepared, postprocess: computed.elapsed() };
-    Ok((detections, times))
+    let outputs = foreign.run(pictures.len())?;
+    let inference = start.elapsed() / pictures.len() as u32;
+    let finish = |(at, (letterbox, preprocess)): (usize, (Letterbox, Duration))| {
+        let start = Instant::now();
+        let mut detections = foreign.decode(&outputs, at, options)?;
+        into_picture(&mut detections, &letterbox);
+        Ok((detections, StageTimes { preprocess, inference, postprocess: start.elapsed() }))
+    };
+    prepared.into_iter().enumerate().map(finish).collect()
 }

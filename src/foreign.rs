@@ -1,88 +1,127 @@
-//! Other people's detectors as ONNX files: their layouts are recognised by the shapes of their outputs.
+//! Other people's detectors as ONNX files: pictures as their networks were taught to see them, and boxes of their outputs.
+
+mod input;
+mod layout;
+mod names;
 
 use image::RgbImage;
-use ndarray::{Array4, ArrayD, ArrayView2, ArrayView3, Axis, Ix2, Ix3, s};
+use ndarray::{Array4, ArrayD, Axis, s};
 
-use crate::preprocess::Preprocessor;
-use yolo_lat_core::engine::EngineError;
-use yolo_lat_core::geometry::{BBox, Letterbox};
-use yolo_lat_core::model::classes::COCO;
-use yolo_lat_core::postprocess::{Detection, PostprocessOptions, ranked, suppress};
 use yolo_lat_onnx::ort::OnnxSession;
 
-/// Input side where a file leaves it open: a multiple of every stride here.
-const OPEN_SIDE: usize = 320;
+use crate::heads::Head;
+use crate::preprocess::{Preprocessing, Preprocessor};
+use layout::{Clues, Reading, decide, is_doubtful, recognise};
+use names::{COCO_CLASSES, names_for, parse_names};
+use yolo_lat_core::engine::EngineError;
+use yolo_lat_core::geometry::Letterbox;
+use yolo_lat_core::postprocess::{Detection, PostprocessOptions};
 
-/// How a network's outputs are read, and what it expects as input.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Layout {
-    /// (1, cells, 5 + classes): offsets from the cell, log sizes, objectness, classes; BGR in 0..255.
-    Yolox,
-    /// (1, 4 + classes, cells): centre and size in pixels, probabilities; RGB in 0..1.
-    Yolov8,
-    /// (1, n, 6): corners, confidence, class; RGB in 0..1.
-    EndToEnd,
-    /// (1, 5 + classes, rows, columns): objectness, tanh offsets, sizes, classes; BGR in 0..1, stretched.
-    FastestDet,
-    /// Per stride (1, cells, classes) and (1, cells, 4 * bins); normalised BGR.
-    NanoDet,
-    /// (1, cells, classes + 4 * bins) with strides 8 to 64; normalised BGR.
-    NanoDetPlus,
+pub use input::{
+    InputForm, PreprocessingChanges, parse_border, parse_channels, parse_deviations, parse_fit, parse_order,
+    parse_scale,
+};
+pub use layout::Layout;
+pub use names::parse_class_names;
+
+/// What a person says of somebody's ONNX file; the rest is recognised.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct OnnxOptions {
+    /// How its outputs are read.
+    pub layout: Option<Layout>,
+    /// How it sees.
+    pub preprocessing: PreprocessingChanges,
+    /// Its classes.
+    pub names: Option<Vec<String>>,
+    /// Boxes vote ([`PostprocessOptions::merge`]) though the thresholds of the votes were not made for this network. Those
+    /// of our own exports always do.
+    pub merge: bool,
 }
-
-const LAYOUTS: &str = "YOLOX (1, cells, 5 + classes), YOLOv8 (1, 4 + classes, cells), end-to-end (1, n, 6), \
-                       FastestDet (1, 5 + classes, rows, columns), NanoDet (classes and bins of each stride), \
-                       NanoDet-Plus (1, cells, classes + 32)";
-const BINS: usize = 8;
 
 /// A detector in ONNX Runtime that is not ours.
 pub(crate) struct ForeignDetector {
     session: OnnxSession,
-    layout: Layout,
+    reading: Reading,
+    head: Box<dyn Head>,
     classes: Vec<String>,
-    input: Array4<f32>,
+    form: InputForm,
+    preprocessing: Preprocessing,
     preprocessor: Preprocessor,
+    /// (batch, channels, height, width)
+    input: Array4<f32>,
+    votes: bool,
     name: String,
 }
 
 impl ForeignDetector {
-    /// Recognises the layout of `session`; `size` is width and height for files that leave them open.
+    /// Recognises what `session` holds; `size` is width and height for files that leave them open.
     ///
     /// # Errors
-    /// [`EngineError::Onnx`] for an unknown layout, with the outputs found and the layouts known, or for a size that
-    /// the file does not take.
-    pub(crate) fn new(session: OnnxSession, size: Option<(usize, usize)>, name: String) -> Result<Self, EngineError> {
+    /// [`EngineError::Onnx`] for an input that is no picture, a size that the file does not take, or outputs that are of no
+    /// known layout, or of several: with what was found and what would decide.
+    pub(crate) fn new(
+        mut session: OnnxSession,
+        size: Option<(usize, usize)>,
+        options: &OnnxOptions,
+        name: String,
+    ) -> Result<Self, EngineError> {
         let fail = |reason: String| EngineError::Onnx { origin: name.clone(), reason };
-        let shapes: Vec<&[i64]> = session.outputs().iter().map(|output| output.shape.as_slice()).collect();
-        let input = match session.inputs() {
-            [input] if input.shape.len() == 4 => input.shape.clone(),
-            inputs => return Err(fail(format!("expected one input (batch, 3, height, width), found {inputs:?}"))),
-        };
-        let side = |axis: usize, wanted: Option<usize>| match (usize::try_from(input[axis]), wanted) {
-            (Ok(fixed), Some(wanted)) if fixed != wanted => {
-                Err(fail(format!("takes {}x{} pixels only", input[3], input[2])))
-            }
-            (Ok(fixed), _) => Ok(fixed),
-            (Err(_), wanted) => Ok(wanted.unwrap_or(OPEN_SIDE)),
-        };
-        let (width, height) = (side(3, size.map(|size| size.0))?, side(2, size.map(|size| size.1))?);
-        let cells: usize = [8, 16, 32].iter().map(|stride| (height / stride) * (width / stride)).sum();
-        let layout = match shapes.as_slice() {
-            [[_, _, 6]] => Layout::EndToEnd,
-            [[_, found, channels]] if *found == cells as i64 && *channels > 5 => Layout::Yolox,
-            [[_, channels, found]] if *found == cells as i64 && *channels > 4 => Layout::Yolov8,
-            [[_, channels, -1]] if *channels > 4 => Layout::Yolov8,
-            [[_, _, 112]] => Layout::NanoDetPlus,
-            [[_, channels, rows, columns]] if *channels > 5 && *rows > 0 && *columns > 0 => Layout::FastestDet,
-            [a, b, c, d, e, f] if a.len() == 3 && a[2] == b[2] && b[2] == c[2] && [d[2], e[2], f[2]] == [32; 3] => {
-                Layout::NanoDet
-            }
-            _ => return Err(fail(format!("unknown layout: outputs {shapes:?}; known are {LAYOUTS}"))),
-        };
-        let named = session.metadata("names").map(|names| parse_names(&names)).filter(|names| !names.is_empty());
-        let classes = named.unwrap_or_else(|| COCO.map(str::to_owned).to_vec());
-        let input = Array4::zeros((1, 3, height, width));
-        Ok(Self { session, layout, classes, input, preprocessor: Preprocessor::default(), name })
+        let form = InputForm::of(&session, size).map_err(fail)?;
+        let batch = form.batch.unwrap_or(1);
+        // Nothing but the grey of a border.
+        let grey = if form.bytes { 114.0 } else { 114.0 / 255.0 };
+        let input = Array4::from_elem((batch, form.channels, form.height, form.width), grey);
+        let of_file = session.metadata("names").as_deref().map(parse_names);
+        if of_file == Some(None) {
+            log::warn!("{name}: the names in its metadata cannot be read; --names gives them");
+        }
+        let given = options.names.clone().map(|names| names.into_iter().map(Some).collect::<Vec<_>>());
+        let given = given.or(of_file.flatten());
+        let mut clues = clues_of(&session, form, given.as_ref().map(Vec::len));
+        let mut outputs = None;
+        if session.outputs().iter().any(|output| output.shape.iter().skip(1).any(|&side| side < 1)) {
+            outputs = Some(session.run(form.arranged(&input))?);
+        }
+        clues.shapes = shapes_of(&session, outputs.as_deref(), batch).map_err(fail)?;
+        let mut reading = recognise(&clues, options.layout).map_err(fail)?;
+        let doubtful = options.layout.is_none() && is_doubtful(&reading, &clues);
+        if outputs.is_none() && (doubtful || form.channels_last) {
+            outputs = Some(session.run(form.arranged(&input))?);
+        }
+        if doubtful {
+            reading = decide(reading, &clues, outputs.as_deref().unwrap_or_default()).map_err(fail)?;
+        }
+        // What came through TensorFlow has boxes as shares of the input.
+        let shares = form.channels_last && are_shares(&reading, outputs.as_deref().unwrap_or_default());
+        let named = given.as_ref().map(Vec::len);
+        // An end-to-end file without names has COCO's number of classes, or the decoder says otherwise.
+        let count = reading.classes.or(named).unwrap_or(COCO_CLASSES);
+        if let Some(named) = named.filter(|&named| named != count) {
+            log::warn!("{name}: {named} names for {count} classes");
+        }
+        let unnamed = || vec![None; count];
+        let classes = names_for(count, given.or_else(|| reading.classes.is_none().then(unnamed)));
+        if reading.layout == Layout::Yolov8Obb {
+            log::warn!("{name}: oriented boxes; the upright boxes around them are given");
+        }
+        let left_out = if clues.keypoints > 0 { "keypoints" } else { "further outputs" };
+        if clues.keypoints > 0 || (clues.shapes.len() > 1 && clues.shapes.iter().any(|shape| shape.len() > 2)) {
+            log::info!("{name}: {left_out} are left out");
+        }
+        let head = reading.head(count, (form.width, form.height), shares);
+        let mut usual = head.preprocessing();
+        if form.bytes {
+            usual = Preprocessing { scale: 1.0, mean: [0.0; 3], deviation: [1.0; 3], ..usual };
+        }
+        let of_file = PreprocessingChanges::from_metadata(|key| session.metadata(key)).map_err(fail)?;
+        let preprocessing = options.preprocessing.apply(of_file.apply(usual));
+        if form.bytes && (preprocessing.scale, preprocessing.mean, preprocessing.deviation) != (1.0, [0.0; 3], [1.0; 3])
+        {
+            return Err(fail("takes bytes as they are: no --scale, --mean, --std".into()));
+        }
+        let votes = options.merge || session.metadata("author").as_deref() == Some("yolo-lat");
+        let preprocessor = Preprocessor::default();
+        Ok(Self { session, reading, head, classes, form, preprocessing, preprocessor, input, votes, name })
     }
 
     /// Class names; the index is the class.
@@ -90,221 +129,108 @@ impl ForeignDetector {
         &self.classes
     }
 
+    /// Width and height of the input.
+    pub(crate) fn input_size(&self) -> (usize, usize) {
+        let (_, _, height, width) = self.input.dim();
+        (width, height)
+    }
+
+    /// Pictures that are computed together.
+    pub(crate) fn batch(&self) -> usize {
+        self.input.len_of(Axis(0))
+    }
+
     /// What runs, for people.
     pub(crate) fn description(&self) -> String {
-        format!("{} ({:?} layout) in ONNX Runtime", self.name, self.layout)
+        let Self { name, reading, preprocessing, form, .. } = self;
+        let InputForm { width, height, .. } = form;
+        let mut text = format!("{name} ({reading}; {width}x{height}, {preprocessing}");
+        for (holds, what) in [
+            (form.channels_last, ", channels last"),
+            (form.bytes, ", bytes"),
+            (form.channels == 1, ", grey"),
+            (self.votes, "; boxes vote"),
+        ] {
+            text.push_str(if holds { what } else { "" });
+        }
+        if self.batch() > 1 {
+            text.push_str(&format!(", batch {}", self.batch()));
+        }
+        text + ") in ONNX Runtime"
     }
 
-    /// Fits a picture into the input.
-    pub(crate) fn prepare(&mut self, picture: &RgbImage) -> Letterbox {
-        let (_, _, height, width) = self.input.dim();
-        let input = (width as u32, height as u32);
-        let letterbox = if self.layout == Layout::FastestDet {
-            Letterbox { image: picture.dimensions(), input, resized: input, offset: (0, 0) }
-        } else {
-            Letterbox::fit(picture.dimensions(), input)
-        };
-        let mut planes = self.input.index_axis_mut(Axis(0), 0);
-        self.preprocessor.apply_in(picture, letterbox, planes.view_mut());
-        if matches!(self.layout, Layout::Yolov8 | Layout::EndToEnd) {
-            return letterbox;
-        }
-        let (red, _, mut blue) = planes.multi_slice_mut((s![0, .., ..], s![1, .., ..], s![2, .., ..]));
-        ndarray::Zip::from(red).and(&mut blue).for_each(std::mem::swap);
-        // Means and deviations of ImageNet, blue first.
-        let (mean, deviation) = match self.layout {
-            Layout::NanoDet | Layout::NanoDetPlus => ([103.53, 116.28, 123.675], [57.375, 57.12, 58.395]),
-            Layout::Yolox => ([0.0; 3], [1.0; 3]),
-            _ => ([0.0; 3], [255.0; 3]),
-        };
-        for (channel, mut plane) in planes.outer_iter_mut().enumerate() {
-            plane.mapv_inplace(|value| (value * 255.0 - mean[channel]) / deviation[channel]);
-        }
-        letterbox
+    /// Fits a picture into place `at` of the batch.
+    pub(crate) fn prepare(&mut self, at: usize, picture: &RgbImage) -> Letterbox {
+        self.preprocessor.apply_as(picture, &self.preprocessing, self.input.index_axis_mut(Axis(0), at))
     }
 
-    /// Runs the network on the prepared picture.
+    /// Runs the network on the first `count` pictures of the batch; the others are empty.
     ///
     /// # Errors
     /// [`EngineError::Onnx`] if ONNX Runtime fails.
-    pub(crate) fn run(&mut self) -> Result<Vec<ArrayD<f32>>, EngineError> {
-        self.session.run(self.input.view().into_dyn())
+    pub(crate) fn run(&mut self, count: usize) -> Result<Vec<ArrayD<f32>>, EngineError> {
+        self.input.slice_mut(s![count.., .., .., ..]).fill(0.0);
+        self.session.run(self.form.arranged(&self.input))
     }
 
-    /// Detections in network pixels, suppressed as `options` say.
+    /// Detections in picture `at` of the batch, in network pixels, suppressed as `options` say.
     ///
     /// # Errors
-    /// [`EngineError::Onnx`] if the outputs have other shapes than the file promised.
+    /// [`EngineError::Onnx`] if the outputs are not what the file promised.
     pub(crate) fn decode(
         &self,
         outputs: &[ArrayD<f32>],
+        at: usize,
         options: &PostprocessOptions,
     ) -> Result<Vec<Detection>, EngineError> {
-        let shape =
-            |error: ndarray::ShapeError| EngineError::Onnx { origin: self.name.clone(), reason: error.to_string() };
-        let rows = |output: &ArrayD<f32>| -> Result<ndarray::Array2<f32>, EngineError> {
-            output.index_axis(Axis(0), 0).to_owned().into_dimensionality::<Ix2>().map_err(shape)
-        };
-        let (_, _, height, width) = self.input.dim();
-        let mut found = Found { options, classes: self.classes.len(), detections: Vec::new() };
-        match self.layout {
-            Layout::EndToEnd => {
-                for row in rows(&outputs[0])?.outer_iter() {
-                    let bbox = BBox { x1: row[0], y1: row[1], x2: row[2], y2: row[3] };
-                    found.one(row[5] as usize, row[4], bbox);
-                }
-                // Suppressed in the file already.
-                let mut detections = ranked(found.detections, options.confidence);
-                detections.truncate(options.max_detections);
-                return Ok(detections);
-            }
-            Layout::Yolov8 => {
-                for column in rows(&outputs[0])?.axis_iter(Axis(1)) {
-                    let bbox = centred(column[0], column[1], column[2], column[3]);
-                    found.best(|class| column[4 + class], bbox);
-                }
-            }
-            Layout::Yolox => {
-                let grid = grid(&[8, 16, 32], width, height);
-                for (row, (stride, x, y)) in rows(&outputs[0])?.outer_iter().zip(grid) {
-                    let bbox = centred(
-                        (row[0] + x) * stride,
-                        (row[1] + y) * stride,
-                        row[2].exp() * stride,
-                        row[3].exp() * stride,
-                    );
-                    found.best(|class| row[4] * row[5 + class], bbox);
-                }
-            }
-            Layout::FastestDet => {
-                let map = outputs[0].index_axis(Axis(0), 0).to_owned().into_dimensionality::<Ix3>().map_err(shape)?;
-                self.fastest_det(map.view(), &mut found);
-            }
-            Layout::NanoDet => {
-                for (index, stride) in [8, 16, 32].into_iter().enumerate() {
-                    let (scores, bins) = (rows(&outputs[index])?, rows(&outputs[3 + index])?);
-                    let strides = [stride];
-                    let cells = grid(&strides, width, height);
-                    for ((scores, bins), (stride, x, y)) in scores.outer_iter().zip(bins.outer_iter()).zip(cells) {
-                        let centre = |index: f32| (index + 0.5) * stride - 0.5;
-                        let bbox = from_bins(|bin| bins[bin], centre(x), centre(y), stride);
-                        found.best(|class| scores[class], bbox);
-                    }
-                }
-            }
-            Layout::NanoDetPlus => {
-                let cells = grid(&[8, 16, 32, 64], width, height);
-                for (row, (stride, x, y)) in rows(&outputs[0])?.outer_iter().zip(cells) {
-                    let bbox = from_bins(|bin| row[row.len() - 4 * BINS + bin], x * stride, y * stride, stride);
-                    found.best(|class| row[class], bbox);
-                }
-            }
-        }
-        Ok(suppress(found.detections, options))
-    }
-
-    fn fastest_det(&self, map: ArrayView3<f32>, found: &mut Found) {
-        let (_, rows, columns) = map.dim();
-        let (_, _, height, width) = self.input.dim();
-        let (cell_width, cell_height) = (width as f32 / columns as f32, height as f32 / rows as f32);
-        let plane = |channel: usize| -> ArrayView2<f32> { map.index_axis_move(Axis(0), channel) };
-        for ((row, column), objectness) in plane(0).indexed_iter() {
-            let value = |channel: usize| map[(channel, row, column)];
-            let x = (value(1).tanh() + column as f32) * cell_width;
-            let y = (value(2).tanh() + row as f32) * cell_height;
-            let share = |logit: f32| 1.0 / (1.0 + (-logit).exp());
-            let bbox = centred(x, y, share(value(3)) * width as f32, share(value(4)) * height as f32);
-            found.best(|class| objectness.powf(0.6) * value(5 + class).powf(0.4), bbox);
-        }
+        let options = PostprocessOptions { merge: options.merge && self.votes, ..options.clone() };
+        let found = self.head.decode(outputs, at, &options);
+        found.map_err(|error| EngineError::Onnx { origin: self.name.clone(), reason: error.to_string() })
     }
 }
 
-/// Collects what is confident enough.
-struct Found<'a> {
-    options: &'a PostprocessOptions,
-    classes: usize,
-    detections: Vec<Detection>,
-}
-
-impl Found<'_> {
-    fn one(&mut self, class: usize, confidence: f32, bbox: BBox) {
-        let wanted = self.options.classes.as_ref().is_none_or(|only| only.contains(&class));
-        if wanted && class < self.classes && confidence >= self.options.least_candidate() && confidence > 0.0 {
-            self.detections.push(Detection { class, confidence, bbox });
-        }
-    }
-
-    /// The best class of a cell, or all of them.
-    fn best(&mut self, score: impl Fn(usize) -> f32, bbox: BBox) {
-        if self.options.multi_label {
-            (0..self.classes).for_each(|class| self.one(class, score(class), bbox));
-            return;
-        }
-        let wanted = |class: &usize| self.options.classes.as_ref().is_none_or(|only| only.contains(class));
-        let best = (0..self.classes).filter(wanted).max_by(|&a, &b| score(a).total_cmp(&score(b)));
-        if let Some(class) = best {
-            self.one(class, score(class), bbox);
-        }
+fn clues_of(session: &OnnxSession, form: InputForm, names: Option<usize>) -> Clues {
+    let text = |key: &str| session.metadata(key).unwrap_or_default();
+    let task = text("task").to_lowercase();
+    // `[17, 3]`: how many, and numbers of each.
+    let keypoints: Option<Vec<usize>> =
+        text("kpt_shape").trim_matches(['[', ']']).split(',').map(|side| side.trim().parse().ok()).collect();
+    let keypoints = keypoints
+        .filter(|sides| task == "pose" && sides.len() == 2)
+        .map_or(0, |sides| sides.iter().try_fold(1usize, |product, &side| product.checked_mul(side)).unwrap_or(0));
+    Clues {
+        shapes: Vec::new(),
+        width: form.width,
+        height: form.height,
+        names,
+        task,
+        keypoints,
+        end_to_end: text("end2end").eq_ignore_ascii_case("true"),
+        description: text("description"),
     }
 }
 
-fn centred(x: f32, y: f32, width: f32, height: f32) -> BBox {
-    BBox { x1: x - width / 2.0, y1: y - height / 2.0, x2: x + width / 2.0, y2: y + height / 2.0 }
-}
-
-/// Stride, column and row of every cell, finest scale first, rows first. Sides are rounded up, as strided convolutions do.
-fn grid(strides: &[usize], width: usize, height: usize) -> impl Iterator<Item = (f32, f32, f32)> {
-    strides.iter().flat_map(move |&stride| {
-        (0..height.div_ceil(stride))
-            .flat_map(move |y| (0..width.div_ceil(stride)).map(move |x| (stride as f32, x as f32, y as f32)))
-    })
-}
-
-/// Distances as expectations over bins (Li et al. 2020), in strides.
-fn from_bins(logit: impl Fn(usize) -> f32, x: f32, y: f32, stride: f32) -> BBox {
-    let distance = |side: usize| {
-        let logits = || (0..BINS).map(|bin| logit(side * BINS + bin));
-        let peak = logits().fold(f32::NEG_INFINITY, f32::max);
-        let (sum, mean) = logits().enumerate().fold((0.0, 0.0), |(sum, mean), (bin, logit)| {
-            let weight = (logit - peak).exp();
-            (sum + weight, mean + weight * bin as f32)
-        });
-        mean / sum * stride
+/// Shapes of the outputs without the batch: those that were `seen`, else those that the file promises.
+fn shapes_of(session: &OnnxSession, seen: Option<&[ArrayD<f32>]>, batch: usize) -> Result<Vec<Vec<usize>>, String> {
+    let shapes: Vec<Vec<usize>> = match seen {
+        Some(outputs) => outputs.iter().map(|output| output.shape().to_vec()).collect(),
+        None => {
+            let side = |&side: &i64| usize::try_from(side).unwrap_or(batch);
+            session.outputs().iter().map(|output| output.shape.iter().map(side).collect()).collect()
+        }
     };
-    BBox { x1: x - distance(0), y1: y - distance(1), x2: x + distance(2), y2: y + distance(3) }
+    match shapes.iter().find(|shape| shape.first() != Some(&batch)) {
+        Some(shape) => Err(format!("unknown layout: an output {shape:?} for a batch of {batch}")),
+        None => Ok(shapes.into_iter().map(|shape| shape[1..].to_vec()).collect()),
+    }
 }
 
-/// Names from the metadata of ultralytics' exports: `{0: 'person', 1: 'bicycle'}`.
-fn parse_names(text: &str) -> Vec<String> {
-    let inner = text.trim().trim_start_matches('{').trim_end_matches('}');
-    let mut names = Vec::new();
-    let mut rest = inner;
-    while let Some(at) = rest.find(':') {
-        rest = rest[at + 1..].trim_start();
-        let Some(quote @ ('\'' | '"')) = rest.chars().next() else { return Vec::new() };
-        let mut name = String::new();
-        let mut characters = rest[1..].char_indices();
-        let end = loop {
-            match characters.next() {
-                Some((_, '\\')) => name.extend(characters.next().map(|(_, character)| character)),
-                Some((at, character)) if character == quote => break at + 2,
-                Some((_, character)) => name.push(character),
-                None => return Vec::new(),
-            }
-        };
-        names.push(name);
-        rest = &rest[end..];
-    }
-    names
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_are_read_as_ultralytics_writes_them() {
-        assert_eq!(parse_names("{0: 'cat', 1: \"king's\", 2: 'it\\'s'}"), ["cat", "king's", "it's"]);
-        assert!(parse_names("{0: cat}").is_empty() && parse_names("{0: 'cat").is_empty());
-    }
+/// Whether all boxes are shares of the input; in pixels, the largest coordinates are far above 1.
+fn are_shares(reading: &Reading, outputs: &[ArrayD<f32>]) -> bool {
+    let first = outputs.first().filter(|output| output.ndim() == 3 && !output.is_empty());
+    let (Some(first), Some(axis)) = (first, reading.box_axis()) else { return false };
+    let picture = first.index_axis(Axis(0), 0);
+    let numbers = (0..picture.len_of(axis).min(4)).flat_map(|at| picture.index_axis(axis, at).to_owned());
+    let largest = numbers.fold(0f32, |largest, value| largest.max(value));
+    largest > 0.0 && largest <= 2.0
 }

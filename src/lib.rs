@@ -8,17 +8,21 @@
 //! * `onnx`: writes ONNX files.
 //! * `io`: sources, sinks, data sets, average precision.
 
+mod by_shape;
 pub mod detector;
 pub mod engine;
 #[cfg(feature = "ort")]
-mod foreign;
+pub mod foreign;
+#[cfg(feature = "ort")]
+mod heads;
 pub mod preprocess;
 
 pub use detector::{DetectError, Detector, DetectorOptions};
 pub use yolo_lat_attention as attention;
+pub use yolo_lat_core::input_size::InputSize;
 pub use yolo_lat_core::model::Model;
 pub use yolo_lat_core::postprocess::Detection;
-pub use yolo_lat_core::{geometry, model, postprocess};
+pub use yolo_lat_core::{geometry, input_size, model, postprocess};
 #[cfg(feature = "io")]
 pub use yolo_lat_io::{Frame, eval, frame, plot, sink, source};
 #[cfg(feature = "onnx")]

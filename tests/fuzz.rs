@@ -5,10 +5,12 @@
 
 use arbtest::arbitrary::{Result, Unstructured};
 use arbtest::arbtest;
+use yolo_lat::engine::ort::load;
 use yolo_lat::eval::{Dataset, Split};
 use yolo_lat::model::{Model, ModelConfig, Weights, graph_of};
+use yolo_lat::onnx::{Dimension, OnnxGraph, count_parameters};
 use yolo_lat::source::decode_image;
-use yolo_lat::{Detector, DetectorOptions};
+use yolo_lat::{Detector, DetectorOptions, InputSize};
 
 fn budget_ms() -> u64 {
     let seconds = std::env::var("YOLO_LAT_FUZZ_SECONDS").ok().and_then(|seconds| seconds.parse::<u64>().ok());
@@ -56,7 +58,7 @@ fn fuzz_picture_to_detections() {
     };
     let seeds: Vec<Vec<u8>> = formats.into_iter().map(encode).collect();
     let model = Model::load("n").unwrap();
-    let options = DetectorOptions { size: Some((32, 32)), threads: 1, ..DetectorOptions::default() };
+    let options = DetectorOptions { size: InputSize::Fixed(32, 32), threads: 1, ..DetectorOptions::default() };
     let mut detector = Detector::new(&model, &options).unwrap();
     let mut decoded = 0;
     arbtest(|u| {
@@ -244,4 +246,68 @@ fn fuzz_data_set_folders() {
     })
     .budget_ms(budget_ms());
     assert!(read > 0, "some folders must hold a data set, or this test looks at nothing");
+}
+
+/// What a foreign ONNX file says of itself, and the shapes of its outputs: read or refused in one line.
+#[test]
+fn fuzz_onnx_headers() {
+    let with_runtime = load(None).inspect_err(|error| eprintln!("without ONNX Runtime: {error}")).is_ok();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("fuzz.onnx");
+    let picture = image::RgbImage::from_pixel(40, 30, image::Rgb([200, 100, 50]));
+    let metadata = [
+        ("names", "{0: 'a', 1: \"b\"}"),
+        ("imgsz", "[32, 32]"),
+        ("task", "obb"),
+        ("kpt_shape", "[17, 3]"),
+        ("end2end", "True"),
+        ("mean", "[0.5, 1, 2]"),
+        ("std", "1"),
+        ("fit", "stretch"),
+        ("border", "114"),
+    ];
+    let mut opened = 0;
+    arbtest(|u| {
+        let mut graph = OnnxGraph::default();
+        let side = |u: &mut Unstructured| Ok(*u.choose(&[1, 2, 3, 4, 6, 7, 21, 22, 32, 34, 63, 84, 85, 112, 300])?);
+        let shape = if u.ratio(1, 4)? { [1, 32, 32, 3] } else { [*u.choose(&[1, 2])?, 3, 32, 32] };
+        graph.input("images", &shape.map(Dimension::Fixed));
+        for output in 0..*u.choose(&[1, 1, 1, 2, 6, 8])? {
+            let mut sides = vec![shape[0]];
+            for _ in 0..*u.choose(&[1, 2, 2, 2, 2, 3])? {
+                sides.push(side(u)?);
+            }
+            let value = *u.choose(&[0.0, 0.5, 1.0, 3.0, -1.0, f32::NAN, f32::INFINITY])?;
+            let values = graph.floats(&sides, &vec![value; sides.iter().product()]);
+            graph.node_named("Identity", &[&values], &format!("output{output}"), &[]);
+            graph.output(&format!("output{output}"), &sides.iter().copied().map(Dimension::Fixed).collect::<Vec<_>>());
+        }
+        for (key, value) in metadata {
+            if u.ratio(1, 3)? {
+                let value = mutate(u, std::slice::from_ref(&value.as_bytes().to_vec()))?;
+                // ONNX Runtime hands texts over up to their first NUL.
+                graph.metadata(key, &String::from_utf8_lossy(&value).replace('\0', " "));
+            }
+        }
+        let bytes = graph.finish("fuzz", 17);
+        count_parameters(&mutate(u, std::slice::from_ref(&bytes))?);
+        if with_runtime {
+            std::fs::write(&path, bytes).unwrap();
+            let options = DetectorOptions { threads: 1, ..DetectorOptions::default() };
+            let found = match Detector::open_onnx(&path, &options) {
+                Ok(mut detector) => detector.detect(&picture),
+                Err(error) => Err(error),
+            };
+            match found {
+                Ok(found) => {
+                    opened += 1;
+                    assert!(found.iter().all(|found| (0.25..=1.0).contains(&found.confidence)), "{found:?}");
+                }
+                Err(error) => assert_eq!(error.to_string().lines().count(), 1, "{error}"),
+            }
+        }
+        Ok(())
+    })
+    .budget_ms(budget_ms());
+    assert!(opened > 0 || !with_runtime, "some files must be read, or this test looks at nothing");
 }

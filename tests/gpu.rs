@@ -17,7 +17,7 @@ use yolo_lat::model::config::{AttentionKind, HeadConfig, KernelKind, STRIDES};
 use yolo_lat::postprocess::{PostprocessOptions, decode, decode_box, suppress};
 use yolo_lat::preprocess::Preprocessor;
 use yolo_lat::source::open_image;
-use yolo_lat::{Detection, Detector, DetectorOptions, Model};
+use yolo_lat::{Detection, Detector, DetectorOptions, InputSize, Model};
 
 const PLAIN: Variant = Variant { half: false, subgroups: false };
 
@@ -375,7 +375,8 @@ fn engines_agree_on_attention_that_is_watched_or_changed() {
         let mut outcomes = Vec::new();
         for engine in [EngineKind::Cpu, EngineKind::Gpu] {
             let attention = AttentionOptions { replaced: replaced.clone(), watched: Some(1) };
-            let options = DetectorOptions { engine, attention, size: Some((160, 160)), ..DetectorOptions::default() };
+            let options =
+                DetectorOptions { engine, attention, size: InputSize::Fixed(160, 160), ..DetectorOptions::default() };
             let mut detector = Detector::new(&model, &options).unwrap();
             let found = detector.detect(&picture).unwrap();
             outcomes.push((found, detector.queries_keys_values().unwrap().clone()));

@@ -10,7 +10,7 @@ use image::RgbImage;
 
 use yolo_lat::engine::EngineKind;
 use yolo_lat::geometry::BBox;
-use yolo_lat::{Detector, DetectorOptions, Model};
+use yolo_lat::{Detector, DetectorOptions, InputSize, Model};
 
 /// The golden detections were made from libjpeg's pixels. Other decoders, that of the `image` crate too, restore chroma
 /// otherwise by a few levels, which moves a side of one unsure box by 2.7 px and tips a suppression elsewhere; so this
@@ -34,7 +34,7 @@ fn golden_photographs_give_the_golden_detections() {
     let golden = &golden["photographs"];
     let model = Model::load("tests/golden/bootstrap/yolo-lat-n.toml").unwrap();
     for engine in [EngineKind::Cpu, EngineKind::Reference] {
-        let mut options = DetectorOptions { engine, ..DetectorOptions::default() };
+        let mut options = DetectorOptions { engine, size: InputSize::Square(None), ..DetectorOptions::default() };
         // A little below the golden threshold: a confidence may differ by 0.03.
         options.postprocess.confidence = golden["conf"].as_f64().unwrap() as f32 - 0.03;
         // The golden detections name every class of a cell.

@@ -18,7 +18,7 @@ use clap::Args;
 use image::RgbImage;
 use indicatif::ProgressBar;
 use yolo_lat::detector::StageTimes;
-use yolo_lat::model::Model;
+use yolo_lat::model::{Model, default_confidence};
 use yolo_lat::postprocess::PostprocessOptions;
 use yolo_lat::sink::{Item, NamedDetection, Record, Sink, SinkError, Timing};
 use yolo_lat::source::{FrameSource, Prefetch, VideoSource, is_video, open_image};
@@ -46,13 +46,14 @@ pub(super) struct DetectArguments {
     #[command(flatten)]
     engine: EngineArguments,
 
-    /// Least confidence of a detection, 0 to 1
-    #[arg(long, default_value_t = 0.25, value_parser = parse_share)]
-    conf: f32,
+    /// Least confidence of a detection, 0 to 1; default: the model's (`confidence` in its file), else 0.25
+    #[arg(long, value_parser = parse_share)]
+    conf: Option<f32>,
     /// Of two boxes of a class that overlap more than this (IoU), the less confident goes
     #[arg(long, default_value_t = 0.45, value_parser = parse_share)]
     iou: f32,
-    /// Boxes do not vote for the more confident one that suppresses them: its confidence and corners stay the network's own
+    /// Boxes do not vote for the more confident one that suppresses them: its confidence and corners stay the network's own.
+    /// Those of other people's ONNX networks do not anyway (--merge)
     #[arg(long)]
     no_merge: bool,
     /// Most detections in a picture
@@ -139,10 +140,10 @@ pub(super) fn run(arguments: DetectArguments) -> anyhow::Result<ExitCode> {
     let model = if is_onnx(name) { None } else { Some(Model::load(name)?) };
     let mut options = DetectorOptions {
         engine: arguments.engine.kind(),
-        size: arguments.engine.size,
+        size: arguments.engine.size()?,
         threads: arguments.engine.threads(),
         postprocess: PostprocessOptions {
-            confidence: arguments.conf,
+            confidence: arguments.conf.unwrap_or_else(|| default_confidence(name)),
             iou: arguments.iou,
             max_detections: arguments.max_det,
             classes: None,
@@ -151,6 +152,7 @@ pub(super) fn run(arguments: DetectArguments) -> anyhow::Result<ExitCode> {
             merge: !arguments.no_merge,
         },
         attention: yolo_lat::detector::AttentionOptions::default(),
+        onnx: arguments.engine.onnx()?,
     };
     let mut detector = match &model {
         Some(model) => Detector::new(model, &options)?,
@@ -269,9 +271,9 @@ fn settings(
     let PostprocessOptions { confidence, iou, max_detections, classes, agnostic, merge, .. } = &options.postprocess;
     let settings = serde_json::json!({
         "yolo-lat": env!("CARGO_PKG_VERSION"), "model": model.map_or(name, |model| &model.config.name), "weights": hasher.finish(),
-        "engine": options.engine.to_string(), "size": options.size, "conf": confidence, "iou": iou,
+        "engine": options.engine.to_string(), "size": options.size.to_string(), "conf": confidence, "iou": iou,
         "max_det": max_detections, "classes": classes, "agnostic": agnostic, "merge": merge, "no_timing": no_timing,
-        "labels": outputs.labels,
+        "labels": outputs.labels, "onnx": format!("{:?}", options.onnx),
     });
     Ok(serde_json::to_string(&settings)?)
 }

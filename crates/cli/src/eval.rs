@@ -1,7 +1,8 @@
 //! `yolo-lat eval`: average precision on labelled photographs.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::bail;
@@ -17,6 +18,7 @@ use yolo_lat::postprocess::PostprocessOptions;
 use yolo_lat::{Detector, DetectorOptions};
 
 use super::options::{EngineArguments, is_onnx, parse_share};
+use super::threshold::{self, Curve, LEAST_THRESHOLD};
 use super::{INTERRUPTED, SOME_FAILED, report};
 
 const LAYOUTS: &str = "Layouts of data sets:
@@ -29,9 +31,9 @@ Parts (train, val, test) as files, folders or lists in any of them. docs/DATASET
 #[derive(Args, Debug)]
 #[command(after_help = LAYOUTS)]
 pub(super) struct EvalArguments {
-    /// Labelled photographs: a folder or file in one of the layouts below
-    #[arg(value_name = "DATASET")]
-    dataset: PathBuf,
+    /// Labelled photographs: a folder or file in one of the layouts below; several with --threshold
+    #[arg(value_name = "DATASET", required = true)]
+    datasets: Vec<PathBuf>,
     /// The part of the data set that is measured: its name (val, test) or a file that lists pictures; default: val where there
     /// are parts, of VOC folders all
     #[arg(long, value_name = "NAME_OR_LIST")]
@@ -39,6 +41,11 @@ pub(super) struct EvalArguments {
     /// A file that cannot be read or has wrong labels is an error, instead of being named and left out
     #[arg(long)]
     strict: bool,
+
+    /// Instead of average precision: precision, recall, F1 and second boxes on one object at every least confidence (IoU 0.5, all
+    /// classes together, one class a cell as `detect` gives it), and the best for the model file
+    #[arg(long, conflicts_with_all = ["plot", "conf", "single_label"])]
+    threshold: bool,
 
     #[command(flatten)]
     engine: EngineArguments,
@@ -49,7 +56,8 @@ pub(super) struct EvalArguments {
     /// Of two boxes of a class that overlap more than this (IoU), the less confident goes
     #[arg(long, default_value_t = 0.45, value_parser = parse_share)]
     iou: f32,
-    /// Boxes do not vote for the more confident one that suppresses them: its confidence and corners stay the network's own
+    /// Boxes do not vote for the more confident one that suppresses them: its confidence and corners stay the network's own.
+    /// Those of other people's ONNX networks do not anyway (--merge)
     #[arg(long)]
     no_merge: bool,
     /// Most detections in a picture
@@ -63,7 +71,7 @@ pub(super) struct EvalArguments {
     #[arg(long, value_enum, default_value = "ignore")]
     difficult: Difficult,
     /// Measure the detections of this COCO result file instead of running a model
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["model", "engine", "size", "batch", "single_label"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["model", "engine", "size", "square", "batch", "single_label"])]
     detections: Option<PathBuf>,
     /// Only the first N photographs
     #[arg(long, value_name = "N")]
@@ -88,37 +96,14 @@ enum Difficult {
 }
 
 pub(super) fn run(arguments: EvalArguments) -> anyhow::Result<ExitCode> {
-    let path = &arguments.dataset;
-    let mut dataset = Dataset::load(path, arguments.split.as_deref().map_or(Split::Prefer("val"), Split::Only))?;
-    dataset.truncate(arguments.limit.unwrap_or(usize::MAX));
-    say_all(&dataset.notes);
-    say_all(&dataset.faults);
-    if arguments.strict && !dataset.faults.is_empty() {
-        bail!("{}: {} at fault, and --strict was given", path.display(), count_of(dataset.faults.len(), "file"));
+    if arguments.threshold {
+        return thresholds(&arguments);
     }
-    if dataset.images.is_empty() {
-        bail!(
-            "{}: no photographs in this data set{}",
-            path.display(),
-            if dataset.faults.is_empty() { "" } else { " whose labels are right" }
-        );
-    }
-    dataset.check_labelled(path)?;
-    if arguments.difficult == Difficult::FalseAlarm {
-        dataset.images.iter_mut().for_each(|image| image.objects.retain(|object| !object.difficult));
-    }
-    let measured = match &arguments.detections {
-        Some(path) => {
-            let results = read_coco_results(path, &dataset)?;
-            say_all(&results.notes);
-            Measured {
-                detections: results.detections,
-                objects: dataset.images.iter().map(|image| image.objects.clone()).collect(),
-                ..Measured::default()
-            }
-        }
-        None => detect_all(&arguments, &dataset)?,
+    let [path] = &arguments.datasets[..] else {
+        bail!("average precision is measured on one data set at a time; several are for --threshold");
     };
+    let dataset = load(path, &arguments)?;
+    let measured = measured(&arguments, &dataset)?;
     if measured.interrupted {
         report("yolo-lat: interrupted; nothing was measured");
         return Ok(ExitCode::from(INTERRUPTED));
@@ -151,22 +136,89 @@ fn count_of(count: usize, noun: &str) -> String {
     format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
 
+/// The labels that count.
+fn load(path: &Path, arguments: &EvalArguments) -> anyhow::Result<Dataset> {
+    let mut dataset = Dataset::load(path, arguments.split.as_deref().map_or(Split::Prefer("val"), Split::Only))?;
+    dataset.truncate(arguments.limit.unwrap_or(usize::MAX));
+    say_all(&dataset.notes);
+    say_all(&dataset.faults);
+    if arguments.strict && !dataset.faults.is_empty() {
+        bail!("{}: {} at fault, and --strict was given", path.display(), count_of(dataset.faults.len(), "file"));
+    }
+    if dataset.images.is_empty() {
+        bail!(
+            "{}: no photographs in this data set{}",
+            path.display(),
+            if dataset.faults.is_empty() { "" } else { " whose labels are right" }
+        );
+    }
+    dataset.check_labelled(path)?;
+    if arguments.difficult == Difficult::FalseAlarm {
+        dataset.images.iter_mut().for_each(|image| image.objects.retain(|object| !object.difficult));
+    }
+    Ok(dataset)
+}
+
+/// Precision and recall over thresholds instead of average precision.
+fn thresholds(arguments: &EvalArguments) -> anyhow::Result<ExitCode> {
+    if arguments.detections.is_some() && arguments.datasets.len() > 1 {
+        bail!("--detections belong to one data set");
+    }
+    let mut curves = Vec::new();
+    let mut failed = 0;
+    for path in &arguments.datasets {
+        let dataset = load(path, arguments)?;
+        let measured = measured(arguments, &dataset)?;
+        if measured.interrupted {
+            report("yolo-lat: interrupted; nothing was measured");
+            return Ok(ExitCode::from(INTERRUPTED));
+        }
+        failed += measured.failed + dataset.faults.len();
+        curves.push(Curve::new(path, &measured));
+    }
+    let text = if arguments.json {
+        format!("{}\n", threshold::as_json(&curves))
+    } else {
+        threshold::as_table(&curves, &arguments.engine.model)
+    };
+    super::print(&text)?;
+    Ok(if failed > 0 { ExitCode::from(SOME_FAILED) } else { ExitCode::SUCCESS })
+}
+
+/// Detections from a file or of the model.
+fn measured(arguments: &EvalArguments, dataset: &Dataset) -> anyhow::Result<Measured> {
+    Ok(match &arguments.detections {
+        Some(path) => {
+            let results = read_coco_results(path, dataset)?;
+            say_all(&results.notes);
+            Measured {
+                detections: results.detections,
+                objects: dataset.images.iter().map(|image| image.objects.clone()).collect(),
+                ..Measured::default()
+            }
+        }
+        None => detect_all(arguments, dataset)?,
+    })
+}
+
 /// Runs the model on all photographs.
 fn detect_all(arguments: &EvalArguments, dataset: &Dataset) -> anyhow::Result<Measured> {
     arguments.engine.devices.apply()?;
     let options = DetectorOptions {
         engine: arguments.engine.kind(),
-        size: arguments.engine.size,
+        size: arguments.engine.size()?,
         threads: arguments.engine.threads(),
         postprocess: PostprocessOptions {
-            confidence: arguments.conf,
+            // No threshold below is tried.
+            confidence: if arguments.threshold { LEAST_THRESHOLD } else { arguments.conf },
             iou: arguments.iou,
             max_detections: arguments.max_det,
-            multi_label: !arguments.single_label,
+            multi_label: !arguments.single_label && !arguments.threshold,
             merge: !arguments.no_merge,
             ..PostprocessOptions::default()
         },
         attention: yolo_lat::detector::AttentionOptions::default(),
+        onnx: arguments.engine.onnx()?,
     };
     let name = &arguments.engine.model;
     let mut detector = if is_onnx(name) {
@@ -182,13 +234,20 @@ fn detect_all(arguments: &EvalArguments, dataset: &Dataset) -> anyhow::Result<Me
     let feed = Feed { batch: arguments.engine.batch(), threads: options.threads, stop: super::interrupt_flag()? };
     let progress = super::progress_bar(dataset.images.len(), arguments.quiet);
     let classes = detector.classes().to_vec();
-    let detect = |pictures: &[&RgbImage]| detector.detections(pictures);
+    let mut inputs = BTreeMap::new();
+    let detect = |pictures: &[&RgbImage]| {
+        for picture in pictures {
+            *inputs.entry(detector.input_size(picture.dimensions())).or_default() += 1;
+        }
+        detector.detections(pictures)
+    };
     let measured = measure(&classes, detect, dataset, &feed, |path, error| {
         if let Some(error) = error {
             progress.suspend(|| report(&format!("yolo-lat: {}: {error}", path.display())));
         }
         progress.inc(1);
     })?;
+    let measured = Measured { inputs, ..measured };
     progress.finish_and_clear();
     if measured.detections.is_empty() && !measured.interrupted {
         bail!("none of the photographs could be read");
@@ -199,6 +258,13 @@ fn detect_all(arguments: &EvalArguments, dataset: &Dataset) -> anyhow::Result<Me
 /// Percent with two decimals, rounded as Python does.
 fn percent(share: f64) -> f64 {
     (share * 1e4).round_ties_even() / 1e2
+}
+
+/// Inputs that the network had, the most frequent first: `384x288`, and how many photographs.
+fn inputs(measured: &Measured) -> Vec<(String, usize)> {
+    let mut inputs: Vec<_> = measured.inputs.iter().map(|(&shape, &count)| (shape, count)).collect();
+    inputs.sort_by_key(|&(_, count)| std::cmp::Reverse(count));
+    inputs.into_iter().map(|((width, height), count)| (format!("{width}x{height}"), count)).collect()
 }
 
 fn as_json(dataset: &Dataset, evaluation: &Evaluation, measured: &Measured) -> serde_json::Value {
@@ -213,12 +279,14 @@ fn as_json(dataset: &Dataset, evaluation: &Evaluation, measured: &Measured) -> s
             })
         })
         .collect();
+    let inputs = inputs(measured);
     json!({
         "images": measured.detections.len(),
         "map50": percent(evaluation.map50),
         "map50_voc07": percent(evaluation.map50_voc07),
         "map50_95": percent(coco.ap.unwrap_or(0.0)),
         "images_per_second": measured.images_per_second(),
+        "inputs": inputs.into_iter().map(|(shape, count)| (shape, count.into())).collect::<serde_json::Map<_, _>>(),
         "coco": {
             "ap50": coco.ap50.map(percent), "ap75": coco.ap75.map(percent), "ap_small": coco.ap_small.map(percent),
             "ap_medium": coco.ap_medium.map(percent), "ap_large": coco.ap_large.map(percent), "ar100": coco.ar100.map(percent),
@@ -254,6 +322,8 @@ fn as_table(dataset: &Dataset, evaluation: &Evaluation, measured: &Measured) -> 
         shown(coco.ar100)
     );
     let rate = measured.images_per_second().map(|rate| format!(", {rate:.1} images/s")).unwrap_or_default();
-    let _ = writeln!(table, "{} images{rate}", measured.detections.len());
+    let inputs: Vec<String> = inputs(measured).into_iter().map(|(shape, count)| format!("{shape} ({count})")).collect();
+    let inputs = if inputs.is_empty() { String::new() } else { format!("; input {}", inputs.join(", ")) };
+    let _ = writeln!(table, "{} images{rate}{inputs}", measured.detections.len());
     table
 }

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::Args;
 use yolo_lat::engine::ort::simplify;
 use yolo_lat::export::{ExportOptions, ExportOutput, OPSETS, export_onnx};
-use yolo_lat::model::Model;
+use yolo_lat::model::{Model, default_confidence};
 use yolo_lat::sink::write_atomically;
 
 use super::options::{parse_share, parse_size};
@@ -38,9 +38,9 @@ pub(super) struct ExportArguments {
     /// Suppress overlapping boxes in the file: output0 is (batch, 300, 6): x1, y1, x2, y2, confidence, class
     #[arg(long, conflicts_with = "raw")]
     nms: bool,
-    /// Least confidence of a detection with --nms, 0 to 1
-    #[arg(long, default_value_t = 0.25, value_parser = parse_share, requires = "nms")]
-    conf: f32,
+    /// Least confidence of a detection with --nms, 0 to 1; default: the model's, else 0.25
+    #[arg(long, value_parser = parse_share, requires = "nms")]
+    conf: Option<f32>,
     /// Of two boxes of a class that overlap more than this, the less confident goes, with --nms
     #[arg(long, default_value_t = 0.45, value_parser = parse_share, requires = "nms")]
     iou: f32,
@@ -72,7 +72,8 @@ pub(super) fn run(arguments: &ExportArguments) -> anyhow::Result<ExitCode> {
     let output = if arguments.raw {
         ExportOutput::Logits
     } else if arguments.nms {
-        ExportOutput::Detections { confidence: arguments.conf, iou: arguments.iou, merge: !arguments.no_merge }
+        let confidence = arguments.conf.unwrap_or_else(|| default_confidence(&arguments.model));
+        ExportOutput::Detections { confidence, iou: arguments.iou, merge: !arguments.no_merge }
     } else {
         ExportOutput::Predictions
     };

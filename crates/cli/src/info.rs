@@ -6,17 +6,24 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::json;
 use yolo_lat::engine::gpu::{DispatchReport, PlanReport, Roofline};
+use yolo_lat::input_size::rectangle;
 use yolo_lat::model::graph::{Graph, Node};
 use yolo_lat::model::{graph_of, load_config};
+
+use super::options::parse_size;
+
+/// What cameras and photographs have.
+const USUAL_SHAPES: [(&str, (u32, u32)); 5] =
+    [("1:1", (1, 1)), ("4:3", (4, 3)), ("3:2", (3, 2)), ("16:9", (16, 9)), ("9:16", (9, 16))];
 
 #[derive(Args, Debug)]
 pub(super) struct InfoArguments {
     /// Model: n, s, or the path of a .toml or .safetensors file; weights are not needed
     #[arg(default_value = "n")]
     model: String,
-    /// Input size in pixels, a multiple of 32; default: the model's
-    #[arg(long, value_name = "PIXELS")]
-    size: Option<usize>,
+    /// Input size in pixels, multiples of 32: 320 for a square, or 416x256 (width x height); default: the model's
+    #[arg(long, value_name = "PIXELS", value_parser = parse_size)]
+    size: Option<(usize, usize)>,
     /// Print the dispatches of a frame on a GPU: bytes moved, arithmetic, and what the roofline model gives for --gpu
     #[arg(long)]
     plan: bool,
@@ -30,12 +37,14 @@ pub(super) struct InfoArguments {
 
 pub(super) fn run(arguments: &InfoArguments) -> anyhow::Result<ExitCode> {
     let config = load_config(&arguments.model)?;
-    let size = arguments.size.unwrap_or(config.input);
-    let graph = graph_of(&config, size, size)?;
+    let (width, height) = arguments.size.unwrap_or((config.input, config.input));
+    let graph = graph_of(&config, width, height)?;
     let plan = arguments.plan.then(|| PlanReport::new(&graph));
     if arguments.json {
         let mut value = as_json(&graph);
         value["classes"] = super::classes::as_json(&config.classes);
+        let rectangles = USUAL_SHAPES.map(|(name, picture)| (name.to_owned(), json!(rectangle(config.input, picture))));
+        value["rectangles"] = serde_json::Map::from_iter(rectangles).into();
         if let (Some(plan), Some(object)) = (&plan, value.as_object_mut()) {
             object.insert("dispatches".into(), plan.dispatches.len().into());
             object.insert("bytes_per_frame".into(), plan.bytes().into());
@@ -47,7 +56,19 @@ pub(super) fn run(arguments: &InfoArguments) -> anyhow::Result<ExitCode> {
     }
     match plan {
         Some(plan) => super::print(&plan_as_table(&graph, &plan, &arguments.gpu)),
-        None => super::print(&format!("{}\n{}", as_table(&graph), super::classes::as_table(&config.classes))),
+        None => {
+            let shape = |(name, picture)| {
+                let (width, height) = rectangle(config.input, picture);
+                format!("{name} {width}x{height}")
+            };
+            super::print(&format!(
+                "{}input for pictures of other shapes (--size {}): {}\n\n{}",
+                as_table(&graph),
+                config.input,
+                USUAL_SHAPES.map(shape).join(", "),
+                super::classes::as_table(&config.classes)
+            ))
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::bail;
 use clap::{Args, ValueEnum};
 use serde_json::json;
+use yolo_lat::model::default_confidence;
 use yolo_lat::postprocess::PostprocessOptions;
 use yolo_lat::sink::{VideoRecorder, annotate};
 use yolo_lat::source::{CameraRequest, FormatRequest, SourceRequest};
@@ -19,8 +20,6 @@ use yolo_lat_app::window::{self, Preferences, WindowOptions};
 use super::options::{EngineArguments, find_classes, is_onnx, parse_share};
 use super::{INTERRUPTED, SOME_FAILED, report};
 
-/// The customary limits.
-const CONFIDENCE: f32 = 0.25;
 const IOU: f32 = 0.45;
 /// Frames a second that a recorded video claims.
 const VIDEO_RATE: f64 = 15.0;
@@ -40,13 +39,14 @@ pub(super) struct LiveArguments {
     #[command(flatten)]
     engine: EngineArguments,
 
-    /// Least confidence of a detection, 0 to 1
-    #[arg(long, default_value_t = CONFIDENCE, value_parser = parse_share)]
-    conf: f32,
+    /// Least confidence of a detection, 0 to 1; default: the model's (`confidence` in its file), else 0.25
+    #[arg(long, value_parser = parse_share)]
+    conf: Option<f32>,
     /// Of two boxes of a class that overlap more than this (IoU), the less confident goes
     #[arg(long, default_value_t = IOU, value_parser = parse_share)]
     iou: f32,
-    /// Boxes do not vote for the more confident one that suppresses them: its confidence and corners stay the network's own
+    /// Boxes do not vote for the more confident one that suppresses them: its confidence and corners stay the network's own.
+    /// Those of other people's ONNX networks do not anyway (--merge)
     #[arg(long)]
     no_merge: bool,
     /// Only these classes, by name, another word for it or number: person,sofa,16 (`yolo-lat classes` lists them)
@@ -102,14 +102,15 @@ pub(super) fn run(arguments: LiveArguments) -> anyhow::Result<ExitCode> {
         model: arguments.engine.model.clone(),
         detector: DetectorOptions {
             engine: arguments.engine.kind(),
-            size: arguments.engine.size,
+            size: arguments.engine.size()?,
             threads: usize::from(arguments.engine.threads),
             postprocess: PostprocessOptions {
-                confidence: arguments.conf,
+                confidence: arguments.conf.unwrap_or_else(|| default_confidence(&arguments.engine.model)),
                 iou: arguments.iou,
                 merge: !arguments.no_merge,
                 ..PostprocessOptions::default()
             },
+            onnx: arguments.engine.onnx()?,
             ..DetectorOptions::default()
         },
         classes: arguments.classes.clone(),
@@ -122,7 +123,7 @@ pub(super) fn run(arguments: LiveArguments) -> anyhow::Result<ExitCode> {
     window::run(WindowOptions {
         source,
         settings,
-        use_remembered: usual && (arguments.conf, arguments.iou) == (CONFIDENCE, IOU),
+        use_remembered: usual && arguments.conf.is_none() && arguments.iou == IOU,
         preferences: Preferences::default_file(),
         output: arguments.output,
     })?;

@@ -17,6 +17,7 @@ mod options;
 mod parity;
 mod profile;
 mod sinks;
+mod threshold;
 
 use std::process::ExitCode;
 

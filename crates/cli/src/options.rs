@@ -1,12 +1,19 @@
 //! Arguments that several subcommands share, and how their texts become values.
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
+use yolo_lat::InputSize;
 use yolo_lat::engine::EngineKind;
 use yolo_lat::engine::gpu::Variant;
 use yolo_lat::engine::ort::{Provider, prefer_provider};
+use yolo_lat::foreign::{
+    Layout, OnnxOptions, PreprocessingChanges, parse_border, parse_channels, parse_class_names, parse_deviations,
+    parse_fit, parse_order, parse_scale,
+};
+use yolo_lat::geometry::Fit;
 use yolo_lat::model::classes::find_class;
 use yolo_lat::model::config::check_side;
+use yolo_lat::preprocess::ChannelOrder;
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(super) enum EngineName {
@@ -45,15 +52,63 @@ pub(super) struct EngineArguments {
     pub(super) engine: EngineName,
     #[command(flatten)]
     pub(super) devices: DeviceArguments,
-    /// Input size in pixels, multiples of 32: 320 or 416x320 (width x height); default: the model's
-    #[arg(long, value_name = "PIXELS", value_parser = parse_size)]
-    pub(super) size: Option<(usize, usize)>,
+    /// Input size in pixels, multiples of 32: 320 means as many pixels as 320 x 320 in the shape of each picture (16:9: 416x256, 4:3:
+    /// 384x288), 416x256 (width x height) is the same for all pictures; default: the model's
+    #[arg(long, value_name = "PIXELS", value_parser = parse_input_size)]
+    size: Option<InputSize>,
+    /// A square input for every picture, the rest of it grey
+    #[arg(long)]
+    square: bool,
     /// Threads; 0 means one for each core
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=1024))]
     pub(super) threads: u16,
-    /// Pictures computed together; default: as many as threads
+    /// Pictures taken together, those of one shape computed together; default: four for each thread
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(super) batch: Option<u16>,
+    #[command(flatten)]
+    onnx: OnnxArguments,
+}
+
+/// What a person says of somebody's ONNX file: a value of its metadata with an option's name counts too, and before what is
+/// customary.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Other people's ONNX networks (docs/MODELS.md)")]
+struct OnnxArguments {
+    /// How the outputs are read; default: recognised by shapes and metadata, -v says as what
+    #[arg(long, value_parser = layout_parser())]
+    layout: Option<Layout>,
+    /// How a picture fills the input: letterbox (centred), top-left (letterboxed from there), stretch; default: as the
+    /// network's family was trained, here and below
+    #[arg(long, value_parser = parse_fit)]
+    fit: Option<Fit>,
+    /// Grey around a letterboxed picture, 0 to 255
+    #[arg(long, value_name = "GREY", value_parser = parse_border)]
+    border: Option<u8>,
+    /// Order of the channels: rgb or bgr
+    #[arg(long, value_parser = parse_order)]
+    order: Option<ChannelOrder>,
+    /// A byte b becomes (b / SCALE - MEAN) / STD: 255 for numbers in 0..1, 1 for 0..255
+    #[arg(long, value_parser = parse_scale)]
+    scale: Option<f32>,
+    /// Mean of each channel in the order of the input, or one for all: 103.53,116.28,123.675
+    #[arg(long, value_parser = parse_channels, allow_hyphen_values = true)]
+    mean: Option<[f32; 3]>,
+    /// Deviation of each channel, or one for all
+    #[arg(long, value_parser = parse_deviations)]
+    std: Option<[f32; 3]>,
+    /// Names of the classes: a file with a name a line, names with commas between them, or coco
+    #[arg(long, value_name = "NAMES")]
+    names: Option<String>,
+    /// Boxes vote for the one that suppresses them, as those of our own models do unless --no-merge: an unconfirmed box of
+    /// confidence 0.9 comes out with 0.81. Thresholds of other people's networks are not made for that, so theirs do not vote
+    #[arg(long, conflicts_with = "no_merge")]
+    merge: bool,
+}
+
+fn layout_parser() -> impl clap::builder::TypedValueParser<Value = Layout> {
+    use clap::builder::{PossibleValuesParser, TypedValueParser};
+    PossibleValuesParser::new(Layout::ALL.map(|(name, _)| name))
+        .try_map(|name| Layout::find(&name).ok_or_else(|| format!("no layout {name:?}")))
 }
 
 /// Whether a model is somebody's ONNX file.
@@ -133,9 +188,40 @@ impl EngineArguments {
         }
     }
 
+    /// How somebody's ONNX file is read. An option that does nothing for a model of ours is an error.
+    pub(super) fn onnx(&self) -> anyhow::Result<OnnxOptions> {
+        let OnnxArguments { layout, fit, border, order, scale, mean, std, names, merge } = &self.onnx;
+        let given = [
+            ("--layout", layout.is_some()),
+            ("--fit", fit.is_some()),
+            ("--border", border.is_some()),
+            ("--order", order.is_some()),
+            ("--scale", scale.is_some()),
+            ("--mean", mean.is_some()),
+            ("--std", std.is_some()),
+            ("--names", names.is_some()),
+        ];
+        if let Some((option, _)) = given.iter().find(|(_, given)| *given && !is_onnx(&self.model)) {
+            bail!("{option} is for ONNX files; {} is a model of ours", self.model);
+        }
+        Ok(OnnxOptions {
+            layout: *layout,
+            preprocessing: PreprocessingChanges {
+                fit: *fit,
+                border: *border,
+                order: *order,
+                scale: *scale,
+                mean: *mean,
+                deviation: *std,
+            },
+            names: names.as_deref().map(parse_class_names).transpose()?,
+            merge: *merge,
+        })
+    }
+
     /// Whether nothing was asked for.
     pub(super) fn is_usual(&self) -> bool {
-        self.model == "n" && self.kind() == EngineKind::Auto && self.size.is_none() && self.threads == 0
+        self.model == "n" && self.kind() == EngineKind::Auto && self.size.is_none() && !self.square && self.threads == 0
     }
 
     pub(super) fn threads(&self) -> usize {
@@ -146,8 +232,25 @@ impl EngineArguments {
     }
 
     pub(super) fn batch(&self) -> usize {
-        self.batch.map_or_else(|| self.threads(), usize::from)
+        self.batch.map_or_else(|| 4 * self.threads(), usize::from)
     }
+
+    pub(super) fn size(&self) -> anyhow::Result<InputSize> {
+        match self.size {
+            Some(size @ InputSize::Fixed(..)) if self.square => {
+                bail!("--square takes one side: --size N instead of {size}")
+            }
+            Some(InputSize::Budget(side)) if self.square => Ok(InputSize::Square(side)),
+            None if self.square => Ok(InputSize::Square(None)),
+            size => Ok(size.unwrap_or_default()),
+        }
+    }
+}
+
+/// One side is a budget, two are a rectangle.
+pub(super) fn parse_input_size(text: &str) -> Result<InputSize, String> {
+    let (width, height) = parse_size(text)?;
+    Ok(if text.contains('x') { InputSize::Fixed(width, height) } else { InputSize::Budget(Some(width)) })
 }
 
 pub(super) fn parse_size(text: &str) -> Result<(usize, usize), String> {

@@ -15,7 +15,7 @@ use yolo_lat::geometry::Letterbox;
 use yolo_lat::model::Model;
 use yolo_lat::preprocess::Preprocessor;
 use yolo_lat::source::open_image;
-use yolo_lat::{DetectError, Detection, Detector, DetectorOptions};
+use yolo_lat::{DetectError, Detection, Detector, DetectorOptions, InputSize};
 
 use super::SOME_FAILED;
 use super::options::{DeviceArguments, parse_size};
@@ -199,7 +199,7 @@ fn outcome(
     let fail = |error: EngineError| Box::new(DetectError::from(error));
     let mut engine = create(kind, model, width, height, 0).map_err(fail)?;
     let logits = engine.run(input.view()).map_err(fail)?.to_vec();
-    let options = DetectorOptions { engine: kind, size: Some((width, height)), ..DetectorOptions::default() };
+    let options = DetectorOptions { engine: kind, size: InputSize::Fixed(width, height), ..DetectorOptions::default() };
     let pictures: Vec<&RgbImage> = pictures.iter().collect();
     let mut detector = Detector::new(model, &options)?;
     let found = detector.detect_batch(&pictures)?;

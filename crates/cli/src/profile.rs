@@ -31,22 +31,23 @@ impl Profile {
     pub(super) fn start(file: &Path, detector: &mut Detector) -> anyhow::Result<Self> {
         // The first frame compiles.
         detector.detect(&image::RgbImage::new(64, 64))?;
-        let gpu = detector.gpu_engine().context(
+        let clock = detector.start_profile()?.context(
             "--profile times the dispatches of a GPU, and none is used; add --engine gpu, or --adapter NAME for a software one",
         )?;
-        let clock = gpu.start_profile(None)?;
+        let adapter = detector.gpu_engine().map(|gpu| gpu.gpu().name()).unwrap_or_default();
         let (frames, times) = (std::collections::VecDeque::new(), Vec::new());
-        Ok(Self { file: file.to_owned(), clock, adapter: gpu.gpu().name(), begun: Instant::now(), frames, times })
+        Ok(Self { file: file.to_owned(), clock, adapter, begun: Instant::now(), frames, times })
     }
 
     /// Takes the times of the last batch, which began at `start`.
     pub(super) fn add(&mut self, start: Instant, gpu: &GpuEngine) -> anyhow::Result<()> {
         let dispatches = gpu.profile()?;
-        if self.times.is_empty() {
-            self.times = dispatches.iter().map(|dispatch| (dispatch.name.clone(), Vec::new())).collect();
-        }
-        for ((_, times), dispatch) in self.times.iter_mut().zip(&dispatches) {
-            times.push(dispatch.duration);
+        for (place, DispatchTime { name, duration, .. }) in dispatches.iter().enumerate() {
+            // Pictures of another shape may have other dispatches.
+            match self.times.iter_mut().skip(place).find(|(other, _)| other == name) {
+                Some((_, times)) => times.push(*duration),
+                None => self.times.push((name.clone(), vec![*duration])),
+            }
         }
         if self.frames.len() == TRACED {
             self.frames.pop_front();

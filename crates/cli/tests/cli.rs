@@ -316,6 +316,38 @@ fn all_formats_are_written_and_folders_mirrored() {
 }
 
 #[test]
+fn pictures_of_all_shapes_have_inputs_of_theirs() {
+    let folder = tempfile::tempdir().unwrap();
+    let photograph = image::open("assets/chelsea.jpg").unwrap();
+    for (name, width, height) in [("a", 160, 120), ("b", 120, 160), ("c", 160, 90), ("d", 160, 120), ("e", 100, 100)] {
+        photograph
+            .resize_exact(width, height, image::imageops::FilterType::Triangle)
+            .save(folder.path().join(format!("{name}.png")))
+            .unwrap();
+    }
+    let detect = |more: &[&str]| -> Vec<Value> {
+        let output =
+            yolo_lat(&[&["detect", text(folder.path()), "-f", "json", "--no-timing", "--conf", "0.1"], more].concat());
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        serde_json::from_str(&stdout(&output)).unwrap()
+    };
+    let together = detect(&["--batch", "5"]);
+    assert_eq!(together, detect(&["--batch", "1"]));
+    assert!(together.is_sorted_by_key(|found| found["image"].as_str().unwrap().to_owned()));
+    assert_eq!(together[0]["detections"], together[3]["detections"]);
+    let fixed = detect(&["--size", "384x288"]);
+    assert_eq!((&fixed[0], &fixed[3]), (&together[0], &together[3]));
+    assert_ne!(fixed[1], together[1]);
+    assert_eq!(detect(&["--square"]), detect(&["--size", "320x320"]));
+    let log = stderr(&yolo_lat(&["detect", text(folder.path()), "-v"]));
+    for shape in ["384x288", "288x384", "416x256", "320x320"] {
+        assert!(log.contains(&format!("input of {shape} pixels")), "{log}");
+    }
+    let wrong = yolo_lat(&["detect", "assets", "--square", "--size", "416x256"]);
+    assert!(stderr(&wrong).contains("--square takes one side"), "{}", stderr(&wrong));
+}
+
+#[test]
 fn options_change_what_is_found() {
     let count = |arguments: &[&str]| -> usize {
         let output = yolo_lat(&[&["detect", "assets/rocket.jpg", "--format", "csv"], arguments].concat());
@@ -591,7 +623,25 @@ fn eval_measures_a_folder_and_a_result_file() {
         serde_json::json!({"name": "cat", "ap50": 100.0, "ap50_95": 100.0, "objects": 1})
     );
     assert!(found["images_per_second"].as_f64().unwrap() > 0.0);
+    assert_eq!(found["inputs"], serde_json::json!({"384x256": 1}));
     assert!(plot.exists());
+    // The same folder twice has the threshold that it has once.
+    let thresholds = |datasets: &[&str]| -> Value {
+        let output = yolo_lat(&[&["eval", "--threshold", "--json", "-q"], datasets].concat());
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        serde_json::from_str(&stdout(&output)).unwrap()
+    };
+    let once = thresholds(&[text(folder.path())]);
+    assert_eq!(once["datasets"][0]["best"]["f1"], 1.0, "{once}");
+    let confidence = |value: &Value| value["confidence"].as_f64().unwrap();
+    let curve = once["datasets"][0]["curve"].as_array().unwrap();
+    assert_eq!((curve.len(), confidence(&curve[0]), confidence(&curve[90])), (91, 0.05, 0.95));
+    assert!(curve.windows(2).all(|pair| pair[0]["recall"].as_f64() >= pair[1]["recall"].as_f64()));
+    assert_eq!(confidence(&once), confidence(&thresholds(&[text(folder.path()), text(folder.path())])));
+    let table = stdout(&yolo_lat(&["eval", text(folder.path()), "--threshold", "-q"]));
+    assert!(table.contains("second boxes/image") && table.contains("<- best F1"), "{table}");
+    let several = yolo_lat(&["eval", text(folder.path()), text(folder.path())]);
+    assert!(stderr(&several).contains("one data set at a time"), "{}", stderr(&several));
     // The program's own COCO results measure the same.
     let out = folder.path().join("out");
     let detect = ["detect", text(&images), "-o", text(&out), "-f", "coco", "-q", "--conf", "0.001"];
@@ -784,4 +834,46 @@ fn a_data_set_with_a_file_at_fault_is_measured_without_it_unless_strict() {
     assert_eq!(error.matches("No such file").count(), 1, "{error}");
     let output = eval(&["--split", "val"]);
     assert!(output.status.code() == Some(2) && stderr(&output).contains("no \"val\""), "{}", stderr(&output));
+}
+
+/// An ONNX network that finds one box of class 2 in whatever it sees.
+fn foreign_network(folder: &Path) -> PathBuf {
+    use yolo_lat::onnx::{Dimension, OnnxGraph};
+    let mut values = vec![0.0; 7 * 84];
+    [24.0, 24.0, 32.0, 32.0, 0.1, 0.2, 0.9].iter().enumerate().for_each(|(row, value)| values[row * 84 + 5] = *value);
+    let mut graph = OnnxGraph::default();
+    graph.input("images", &[1, 3, 64, 64].map(Dimension::Fixed));
+    let constant = graph.floats(&[1, 7, 84], &values);
+    graph.node_named("Identity", &[&constant], "output0", &[]);
+    graph.output("output0", &[1, 7, 84].map(Dimension::Fixed));
+    let path = folder.join("network.onnx");
+    std::fs::write(&path, graph.finish("network", 17)).unwrap();
+    path
+}
+
+#[test]
+fn it_is_said_what_a_foreign_network_was_taken_for() {
+    if let Err(error) = yolo_lat::engine::ort::load(None) {
+        eprintln!("SKIPPED: {error}");
+        return;
+    }
+    let folder = folder_of_pictures(1);
+    let path = foreign_network(folder.path());
+    let picture = folder.path().join("000.jpg");
+    let run = |model: &str, arguments: &[&str]| {
+        let output = yolo_lat(&[&["detect", text(&picture), "-m", model], arguments].concat());
+        (output.status.code(), stdout(&output), stderr(&output))
+    };
+    let (code, _, log) = run(text(&path), &["-v"]);
+    assert_eq!(code, Some(0), "{log}");
+    assert!(log.contains("(yolov8 layout, 3 classes; 64x64, letterboxed (grey 114), RGB / 255)"), "{log}");
+    let options = ["-q", "-f", "jsonl", "--names", "a,b,c", "--mean", "-1", "--merge"];
+    let (code, found, error) = run(text(&path), &options);
+    assert_eq!(code, Some(0), "{error}");
+    assert!(found.contains("\"c\"") && found.contains("0.8099"), "{found}");
+    let (code, _, error) = run(text(&path), &["--layout", "yolox-decoded"]);
+    assert_eq!(code, Some(2));
+    assert!(error.contains("are not of the yolox-decoded layout"), "{error}");
+    let (code, _, error) = run("n", &["--fit", "stretch"]);
+    assert_eq!((code, error.as_str()), (Some(2), "yolo-lat: --fit is for ONNX files; n is a model of ours\n"));
 }

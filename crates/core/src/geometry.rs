@@ -72,7 +72,30 @@ impl BBox {
     }
 }
 
-/// How a picture is fitted into the network's input: scaled with its aspect kept, centred, the rest grey.
+/// How a picture fills the network's input.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Fit {
+    /// Scaled with its aspect kept, centred, with a border around it.
+    #[default]
+    Letterbox,
+    /// Scaled with its aspect kept, in the upper left corner.
+    TopLeft,
+    /// Stretched to the whole input.
+    Stretch,
+}
+
+impl Fit {
+    /// Where a picture of `image` pixels (width, height) lies in `input`.
+    pub fn place(self, image: (u32, u32), input: (u32, u32)) -> Letterbox {
+        match self {
+            Self::Letterbox => Letterbox::fit(image, input),
+            Self::TopLeft => Letterbox { offset: (0, 0), ..Letterbox::fit(image, input) },
+            Self::Stretch => Letterbox { image, input, resized: input, offset: (0, 0) },
+        }
+    }
+}
+
+/// Where a picture lies in the network's input: scaled, with a border around it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Letterbox {
     /// Size of the picture in pixels.
@@ -89,7 +112,7 @@ impl Letterbox {
     /// The grey of the border, as a share of white.
     pub const GREY: f32 = 114.0 / 255.0;
 
-    /// Fits a picture of `image` pixels (width, height) into `input`.
+    /// Fits a picture of `image` pixels (width, height) into `input`: scaled with its aspect kept, centred.
     pub fn fit(image: (u32, u32), input: (u32, u32)) -> Self {
         let scale = (f64::from(input.0) / f64::from(image.0)).min(f64::from(input.1) / f64::from(image.1));
         let side = |image: u32, input: u32| ((f64::from(image) * scale).round() as u32).clamp(1, input);
@@ -134,7 +157,7 @@ mod tests {
             };
             let image = (side()?, side()?);
             let input = (32 * u.int_in_range(1..=40)?, 32 * u.int_in_range(1..=40)?);
-            let letterbox = Letterbox::fit(image, input);
+            let letterbox = u.choose(&[Fit::Letterbox, Fit::TopLeft, Fit::Stretch])?.place(image, input);
             let (width, height) = (image.0 as f32, image.1 as f32);
             let bbox = BBox { x1: 0.1 * width, y1: 0.25 * height, x2: 0.7 * width, y2: height };
             let inside = letterbox.letterbox_from_image(&bbox);

@@ -5,5 +5,6 @@
 
 pub mod engine;
 pub mod geometry;
+pub mod input_size;
 pub mod model;
 pub mod postprocess;

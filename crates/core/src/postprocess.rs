@@ -31,7 +31,8 @@ pub struct PostprocessOptions {
     pub agnostic: bool,
     /// A cell may report several classes: the custom when average precision is measured, confusing for people.
     pub multi_label: bool,
-    /// Boxes vote for the more confident one that suppresses them; otherwise they are thrown away. See [`suppress`].
+    /// Boxes vote for the more confident one that suppresses them; otherwise they are thrown away. See [`suppress`]. Only our
+    /// own networks' thresholds are made for it: for other people's it must be asked for besides.
     pub merge: bool,
 }
 

@@ -32,10 +32,12 @@ impl Message {
 
 /// The element type f32 (TensorProto.DataType).
 const FLOAT: i64 = 1;
+/// The element type u8.
+pub const UINT8: i64 = 2;
 /// The element type i64.
 const INT64: i64 = 7;
 /// The element type f16.
-const FLOAT16: i64 = 10;
+pub const FLOAT16: i64 = 10;
 
 /// A side of a tensor's shape.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,12 +82,17 @@ impl OnnxGraph {
 
     /// Declares an input of 32-bit floats.
     pub fn input(&mut self, name: &str, shape: &[Dimension]) {
-        self.graph.bytes(11, &value_info(name, shape).0);
+        self.input_of(name, shape, FLOAT);
+    }
+
+    /// Declares an input of another element type (TensorProto.DataType).
+    pub fn input_of(&mut self, name: &str, shape: &[Dimension], kind: i64) {
+        self.graph.bytes(11, &value_info(name, shape, kind).0);
     }
 
     /// Declares an output of 32-bit floats.
     pub fn output(&mut self, name: &str, shape: &[Dimension]) {
-        self.graph.bytes(12, &value_info(name, shape).0);
+        self.graph.bytes(12, &value_info(name, shape, FLOAT).0);
     }
 
     /// Adds a node with one output and gives the output's name.
@@ -198,14 +205,29 @@ impl OnnxGraph {
         self.constant(FLOAT, shape, &bytes)
     }
 
+    /// Adds a constant of 32-bit floats that lie, little-endian, in `file` beside the ONNX file, and gives its name.
+    pub fn floats_in_file(&mut self, shape: &[usize], file: &str) -> String {
+        let mut location = Message::default();
+        location.bytes(1, b"location");
+        location.bytes(2, file.as_bytes());
+        self.tensor(FLOAT, shape, |tensor| {
+            tensor.bytes(13, &location.0);
+            tensor.int(14, 1);
+        })
+    }
+
     fn constant(&mut self, kind: i64, shape: &[usize], bytes: &[u8]) -> String {
+        self.tensor(kind, shape, |tensor| tensor.bytes(9, bytes))
+    }
+
+    fn tensor(&mut self, kind: i64, shape: &[usize], values: impl FnOnce(&mut Message)) -> String {
         self.names += 1;
         let name = format!("constant_{}", self.names);
         let mut tensor = Message::default();
         shape.iter().for_each(|&side| tensor.int(1, side as i64));
         tensor.int(2, kind);
         tensor.bytes(8, name.as_bytes());
-        tensor.bytes(9, bytes);
+        values(&mut tensor);
         self.graph.bytes(5, &tensor.0);
         name
     }
@@ -289,7 +311,7 @@ fn varint(bytes: &mut &[u8]) -> Option<u64> {
     None
 }
 
-fn value_info(name: &str, shape: &[Dimension]) -> Message {
+fn value_info(name: &str, shape: &[Dimension], kind: i64) -> Message {
     let mut dimensions = Message::default();
     for side in shape {
         let mut dimension = Message::default();
@@ -300,12 +322,12 @@ fn value_info(name: &str, shape: &[Dimension]) -> Message {
         dimensions.bytes(1, &dimension.0);
     }
     let mut tensor = Message::default();
-    tensor.int(1, FLOAT);
+    tensor.int(1, kind);
     tensor.bytes(2, &dimensions.0);
-    let mut kind = Message::default();
-    kind.bytes(1, &tensor.0);
+    let mut value = Message::default();
+    value.bytes(1, &tensor.0);
     let mut info = Message::default();
     info.bytes(1, name.as_bytes());
-    info.bytes(2, &kind.0);
+    info.bytes(2, &value.0);
     info
 }

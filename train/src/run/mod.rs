@@ -384,7 +384,7 @@ impl Trainer {
         self.write(&model)?;
         let mut options = DetectorOptions {
             engine: EngineKind::Cpu,
-            size: Some((self.config.size, self.config.size)),
+            size: yolo_lat::InputSize::Square(Some(self.config.size)),
             ..DetectorOptions::default()
         };
         // As `yolo-lat eval` measures.

@@ -290,7 +290,7 @@ mod tests {
         let photograph = yolo_lat::source::open_image(Path::new("../assets/astronaut.jpg")).unwrap();
         let options = yolo_lat::DetectorOptions {
             engine: yolo_lat::engine::EngineKind::Cpu,
-            size: Some((160, 160)),
+            size: yolo_lat::InputSize::Square(Some(160)),
             // A teacher's boxes are those of single cells.
             postprocess: PostprocessOptions { merge: false, ..PostprocessOptions::default() },
             ..yolo_lat::DetectorOptions::default()

@@ -24,7 +24,6 @@ const PATIENCE: Duration = Duration::from_millis(50);
 struct Loaded {
     made_for: Made,
     detector: Detector,
-    size: (usize, usize),
     layers: Vec<Layer>,
 }
 
@@ -147,11 +146,10 @@ fn load(shared: &Shared, wanted: &Made) -> Result<Loaded, DetectError> {
     let options = &wanted.options;
     if wanted.model.to_ascii_lowercase().ends_with(".onnx") {
         let detector = Detector::open_onnx(std::path::Path::new(&wanted.model), options)?;
-        return Ok(ready(shared, wanted, detector, options.size.unwrap_or((320, 320)), Vec::new()));
+        return Ok(ready(shared, wanted, detector, Vec::new()));
     }
     let model = Model::load(&wanted.model)?;
-    let size = options.size.unwrap_or((model.config.input, model.config.input));
-    let graph = model.graph(size.0, size.1)?;
+    let graph = model.graph(model.config.input, model.config.input)?;
     let mut detector = Detector::new(&model, options)?;
     let layers = graph
         .attention_layers()
@@ -169,23 +167,17 @@ fn load(shared: &Shared, wanted: &Made) -> Result<Loaded, DetectError> {
     let on_window =
         of_window.zip(detector.gpu_engine()).is_some_and(|(window, engine)| Arc::ptr_eq(&window, engine.gpu()));
     shared.takes_textures.store(on_window, Ordering::Relaxed);
-    Ok(ready(shared, wanted, detector, size, layers))
+    Ok(ready(shared, wanted, detector, layers))
 }
 
-fn ready(
-    shared: &Shared,
-    wanted: &Made,
-    detector: Detector,
-    size: (usize, usize),
-    layers: Vec<(String, Layer)>,
-) -> Loaded {
+fn ready(shared: &Shared, wanted: &Made, detector: Detector, layers: Vec<(String, Layer)>) -> Loaded {
     *lock(&shared.engine) = Some(EngineStatus::Ready {
         description: detector.description(),
         classes: detector.classes().to_vec(),
         layers: layers.iter().map(|(name, (_, heads))| (name.clone(), *heads)).collect(),
     });
     let layers = layers.into_iter().map(|(_, layer)| layer).collect();
-    Loaded { made_for: wanted.clone(), detector, size, layers }
+    Loaded { made_for: wanted.clone(), detector, layers }
 }
 
 fn similarity(kind: AttentionKind, kernel: KernelKind) -> Option<&'static dyn Similarity> {
@@ -219,7 +211,8 @@ fn detect(
         Some(found) => found,
         None => loaded.detector.detect_batch(&[picture])?.swap_remove(0),
     };
-    let letterbox = Letterbox::fit(picture.dimensions(), (loaded.size.0 as u32, loaded.size.1 as u32));
+    let (width, height) = loaded.detector.input_size(picture.dimensions());
+    let letterbox = Letterbox::fit(picture.dimensions(), (width as u32, height as u32));
     let attention = probe.and_then(|probe| look(loaded, &letterbox, probe));
     let named = |Detection { class, confidence, bbox }: Detection| {
         let name = loaded.detector.class_name(class).to_owned();
@@ -244,10 +237,10 @@ fn look(loaded: &Loaded, letterbox: &Letterbox, probe: Probe) -> Option<Attentio
     let (_, rows, columns) = read.dim();
     let (x, y) = probe.point;
     let BBox { x1: x, y1: y, .. } = letterbox.letterbox_from_image(&BBox { x1: x, y1: y, x2: x, y2: y });
-    let cell = |at: f32, cells: usize, side: usize| {
+    let cell = |at: f32, cells: usize, side: u32| {
         ((at / side as f32 * cells as f32).floor().max(0.0) as usize).min(cells.saturating_sub(1))
     };
-    let query = (cell(y, rows, loaded.size.1), cell(x, columns, loaded.size.0));
+    let query = (cell(y, rows, letterbox.input.1), cell(x, columns, letterbox.input.0));
     let weights = attention_weights(similarity?, read.view(), heads, query);
     Some(AttentionView { layer: probe.layer, query, grid: (rows, columns), weights })
 }

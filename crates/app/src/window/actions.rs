@@ -11,6 +11,7 @@ use serde_json::json;
 
 use super::LiveApp;
 use crate::live::LiveResult;
+use yolo_lat::model::default_confidence;
 use yolo_lat_io::sink::{Record, VideoRecorder, annotate, write_atomically, write_jpeg};
 use yolo_lat_io::source::SourceRequest;
 
@@ -189,11 +190,20 @@ impl LiveApp {
         }
     }
 
+    /// Another model; the slider goes to its own confidence, unless it was moved.
+    pub(super) fn choose_model(&mut self, name: String) {
+        let confidence = &mut self.settings.detector.postprocess.confidence;
+        if *confidence == default_confidence(&self.settings.model) {
+            *confidence = default_confidence(&name);
+        }
+        self.settings.model = name;
+    }
+
     /// Opens a model or a source by its name.
     pub(super) fn open_path(&mut self, path: PathBuf) {
         let extension = path.extension().map(|extension| extension.to_string_lossy().to_lowercase());
         if matches!(extension.as_deref(), Some("toml" | "safetensors" | "onnx")) {
-            self.settings.model = path.to_string_lossy().into_owned();
+            self.choose_model(path.to_string_lossy().into_owned());
             self.settings.classes.clear();
         } else {
             self.set_source(SourceRequest::Path(path));

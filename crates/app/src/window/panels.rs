@@ -9,6 +9,7 @@ use egui::{Color32, RichText, Slider, Ui};
 
 use super::{LiveApp, charts};
 use crate::live::{EngineStatus, SourceStatus};
+use yolo_lat::InputSize;
 use yolo_lat::engine::EngineKind;
 use yolo_lat::model::classes::find_class;
 use yolo_lat::model::config::{AttentionKind, KernelKind};
@@ -16,6 +17,9 @@ use yolo_lat_io::source::{CameraRequest, SourceRequest};
 
 const ENGINES: [(EngineKind, &str); 4] =
     [(EngineKind::Auto, "auto"), (EngineKind::Cpu, "cpu"), (EngineKind::Gpu, "gpu"), (EngineKind::Ort, "ort")];
+
+/// Side that stands for a model's own input.
+const USUAL_SIDE: usize = 320;
 
 /// What can run in the layers of attention.
 const KINDS: [(Option<(AttentionKind, KernelKind)>, &str); 6] = [
@@ -113,7 +117,7 @@ impl LiveApp {
             ui.label("Model");
             for name in ["n", "s"] {
                 if ui.selectable_label(self.settings.model == name, name).clicked() {
-                    self.settings.model = name.into();
+                    self.choose_model(name.into());
                 }
             }
             if !["n", "s"].contains(&self.settings.model.as_str()) {
@@ -127,17 +131,24 @@ impl LiveApp {
                 ui.selectable_value(&mut self.settings.detector.engine, engine, name);
             }
         });
-        let mut size = self.settings.detector.size.map_or(320, |(width, _)| width);
-        if ui.add(Slider::new(&mut size, 160..=1280).step_by(32.0).text("input size")).changed() {
-            let size = size.next_multiple_of(32);
-            self.settings.detector.size = Some((size, size));
+        let wanted = &mut self.settings.detector.size;
+        let mut side = wanted.side(USUAL_SIDE);
+        let mut square = matches!(wanted, InputSize::Square(_));
+        let is_new = ui.add(Slider::new(&mut side, 160..=1280).step_by(32.0).text("input size")).changed();
+        if ui.checkbox(&mut square, "square instead of the picture's shape").changed() || is_new {
+            let side = Some(side.next_multiple_of(32));
+            *wanted = if square { InputSize::Square(side) } else { InputSize::Budget(side) };
         }
         let limits = &mut self.settings.detector.postprocess;
         ui.add(Slider::new(&mut limits.confidence, 0.01..=0.95).text("confidence").fixed_decimals(2));
         ui.add(Slider::new(&mut limits.iou, 0.1..=0.95).text("overlap (IoU)").fixed_decimals(2));
         match self.live.engine() {
             EngineStatus::Loading => drop(ui.weak("loading ...")),
-            EngineStatus::Ready { description, .. } => drop(ui.weak(description)),
+            EngineStatus::Ready { description, .. } => {
+                let input = self.result.as_ref().map(|result| result.letterbox.input);
+                let input = input.map(|(width, height)| format!(", input {width} x {height}")).unwrap_or_default();
+                ui.weak(description + &input);
+            }
             EngineStatus::Failed { reason } => drop(ui.colored_label(ui.visuals().error_fg_color, reason)),
         }
         if let Some(pinned) = self.pinned() {
@@ -227,8 +238,7 @@ impl LiveApp {
             self.repaints.rate(),
             self.skipped
         ));
-        let size = self.settings.detector.size.map_or(320, |(width, _)| width);
-        self.times.show(ui, size);
+        self.times.show(ui, self.settings.detector.size.side(USUAL_SIDE));
     }
 
     /// One line below the picture.

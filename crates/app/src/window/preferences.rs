@@ -6,7 +6,9 @@ use eframe::egui;
 use serde::{Deserialize, Serialize};
 
 use crate::live::Settings;
+use yolo_lat::InputSize;
 use yolo_lat::engine::EngineKind;
+use yolo_lat::model::default_confidence;
 use yolo_lat_io::sink::{SinkError, write_atomically};
 
 /// Kept as JSON in the user's configuration folder.
@@ -17,6 +19,7 @@ pub struct Preferences {
     model: Option<String>,
     engine: Option<String>,
     size: Option<usize>,
+    square: bool,
     confidence: Option<f32>,
     iou: Option<f32>,
     classes: Vec<String>,
@@ -53,13 +56,11 @@ impl Preferences {
         if let Some(engine) = ENGINES.into_iter().find(|engine| Some(engine.to_string()) == self.engine) {
             settings.detector.engine = engine;
         }
-        if let Some(size) = self.size.filter(|size| size.is_multiple_of(32) && (32..=4096).contains(size)) {
-            settings.detector.size = Some((size, size));
-        }
+        let size = self.size.filter(|size| size.is_multiple_of(32) && (32..=4096).contains(size));
+        settings.detector.size = if self.square { InputSize::Square(size) } else { InputSize::Budget(size) };
         let share = |value: Option<f32>| value.filter(|share| (0.0..=1.0).contains(share));
-        if let Some(confidence) = share(self.confidence) {
-            settings.detector.postprocess.confidence = confidence;
-        }
+        let confidence = share(self.confidence).unwrap_or_else(|| default_confidence(&settings.model));
+        settings.detector.postprocess.confidence = confidence;
         if let Some(iou) = share(self.iou) {
             settings.detector.postprocess.iou = iou;
         }
@@ -69,8 +70,15 @@ impl Preferences {
     pub(super) fn take(&mut self, settings: &Settings) {
         self.model = Some(settings.model.clone());
         self.engine = Some(settings.detector.engine.to_string());
-        self.size = settings.detector.size.map(|(width, _)| width);
-        self.confidence = Some(settings.detector.postprocess.confidence);
+        (self.size, self.square) = match settings.detector.size {
+            InputSize::Budget(side) => (side, false),
+            InputSize::Square(side) => (side, true),
+            // For this time only.
+            InputSize::Fixed(..) => (self.size, self.square),
+        };
+        // What nobody moved follows the model.
+        let confidence = settings.detector.postprocess.confidence;
+        self.confidence = (confidence != default_confidence(&settings.model)).then_some(confidence);
         self.iou = Some(settings.detector.postprocess.iou);
         self.classes.clone_from(&settings.classes);
     }
@@ -103,11 +111,11 @@ mod tests {
         let file = folder.path().join("new folder/live.json");
         let mut settings = Settings {
             model: "s".into(),
-            detector: yolo_lat::DetectorOptions { size: Some((416, 416)), ..Default::default() },
+            detector: yolo_lat::DetectorOptions { size: InputSize::Square(Some(416)), ..Default::default() },
             classes: vec!["cat".into()],
             probe: None,
         };
-        settings.detector.postprocess.confidence = 0.4;
+        settings.detector.postprocess.confidence = 0.43;
         settings.detector.engine = EngineKind::Cpu;
         let mut kept = Preferences::default();
         kept.take(&settings);
@@ -127,6 +135,8 @@ mod tests {
         std::fs::write(&file, "{ damaged").unwrap();
         let mut restored = usual.clone();
         Preferences::load(&file).apply(&mut restored);
-        assert_eq!(restored, usual);
+        let mut expected = usual;
+        expected.detector.postprocess.confidence = default_confidence("n");
+        assert_eq!(restored, expected);
     }
 }

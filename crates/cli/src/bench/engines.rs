@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use yolo_lat::engine::ort::OnnxSession;
 use yolo_lat::engine::{Engine, EngineError, EngineKind, create};
 use yolo_lat::export::{ExportOptions, export_onnx};
+use yolo_lat::foreign::InputForm;
 use yolo_lat::model::Model;
 use yolo_lat::onnx::count_parameters;
 use yolo_lat::plot::{Dot, ScatterChart};
@@ -227,7 +228,7 @@ fn native(
     }))
 }
 
-/// Somebody's ONNX file with one input (batch, 3, height, width) in ONNX Runtime.
+/// Somebody's ONNX file with one picture as its input in ONNX Runtime; `None` where it takes no such batch or size, which is said.
 fn foreign(
     path: &Path,
     size: Option<(usize, usize)>,
@@ -237,24 +238,21 @@ fn foreign(
     let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
     let parameters = count_parameters(&bytes).with_context(|| format!("{}: not an ONNX file", path.display()))?;
     let before = resident_bytes();
-    let mut session = OnnxSession::from_bytes(&bytes, threads, path.display().to_string())?;
-    let shape = match session.inputs() {
-        [input] if input.shape.len() == 4 => input.shape.clone(),
-        inputs => bail!("{}: expected one input (batch, 3, height, width), found {inputs:?}", path.display()),
+    let mut session = OnnxSession::open(path, threads)?;
+    let form = match InputForm::of(&session, size) {
+        Ok(form) if form.batch.is_none_or(|fixed| fixed == batch) => form,
+        Ok(form) => {
+            let fixed = form.batch.unwrap_or(1);
+            report(&format!("yolo-lat: {}: takes {fixed} pictures at once; left out", path.display()));
+            return Ok(None);
+        }
+        Err(reason) => {
+            report(&format!("yolo-lat: {}: {reason}; left out", path.display()));
+            return Ok(None);
+        }
     };
-    let side = |axis: usize, wanted: Option<usize>| match (usize::try_from(shape[axis]), wanted) {
-        (Ok(fixed), None) => Ok(fixed),
-        (Ok(fixed), Some(wanted)) if fixed == wanted => Ok(fixed),
-        (Err(_), wanted) => Ok(wanted.unwrap_or(320)),
-        (Ok(fixed), Some(_)) => Err(fixed),
-    };
-    let (Ok(batch), Ok(height), Ok(width)) =
-        (side(0, Some(batch)), side(2, size.map(|s| s.1)), side(3, size.map(|s| s.0)))
-    else {
-        report(&format!("yolo-lat: {}: takes only {shape:?}; left out", path.display()));
-        return Ok(None);
-    };
-    let input = ArrayD::from_shape_fn(IxDyn(&[batch, 3, height, width]), |at| picture(at[0], at[1], at[2], at[3]));
+    let (width, height) = (form.width, form.height);
+    let input = ArrayD::from_shape_fn(IxDyn(&form.shape(batch)), |at| picture(at[0], at[1], at[2], at[3]));
     session.run(input.view())?;
     let memory = resident_bytes().zip(before).map(|(after, before)| after.saturating_sub(before));
     Ok(Some(Candidate {

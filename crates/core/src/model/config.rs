@@ -12,6 +12,10 @@ pub struct ModelConfig {
     pub name: String,
     /// Side of the square input in pixels, a multiple of 32; a user may ask for another one at run time.
     pub input: usize,
+    /// Least confidence of a detection unless a user asks for another, 0 to 1: where precision and recall are balanced best
+    /// (`yolo-lat eval --threshold`); 0.25 where it is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confidence: Option<f32>,
     /// Class names; the index is the class id.
     pub classes: Vec<String>,
     /// Activation of every convolution that has one.
@@ -187,6 +191,9 @@ impl ModelConfig {
             }
         }
         check_side(self.input).map_err(|reason| format!("input: {reason}"))?;
+        if let Some(confidence) = self.confidence.filter(|confidence| !(0.0..=1.0).contains(confidence)) {
+            return Err(format!("confidence: expected a number from 0 to 1, found {confidence}"));
+        }
         let named = [
             ("backbone.stem", *stem),
             ("neck.width", width),

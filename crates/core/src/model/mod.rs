@@ -14,6 +14,8 @@ pub use config::ModelConfig;
 pub use graph::Graph;
 pub use weights::{Tensor, Weights};
 
+use crate::postprocess::PostprocessOptions;
+
 /// Why a model could not be had. Each message says what to do next.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -106,6 +108,20 @@ pub enum ModelError {
         /// The network.
         model: String,
     },
+    /// The weights are of a model with other classes.
+    #[error(
+        "{path}: these weights are for {found} classes, but {model} lists {expected}; the list of names and the weights belong together"
+    )]
+    Classes {
+        /// The file with the weights.
+        path: String,
+        /// Classes in the configuration.
+        expected: usize,
+        /// Classes that the weights tell apart.
+        found: usize,
+        /// The network.
+        model: String,
+    },
     /// A tensor has another element type.
     #[error("{path}: tensor {name} holds {found}, expected F32; convert the weights to 32-bit floats")]
     Dtype {
@@ -168,6 +184,15 @@ impl Model {
     /// A tensor that is missing, unknown, of another shape, or not finite.
     pub fn new(config: ModelConfig, weights: Weights, origin: &str) -> Result<Self, ModelError> {
         let graph = graph_of(&config, config.input, config.input)?;
+        // Said before shapes of tensors are.
+        for scale in &graph.scales {
+            let weight = weights.get(&format!("{}.weight", graph.nodes[scale.class].name));
+            let found = weight.and_then(|tensor| tensor.shape.first()).copied();
+            if let Some(found) = found.filter(|&found| found != config.classes.len()) {
+                let (path, expected, model) = (origin.to_owned(), config.classes.len(), config.name);
+                return Err(ModelError::Classes { path, expected, found, model });
+            }
+        }
         weights.check(&graph, origin)?;
         Ok(Self { config, weights })
     }
@@ -198,6 +223,12 @@ pub fn graph_of(config: &ModelConfig, width: usize, height: usize) -> Result<Gra
 /// As [`Model::load`].
 pub fn load_config(name: &str) -> Result<ModelConfig, ModelError> {
     Source::find(name)?.config()
+}
+
+/// The least confidence that a model asks for; the customary one where its file says nothing or cannot be read.
+pub fn default_confidence(name: &str) -> f32 {
+    let own = load_config(name).ok().and_then(|config| config.confidence);
+    own.unwrap_or(PostprocessOptions::default().confidence)
 }
 
 /// Where a model comes from.

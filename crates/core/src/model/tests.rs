@@ -123,11 +123,34 @@ fn wrong_configurations_are_named() {
     assert!(error("[48, 96, 192]", "[48, 97, 192]").contains("97 is odd"));
     assert!(error("stem = 24", "stern = 24").contains("stern"));
     assert!(error("\"bicycle\"", "\"bird\"").contains("stands twice"));
+    assert!(
+        error("input = 320", "input = 320\nconfidence = 1.5")
+            .contains("confidence: expected a number from 0 to 1, found 1.5")
+    );
+    assert!(
+        error("input = 320", "input = 320\nconfidence = nan").contains("confidence: expected a number from 0 to 1")
+    );
     assert!(error("bins = 8", "bins = 1").contains("2 to 64 bins"));
     assert!(
         error("repeats", "first_hidden = [24, 0, 96]\nrepeats")
             .contains("backbone.first_hidden: expected 1 to 4096, found 0")
     );
+}
+
+#[test]
+fn a_model_has_its_own_confidence_or_the_customary_one() {
+    let own = |text: &str| ModelConfig::parse(text, "x.toml").unwrap().confidence;
+    assert_eq!(own(PLAIN), None);
+    assert_eq!(own(&PLAIN.replace("input = 320", "input = 320\nconfidence = 0.4")), Some(0.4));
+    assert_eq!(default_confidence("no such model"), 0.25);
+}
+
+#[test]
+fn weights_of_other_classes_are_named() {
+    let fewer = PLAIN.replace("\"aeroplane\", ", "");
+    assert_ne!(fewer, PLAIN);
+    let error = error_of(&fewer, &weights_bytes());
+    assert!(error.contains("these weights are for 20 classes, but yolo-lat-n lists 19"), "{error}");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Runs what detects over labelled photographs: the loop that `yolo-lat eval` and the trainer share.
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -55,6 +56,8 @@ pub struct Measured {
     pub detections: Vec<Vec<Detection>>,
     /// The labels of the same photographs.
     pub objects: Vec<Vec<Object>>,
+    /// How many photographs were seen at each input (width, height), where who detects keeps count.
+    pub inputs: BTreeMap<(usize, usize), usize>,
     /// Photographs that could not be read.
     pub failed: usize,
     /// From the first photograph to the last.
@@ -112,8 +115,8 @@ impl Correspondence {
     }
 }
 
-/// Detects on all photographs of `dataset` with `detect`, whose detections count in `classes`. Classes correspond by name ([`Correspondence`]); detections of classes that the data
-/// set lacks, and objects of classes that the model lacks, are left out.
+/// Detects on all photographs of `dataset` with `detect`, whose detections count in `classes`. Classes correspond by name
+/// ([`Correspondence`]); detections of classes that the data set lacks, and objects of classes that the model lacks, are left out.
 /// `seen` hears of every photograph, with the reason if it could not be read.
 ///
 /// # Errors

@@ -2,6 +2,7 @@
 
 mod average_precision;
 mod measure;
+mod operating_point;
 mod plot;
 mod results;
 
@@ -10,6 +11,7 @@ pub use crate::labels::Fault;
 pub use crate::labels::coco::Id;
 pub use average_precision::{ClassResult, CocoSummary, Curve, Evaluation, evaluate};
 pub use measure::{Correspondence, Feed, MeasureError, Measured, measure};
+pub use operating_point::{OperatingPoint, operating_points};
 pub use plot::plot_precision_recall;
 pub use results::{Results, read_coco_results};
 

@@ -351,7 +351,9 @@ impl Exporter<'_> {
             classes.map(|(class, name)| format!("{class}: '{}'", name.replace('\'', "\\'"))).collect();
         let (width, height) = self.options.size;
         let end_to_end = matches!(self.options.output, ExportOutput::Detections { .. });
+        let confidence = self.model.config.confidence.unwrap_or(PostprocessOptions::default().confidence);
         let entries = [
+            ("confidence", confidence.to_string()),
             ("description", format!("{} by yolo-lat: exact linear attention (arXiv 2605.18848)", self.graph.name)),
             ("author", "yolo-lat".into()),
             ("version", env!("CARGO_PKG_VERSION").into()),

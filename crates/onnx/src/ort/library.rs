@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 use std::sync::Mutex;
 
 use ort::environment::Environment;
+use ort::logging::LogLevel;
 
 use yolo_lat_core::engine::EngineError;
 
@@ -67,6 +68,8 @@ pub(super) fn environment(path: Option<&Path>) -> Result<Environment, EngineErro
         .with_telemetry(false)
         .build()
         .map_err(|error| failed(error.to_string()))?;
+    // What fails comes back as an error; the library would print it besides.
+    environment.set_log_level(if log::log_enabled!(log::Level::Debug) { LogLevel::Warning } else { LogLevel::Fatal });
     log::info!("ONNX Runtime from {}", path.display());
     Ok(loaded.insert(environment).clone())
 }

@@ -6,4 +6,4 @@ mod session;
 
 pub use engine::OrtEngine;
 pub use library::{Provider, load, prefer_provider};
-pub use session::{OnnxSession, TensorInfo, simplify};
+pub use session::{Element, OnnxSession, TensorInfo, simplify};

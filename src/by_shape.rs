@@ -1,0 +1,95 @@
+//! One of a thing for each input shape, the last used kept.
+
+/// Width and height of a network's input.
+pub(crate) type Shape = (usize, usize);
+
+/// Things that are kept at once: pictures of a camera, a folder or a data set have few shapes, and each engine holds its own
+/// feature maps.
+const MOST_SHAPES: usize = 8;
+
+/// Made when a shape is first seen, the last used first; beyond [`MOST_SHAPES`] the one that was used least recently goes.
+pub(crate) struct ByShape<T>(Vec<(Shape, T)>);
+
+impl<T> ByShape<T> {
+    /// With what is made for `shape` already.
+    pub(crate) fn new(shape: Shape, made: T) -> Self {
+        Self(vec![(shape, made)])
+    }
+
+    /// What is there for `shape`, or is made now.
+    pub(crate) fn get<E>(&mut self, shape: Shape, make: impl FnOnce() -> Result<T, E>) -> Result<&mut T, E> {
+        match self.0.iter().position(|(made_for, _)| *made_for == shape) {
+            Some(at) => self.0[..=at].rotate_right(1),
+            None => {
+                let made = make()?;
+                self.0.truncate(MOST_SHAPES - 1);
+                self.0.insert(0, (shape, made));
+            }
+        }
+        Ok(&mut self.0[0].1)
+    }
+
+    /// The shape and the thing that were used last.
+    #[cfg(any(feature = "gpu", test))]
+    pub(crate) fn last(&mut self) -> (Shape, &mut T) {
+        let (shape, made) = &mut self.0[0];
+        (*shape, made)
+    }
+
+    /// As [`ByShape::last`], to look at.
+    pub(crate) fn latest(&self) -> &T {
+        &self.0[0].1
+    }
+
+    /// All of them.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.0.iter_mut().map(|(_, made)| made)
+    }
+}
+
+/// The shapes in the order in which they first stand, each with the places where it stands.
+pub(crate) fn alike(shapes: &[Shape]) -> Vec<(Shape, Vec<usize>)> {
+    let mut groups: Vec<(Shape, Vec<usize>)> = Vec::new();
+    for (index, &shape) in shapes.iter().enumerate() {
+        match groups.iter_mut().find(|(other, _)| *other == shape) {
+            Some((_, members)) => members.push(index),
+            None => groups.push((shape, vec![index])),
+        }
+    }
+    groups
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_used_least_recently_goes_first() {
+        let mut made = Vec::new();
+        let mut kept = ByShape::new((0, 0), 0);
+        let mut use_shape = |kept: &mut ByShape<usize>, width: usize| {
+            let value = kept.get((width, 0), || {
+                Ok::<_, ()>({
+                    made.push(width);
+                    width
+                })
+            });
+            assert_eq!(value, Ok(&mut { width }));
+        };
+        (1..MOST_SHAPES).for_each(|width| use_shape(&mut kept, width));
+        // The oldest is used again: the second oldest goes.
+        use_shape(&mut kept, 0);
+        use_shape(&mut kept, 100);
+        use_shape(&mut kept, 0);
+        use_shape(&mut kept, 1);
+        assert_eq!(made, (1..MOST_SHAPES).chain([100, 1]).collect::<Vec<_>>());
+        assert_eq!(kept.0.len(), MOST_SHAPES);
+        assert!(kept.get((7, 7), || Err("no memory")).is_err() && kept.last() == ((1, 0), &mut 1));
+    }
+
+    #[test]
+    fn groups_keep_their_order() {
+        assert_eq!(alike(&[(2, 1), (1, 2), (2, 1)]), [((2, 1), vec![0, 2]), ((1, 2), vec![1])]);
+    }
+}
