@@ -28,12 +28,14 @@ test: ## Every test that needs nothing but this folder
 	$(CARGO) test --doc --quiet
 	$(CARGO) nextest run
 
-check: setup ## Format, directions of crates and modules, lints, shaders, documentation
+check: setup ## Format, directions of crates and modules, lints, shaders, documentation, registers of the kernels
 	$(CARGO) fmt --all --check
 	scripts/directions
 	$(CARGO) clippy --all-targets -- -D warnings
 	$(CARGO) nextest run -p yolo-lat-shaders
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --quiet
+	$(CARGO) build --release
+	if [ "$$(uname -m)" = x86_64 ]; then scripts/check-kernels $${CARGO_TARGET_DIR:-target}/release/yolo-lat; fi
 
 bench: setup ## Speed of the CPU engine on this machine
 	$(CARGO) bench -p yolo-lat --bench engines
