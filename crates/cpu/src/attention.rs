@@ -1,4 +1,8 @@
 //! Attention: a unit is a head. Its queries, keys and values are copied into planes, so that every loop runs along tokens.
+#![expect(
+    clippy::extra_unused_type_parameters,
+    reason = "all steps are called alike; products alone take the widest vectors"
+)]
 
 use super::steps::Memory;
 use yolo_lat_core::model::config::{AttentionKind, KernelKind};

@@ -1,5 +1,9 @@
 //! Operations on single values: gate, sum, upsampling, and moving channels to where a kernel wants them. All are given in
 //! offsets of whole blocks, but for [`Gather`].
+#![expect(
+    clippy::extra_unused_type_parameters,
+    reason = "all steps are called alike; products alone take the widest vectors"
+)]
 
 use super::steps::{Memory, UNIT_WORK};
 use super::windows::Division;

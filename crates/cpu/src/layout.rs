@@ -86,7 +86,9 @@ pub(super) fn product_slots(graph: &Graph, id: NodeId, block: usize) -> Arrangem
             }
         }
     }
-    let mut groups: BTreeMap<(std::cmp::Reverse<usize>, Vec<(NodeId, usize)>), Vec<usize>> = BTreeMap::new();
+    // Those with the most readers first.
+    type Readers = (std::cmp::Reverse<usize>, Vec<(NodeId, usize)>);
+    let mut groups: BTreeMap<Readers, Vec<usize>> = BTreeMap::new();
     for (channel, readers) in readers.into_iter().enumerate() {
         groups.entry((std::cmp::Reverse(readers.len()), readers)).or_default().push(channel);
     }

@@ -1,4 +1,8 @@
 //! Operations that look at a window of one channel: depthwise convolution and max pooling, a block of channels at a time.
+#![expect(
+    clippy::extra_unused_type_parameters,
+    reason = "all steps are called alike; products alone take the widest vectors"
+)]
 
 use super::product::activate;
 use super::steps::{Aligned, Memory, UNIT_WORK, unrolled};
