@@ -53,7 +53,7 @@ impl Attention {
     }
 
     #[inline(always)]
-    pub(super) unsafe fn run<S: Simd, W: Simd>(&self, head: usize, memory: Memory, scratch: *mut f32) {
+    pub(super) unsafe fn run<S: Simd>(&self, head: usize, memory: Memory, scratch: *mut f32) {
         let (width, stride) = (self.head(), plane_stride(self.tokens));
         // SAFETY: the caller's; scratch is as large as `scratch()` says.
         unsafe {

@@ -116,7 +116,7 @@ impl Depthwise {
     }
 
     #[inline(always)]
-    pub(super) unsafe fn run<S: Simd, W: Simd>(&self, unit: usize, memory: Memory, _: *mut f32) {
+    pub(super) unsafe fn run<S: Simd>(&self, unit: usize, memory: Memory, _: *mut f32) {
         let window = &self.window;
         let (blocks, rows) = self.division().unit(unit);
         for block in blocks {
@@ -318,7 +318,7 @@ impl MaxPool {
     }
 
     #[inline(always)]
-    pub(super) unsafe fn run<S: Simd, W: Simd>(&self, unit: usize, memory: Memory, _: *mut f32) {
+    pub(super) unsafe fn run<S: Simd>(&self, unit: usize, memory: Memory, _: *mut f32) {
         let window = &self.window;
         let (blocks, rows) = self.division().unit(unit);
         for block in blocks {
