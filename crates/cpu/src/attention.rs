@@ -1,8 +1,4 @@
 //! Attention: a unit is a head. Its queries, keys and values are copied into planes, so that every loop runs along tokens.
-#![expect(
-    clippy::extra_unused_type_parameters,
-    reason = "all steps are called alike; products alone take the widest vectors"
-)]
 
 use super::steps::Memory;
 use yolo_lat_core::model::config::{AttentionKind, KernelKind};
@@ -57,7 +53,7 @@ impl Attention {
     }
 
     #[inline(always)]
-    pub(super) unsafe fn run<S: Simd, W: Simd>(&self, head: usize, memory: Memory, scratch: *mut f32) {
+    pub(super) unsafe fn run<S: Simd>(&self, head: usize, memory: Memory, scratch: *mut f32) {
         let (width, stride) = (self.head(), plane_stride(self.tokens));
         // SAFETY: the caller's; scratch is as large as `scratch()` says.
         unsafe {
@@ -160,7 +156,7 @@ impl Attention {
         }
     }
 
-    /// `psi_d = exp(k_d - m_d)` and `phi_d = exp(q_d + m_d - r)`; see `HadamardExp` of yolo-lat-attention.
+    /// `psi_d = exp(k_d - m_d)` and `phi_d = exp(q_d + m_d - r)`; see [`yolo_lat_attention::HadamardExp`].
     #[inline(always)]
     unsafe fn exp_features<S: Simd>(&self, planes: Planes, phi: *mut f32, psi: *mut f32) {
         let (tokens, stride) = (self.tokens, plane_stride(self.tokens));

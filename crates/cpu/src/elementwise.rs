@@ -1,9 +1,5 @@
 //! Operations on single values: gate, sum, upsampling, and moving channels to where a kernel wants them. All are given in
 //! offsets of whole blocks, but for [`Gather`].
-#![expect(
-    clippy::extra_unused_type_parameters,
-    reason = "all steps are called alike; products alone take the widest vectors"
-)]
 
 use super::steps::{Memory, UNIT_WORK};
 use super::windows::Division;
@@ -40,7 +36,7 @@ impl Pack {
     }
 
     #[inline(always)]
-    pub(super) unsafe fn run<S: Simd, W: Simd>(&self, channel: usize, memory: Memory, _: *mut f32) {
+    pub(super) unsafe fn run<S: Simd>(&self, channel: usize, memory: Memory, _: *mut f32) {
         let (block, lane) = (channel / S::LANES, channel % S::LANES);
         // SAFETY: the picture has `positions` floats a channel; this unit alone writes this lane.
         unsafe {
@@ -73,7 +69,7 @@ impl Gather {
     }
 
     #[inline(always)]
-    pub(super) unsafe fn run<S: Simd, W: Simd>(&self, block: usize, memory: Memory, _: *mut f32) {
+    pub(super) unsafe fn run<S: Simd>(&self, block: usize, memory: Memory, _: *mut f32) {
         // SAFETY: offsets are the plan's; this unit alone writes this block.
         unsafe {
             let output = memory.write(self.output + block * S::LANES * self.positions);
@@ -106,7 +102,7 @@ impl Gate {
     }
 
     #[inline(always)]
-    pub(super) unsafe fn run<S: Simd, W: Simd>(&self, index: usize, memory: Memory, _: *mut f32) {
+    pub(super) unsafe fn run<S: Simd>(&self, index: usize, memory: Memory, _: *mut f32) {
         let (blocks, positions) = unit(division(self.u.len(), self.positions, 30), index, self.positions);
         for block in blocks {
             // SAFETY: offsets are the plan's; this unit alone writes these positions of these blocks.
@@ -148,7 +144,7 @@ impl Sum {
     }
 
     #[inline(always)]
-    pub(super) unsafe fn run<S: Simd, W: Simd>(&self, unit: usize, memory: Memory, _: *mut f32) {
+    pub(super) unsafe fn run<S: Simd>(&self, unit: usize, memory: Memory, _: *mut f32) {
         let Self { height, width, .. } = *self;
         let (blocks, rows) = self.division().unit(unit);
         for block in blocks {
@@ -199,7 +195,7 @@ impl Upsample {
     }
 
     #[inline(always)]
-    pub(super) unsafe fn run<S: Simd, W: Simd>(&self, unit: usize, memory: Memory, _: *mut f32) {
+    pub(super) unsafe fn run<S: Simd>(&self, unit: usize, memory: Memory, _: *mut f32) {
         let Self { height, width, .. } = *self;
         let (blocks, rows) = self.division().unit(unit);
         for block in blocks {

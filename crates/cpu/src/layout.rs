@@ -69,11 +69,14 @@ pub(super) fn arrange(
     (Arrangement { slots, blocks: blocks.len() }, blocks)
 }
 
+/// The operations that read a channel as part of a vector, and as which operand.
+type Readers = Vec<(NodeId, usize)>;
+
 /// The order of the output channels of product `id`: those that the same operations read as vectors lie together, what is
 /// read by most first; a new group begins a new block where that costs none.
 pub(super) fn product_slots(graph: &Graph, id: NodeId, block: usize) -> Arrangement {
     let channels = graph.nodes[id].shape.channels;
-    let mut readers: Vec<Vec<(NodeId, usize)>> = vec![Vec::new(); channels];
+    let mut readers: Vec<Readers> = vec![Vec::new(); channels];
     for (reader, node) in graph.nodes.iter().enumerate().skip(id + 1) {
         let vectors: &[NodeId] = match node.op {
             Op::Depthwise { .. } | Op::MaxPool | Op::Upsample | Op::Gate | Op::Add => &node.inputs,
@@ -86,9 +89,7 @@ pub(super) fn product_slots(graph: &Graph, id: NodeId, block: usize) -> Arrangem
             }
         }
     }
-    // Those with the most readers first.
-    type Readers = (std::cmp::Reverse<usize>, Vec<(NodeId, usize)>);
-    let mut groups: BTreeMap<Readers, Vec<usize>> = BTreeMap::new();
+    let mut groups: BTreeMap<(std::cmp::Reverse<usize>, Readers), Vec<usize>> = BTreeMap::new();
     for (channel, readers) in readers.into_iter().enumerate() {
         groups.entry((std::cmp::Reverse(readers.len()), readers)).or_default().push(channel);
     }

@@ -178,5 +178,20 @@ unsafe fn run_avx2(step: &Step, unit: usize, memory: Memory, scratch: *mut f32) 
 #[inline(always)]
 unsafe fn run_with<S: Simd, W: Simd>(step: &Step, unit: usize, memory: Memory, scratch: *mut f32) {
     // SAFETY: the caller's.
-    unsafe { each_step!(step, kernel => kernel.run::<S, W>(unit, memory, scratch), panic!("a kernel that panics")) }
+    unsafe {
+        match step {
+            Step::Pack(kernel) => kernel.run::<S>(unit, memory, scratch),
+            Step::Gather(kernel) => kernel.run::<S>(unit, memory, scratch),
+            Step::Convolution(kernel) => kernel.run::<S, W>(unit, memory, scratch),
+            Step::Pointwise(kernel) => kernel.run::<S, W>(unit, memory, scratch),
+            Step::Depthwise(kernel) => kernel.run::<S>(unit, memory, scratch),
+            Step::MaxPool(kernel) => kernel.run::<S>(unit, memory, scratch),
+            Step::Attention(kernel) => kernel.run::<S>(unit, memory, scratch),
+            Step::Gate(kernel) => kernel.run::<S>(unit, memory, scratch),
+            Step::Sum(kernel) => kernel.run::<S>(unit, memory, scratch),
+            Step::Upsample(kernel) => kernel.run::<S>(unit, memory, scratch),
+            #[cfg(test)]
+            Step::Panic => panic!("a kernel that panics"),
+        }
+    }
 }

@@ -1,8 +1,4 @@
 //! Operations that look at a window of one channel: depthwise convolution and max pooling, a block of channels at a time.
-#![expect(
-    clippy::extra_unused_type_parameters,
-    reason = "all steps are called alike; products alone take the widest vectors"
-)]
 
 use super::product::activate;
 use super::steps::{Aligned, Memory, UNIT_WORK, unrolled};
@@ -120,7 +116,7 @@ impl Depthwise {
     }
 
     #[inline(always)]
-    pub(super) unsafe fn run<S: Simd, W: Simd>(&self, unit: usize, memory: Memory, _: *mut f32) {
+    pub(super) unsafe fn run<S: Simd>(&self, unit: usize, memory: Memory, _: *mut f32) {
         let window = &self.window;
         let (blocks, rows) = self.division().unit(unit);
         for block in blocks {
@@ -322,7 +318,7 @@ impl MaxPool {
     }
 
     #[inline(always)]
-    pub(super) unsafe fn run<S: Simd, W: Simd>(&self, unit: usize, memory: Memory, _: *mut f32) {
+    pub(super) unsafe fn run<S: Simd>(&self, unit: usize, memory: Memory, _: *mut f32) {
         let window = &self.window;
         let (blocks, rows) = self.division().unit(unit);
         for block in blocks {
