@@ -28,8 +28,9 @@ test: ## Every test that needs nothing but this folder
 	$(CARGO) test --doc --quiet
 	$(CARGO) nextest run
 
-check: setup ## Format, lints, shaders, documentation
+check: setup ## Format, directions of crates and modules, lints, shaders, documentation
 	$(CARGO) fmt --all --check
+	scripts/directions
 	$(CARGO) clippy --all-targets -- -D warnings
 	$(CARGO) nextest run -p yolo-lat-shaders
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --quiet

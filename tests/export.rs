@@ -10,7 +10,7 @@ use yolo_lat::model::Model;
 use yolo_lat::model::config::{AttentionKind, KernelKind};
 use yolo_lat::postprocess::PostprocessOptions;
 use yolo_lat::source::open_image;
-use yolo_lat::{Detector, DetectorOptions};
+use yolo_lat::{Detector, DetectorOptions, InputSize};
 
 /// Whether there is an ONNX Runtime; says so where there is none.
 fn onnx_runtime() -> bool {
@@ -179,7 +179,8 @@ fn foreign_layouts_are_recognised_and_others_refused() {
     let folder = tempfile::tempdir().unwrap();
     let model = Model::load("n").unwrap();
     let picture = open_image("assets/chelsea.jpg").unwrap();
-    let options = DetectorOptions::default();
+    // The files are for squares.
+    let options = DetectorOptions { size: InputSize::Square(None), ..DetectorOptions::default() };
     let expected = Detector::new(&model, &options).unwrap().detect(&picture).unwrap();
     assert!(!expected.is_empty());
     let write = |name: &str, output: ExportOutput| {

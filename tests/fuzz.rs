@@ -9,7 +9,7 @@ use yolo_lat::engine::ort::load;
 use yolo_lat::eval::{Dataset, Split};
 use yolo_lat::model::{Model, ModelConfig, Weights, graph_of};
 use yolo_lat::onnx::{Dimension, OnnxGraph, count_parameters};
-use yolo_lat::source::decode_image;
+use yolo_lat::source::{Found, decode_image, files_in, holds_video, image_size, is_picture, is_video, open_image};
 use yolo_lat::{Detector, DetectorOptions, InputSize};
 
 fn budget_ms() -> u64 {
@@ -40,8 +40,8 @@ fn mutate(u: &mut Unstructured, seeds: &[Vec<u8>]) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-#[test]
-fn fuzz_picture_to_detections() {
+/// A small picture in every format.
+fn pictures() -> Vec<Vec<u8>> {
     let picture = image::open("assets/chelsea.jpg").unwrap().thumbnail(40, 40);
     let formats = [
         image::ImageFormat::Jpeg,
@@ -56,7 +56,43 @@ fn fuzz_picture_to_detections() {
         picture.write_to(&mut bytes, format).unwrap();
         bytes.into_inner()
     };
-    let seeds: Vec<Vec<u8>> = formats.into_iter().map(encode).collect();
+    formats.into_iter().map(encode).collect()
+}
+
+/// Stray, cut and misnamed files in a folder: what is read has the size that was said, and nothing panics.
+#[test]
+fn fuzz_picture_files() {
+    let mut seeds = pictures();
+    let turned = std::fs::read("tests/data/rot.jpg").unwrap();
+    let motion = [&turned[..], b"\0\0\0\x18ftypmp42\xFF\xDA\xFF\xD9"].concat();
+    let without_end = turned[..turned.len() - 2].to_vec();
+    let video = b"\x1A\x45\xDF\xA3\x01\0\0\0\0\0\0\x1Fwebm".to_vec();
+    seeds.extend([turned, motion, without_end, video]);
+    let names = ["a.jpg", "b.PNG", "c.gif", "d.mpo", "e.mp4", "f.mjpeg", "g", "._h.jpg", "i.txt", "j.tiff"];
+    let mut read = 0;
+    arbtest(|u| {
+        let folder = tempfile::tempdir().unwrap();
+        for _ in 0..u.int_in_range(1..=3)? {
+            let bytes = if u.ratio(1, 3)? { u.choose(&seeds)?.clone() } else { mutate(u, &seeds)? };
+            std::fs::write(folder.path().join(u.choose(&names)?), bytes).unwrap();
+        }
+        let Found { files, errors } = files_in(folder.path(), true, None, |path| is_picture(path) || is_video(path));
+        assert!(errors.is_empty() && files.iter().all(|path| !path.ends_with("._h.jpg")));
+        for path in files.iter().filter(|path| !holds_video(path)) {
+            if let Ok(picture) = open_image(path) {
+                read += 1;
+                assert_eq!(image_size(path).ok(), Some(picture.dimensions()));
+            }
+        }
+        Ok(())
+    })
+    .budget_ms(budget_ms());
+    assert!(read > 0, "some files must survive, or this test looks at nothing");
+}
+
+#[test]
+fn fuzz_picture_to_detections() {
+    let seeds = pictures();
     let model = Model::load("n").unwrap();
     let options = DetectorOptions { size: InputSize::Fixed(32, 32), threads: 1, ..DetectorOptions::default() };
     let mut detector = Detector::new(&model, &options).unwrap();

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use yolo_lat::eval::{Dataset, Split};
 use yolo_lat::geometry::{BBox, Letterbox};
 use yolo_lat::model::classes::{class_map, find_class};
-use yolo_lat::source::{IMAGE_EXTENSIONS, Prefetch, open_image};
+use yolo_lat::source::{Found, Prefetch, files_in, is_picture, open_image};
 
 /// An object that is smaller or more cut off than this teaches nothing: pixels, share of its area.
 const SMALLEST_SIDE: f32 = 2.0;
@@ -237,13 +237,10 @@ struct Canvas {
 
 /// Pictures of a folder by name.
 fn pictures_in(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    let entries = std::fs::read_dir(folder).with_context(|| format!("{}: cannot be read", folder.display()))?;
-    let mut paths = entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>()?;
-    paths.retain(|path| {
-        let extension = path.extension().map(|extension| extension.to_string_lossy().to_lowercase());
-        extension.is_some_and(|extension| IMAGE_EXTENSIONS.contains(&extension.as_str()))
-    });
-    paths.sort();
+    let Found { files: paths, errors } = files_in(folder, false, None, is_picture);
+    if let Some((folder, error)) = errors.into_iter().next() {
+        return Err(error).with_context(|| format!("{}: cannot be read", folder.display()));
+    }
     if paths.is_empty() {
         bail!("{}: no photographs in this folder", folder.display());
     }

@@ -20,8 +20,8 @@ use indicatif::ProgressBar;
 use yolo_lat::detector::StageTimes;
 use yolo_lat::model::{Model, default_confidence};
 use yolo_lat::postprocess::PostprocessOptions;
-use yolo_lat::sink::{Item, NamedDetection, Record, Sink, SinkError, Timing};
-use yolo_lat::source::{FrameSource, Prefetch, VideoSource, is_video, open_image};
+use yolo_lat::sink::{Item, NamedDetection, Record, Sink, SinkError, Timing, VideoFrame};
+use yolo_lat::source::{FrameSource, Prefetch, VideoSource, display_name, holds_video, open_image};
 use yolo_lat::{Detection, Detector, DetectorOptions, Frame};
 
 use super::inputs::{Input, InputOptions, Inputs};
@@ -33,7 +33,7 @@ use super::{INTERRUPTED, SOME_FAILED, report};
 
 #[derive(Args, Debug)]
 pub(super) struct DetectArguments {
-    /// Pictures, videos, folders, glob patterns, or - for paths on standard input
+    /// Pictures, videos, folders, glob patterns, addresses (rtsp://, http://), or - for paths on standard input
     #[arg(required = true, value_name = "SOURCE")]
     sources: Vec<OsString>,
     /// Look into sub-folders
@@ -88,6 +88,10 @@ pub(super) struct DetectArguments {
     #[arg(long, requires = "output")]
     resume: bool,
 
+    /// How long a network stream may give no picture: 10s, 1m
+    #[arg(long, default_value = "10s", value_name = "TIME", value_parser = humantime::parse_duration)]
+    timeout: Duration,
+
     /// Time every dispatch of the GPU: a table on standard error, and FILE for Perfetto or chrome://tracing
     #[arg(long, value_name = "FILE")]
     profile: Option<PathBuf>,
@@ -117,13 +121,10 @@ enum Loaded {
 /// A picture on its way from the network to the writer.
 enum Outcome {
     Done(Record, Option<RgbImage>),
-    /// Of a video with so many frames a second.
-    Frame(Record, RgbImage, f64),
+    /// Of a video that lasts so long, if it says so.
+    Frame(Record, RgbImage, Option<Duration>),
     Failed(String),
 }
-
-/// Frames a second that are assumed where a video does not say.
-const USUAL_RATE: f64 = 25.0;
 
 pub(super) fn run(arguments: DetectArguments) -> anyhow::Result<ExitCode> {
     let outputs = Outputs {
@@ -284,19 +285,14 @@ struct Known {
     sinks: Vec<Box<dyn Sink>>,
 }
 
-/// The path as results name it.
-fn image_name(path: &Path) -> String {
-    path.to_string_lossy().into_owned()
-}
-
 fn load(input: &Input, index: usize, known: Option<&Known>) -> Loaded {
     if let Some(known) = known
-        && let Some(record) = known.known.find(&image_name(&input.path))
+        && let Some(record) = known.known.find(&display_name(&input.path))
         && known.sinks.iter().all(|sink| sink.has(&input.stem))
     {
         return Loaded::Known(record);
     }
-    if is_video(&input.path) {
+    if holds_video(&input.path) {
         return Loaded::Video(input.path.clone());
     }
     let start = Instant::now();
@@ -353,6 +349,7 @@ fn detect_video(
             return Ok(());
         }
     };
+    video.set_timeout(arguments.timeout);
     while !stop.load(Ordering::Relaxed) {
         let start = Instant::now();
         let frame = match video.next_frame(stop) {
@@ -366,9 +363,10 @@ fn detect_video(
         let decode = start.elapsed();
         for (detections, times) in detector.detect_batch(&[&frame.pixels])? {
             let timing = (!arguments.no_timing).then(|| timing(decode, times));
-            let record = Record { frame: Some(frame.sequence), ..record(detector, &frame, detections, timing) };
-            let rate = video.rate().unwrap_or(USUAL_RATE);
-            if !send(Outcome::Frame(record, frame.pixels.clone(), rate)) {
+            let record = record(detector, &frame, detections, timing);
+            let time_s = Some(video.time().as_secs_f64());
+            let record = Record { frame: Some(frame.sequence), time_s, ..record };
+            if !send(Outcome::Frame(record, frame.pixels.clone(), video.length())) {
                 return Ok(());
             }
         }
@@ -385,7 +383,15 @@ fn record(detector: &Detector, frame: &Frame, detections: Vec<Detection>, timing
         bbox,
     });
     let (width, height) = (frame.width(), frame.height());
-    Record { image: String::new(), frame: None, width, height, detections: detections.collect(), timing_ms }
+    Record {
+        image: String::new(),
+        frame: None,
+        time_s: None,
+        width,
+        height,
+        detections: detections.collect(),
+        timing_ms,
+    }
 }
 
 fn timing(decode: Duration, times: StageTimes) -> Timing {
@@ -437,15 +443,15 @@ struct Writer {
 impl Writer {
     fn run(mut self, outcomes: &Receiver<(usize, Outcome)>) -> Self {
         for (index, outcome) in outcomes {
-            let image = image_name(&self.inputs[index].path);
+            let image = display_name(&self.inputs[index].path);
             let result = match outcome {
                 Outcome::Failed(reason) => Err(reason),
                 Outcome::Done(record, picture) => {
                     self.write(index, Record { image: image.clone(), ..record }, picture, None)
                 }
-                Outcome::Frame(record, picture, rate) => {
+                Outcome::Frame(record, picture, length) => {
                     let image = format!("{image}#{}", record.frame.unwrap_or_default());
-                    self.write(index, Record { image, ..record }, Some(picture), Some(rate))
+                    self.write(index, Record { image, ..record }, Some(picture), length)
                 }
             };
             if let Err(reason) = result {
@@ -477,13 +483,13 @@ impl Writer {
         index: usize,
         record: Record,
         picture: Option<RgbImage>,
-        video_rate: Option<f64>,
+        length: Option<Duration>,
     ) -> Result<(), String> {
         let is_new = picture.is_some();
         let own = self.inputs[index].stem.clone();
         let of_frame = record.frame.map(|frame| own.join(format!("{frame:06}")));
         let stem = of_frame.as_ref().unwrap_or(&own);
-        let video = video_rate.map(|rate| (own.as_path(), rate));
+        let video = record.time_s.map(|time| VideoFrame { stem: &own, time: Duration::from_secs_f64(time), length });
         let item = Item { record: &record, video, stem, picture: picture.as_ref() };
         let mut sinks = std::mem::take(&mut self.sinks);
         let failed = sinks.iter_mut().find_map(|sink| sink.write(item).err());

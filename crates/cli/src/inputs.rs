@@ -6,7 +6,7 @@ use std::io::Read;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, bail};
-use yolo_lat::source::{IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, is_video};
+use yolo_lat::source::{Found, IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, as_url, file_stem, files_in, is_picture, is_video};
 
 /// One input.
 #[derive(Clone, Debug, PartialEq)]
@@ -47,27 +47,33 @@ impl Inputs {
             let path = Path::new(source);
             if source == "-" {
                 for path in paths_from_stdin(options.null)? {
-                    roots.push(folder_of(&path));
+                    roots.extend(as_url(&path).is_none().then(|| folder_of(&path)));
                     paths.push(path);
                 }
+            } else if as_url(path).is_some() {
+                paths.push(path.to_owned());
             } else if path.is_dir() {
-                roots.push(path.to_owned());
                 let before = paths.len() + found.errors.len();
-                found.walk(path, options, &mut paths);
+                found.walk(path, options, &mut roots, &mut paths);
                 if paths.len() + found.errors.len() == before {
                     let hint = if options.recursive { "" } else { "; --recursive looks into sub-folders" };
                     let known = IMAGE_EXTENSIONS.iter().chain(&VIDEO_EXTENSIONS).copied().collect::<Vec<_>>();
                     bail!("{}: no pictures in this folder ({}){hint}", path.display(), known.join(", "));
                 }
-            } else if let Some(pattern) = glob_pattern(path) {
-                let matches = glob::glob(pattern).with_context(|| format!("{pattern}: not a valid pattern"))?;
-                let before = paths.len();
-                for path in matches.filter_map(Result::ok).filter(|path| path.is_file()) {
-                    roots.push(folder_of(&path));
-                    paths.push(path);
+            } else if let Some(text) = path.to_str().filter(|text| text.contains(['*', '?', '[']) && !path.exists()) {
+                let matches = matching(path).with_context(|| format!("{text}: not a valid pattern"))?;
+                let before = paths.len() + found.errors.len();
+                for path in matches {
+                    // As a shell would, had it expanded the pattern.
+                    if path.is_dir() {
+                        found.walk(&path, options, &mut roots, &mut paths);
+                    } else {
+                        roots.push(folder_of(&path));
+                        paths.push(path);
+                    }
                 }
-                if paths.len() == before {
-                    bail!("{pattern}: no file matches this pattern");
+                if paths.len() + found.errors.len() == before {
+                    bail!("{text}: no file matches this pattern");
                 }
             } else {
                 roots.push(folder_of(path));
@@ -83,38 +89,26 @@ impl Inputs {
         Ok(found)
     }
 
-    fn walk(&mut self, folder: &Path, options: &InputOptions, paths: &mut Vec<PathBuf>) {
-        let except = options.except.as_ref().and_then(|path| path.canonicalize().ok());
-        let depth = if options.recursive { usize::MAX } else { 1 };
-        let entries = walkdir::WalkDir::new(folder).min_depth(1).max_depth(depth).sort_by_file_name().into_iter();
-        let wanted = |entry: &walkdir::DirEntry| {
-            !entry.file_type().is_dir() || except.is_none() || entry.path().canonicalize().ok() != except
-        };
-        for entry in entries.filter_entry(wanted) {
-            match entry {
-                Ok(entry) if (is_picture(entry.path()) || is_video(entry.path())) && entry.path().is_file() => {
-                    paths.push(entry.into_path())
-                }
-                Ok(_) => {}
-                Err(error) => {
-                    let path = error.path().unwrap_or(folder).to_owned();
-                    let reason = error.io_error().map_or_else(|| error.to_string(), ToString::to_string);
-                    self.errors.push((path, format!("cannot be read: {reason}")));
-                }
-            }
-        }
+    fn walk(&mut self, folder: &Path, options: &InputOptions, roots: &mut Vec<PathBuf>, paths: &mut Vec<PathBuf>) {
+        roots.push(folder.to_owned());
+        let wanted = |path: &Path| is_picture(path) || is_video(path);
+        let Found { files, errors } = files_in(folder, options.recursive, options.except.as_deref(), wanted);
+        paths.extend(files);
+        let reason = |(path, error)| (path, format!("cannot be read: {error}"));
+        self.errors.extend(errors.into_iter().map(reason));
     }
 }
 
-fn is_picture(path: &Path) -> bool {
-    let extension = path.extension().map(|extension| extension.to_string_lossy().to_lowercase());
-    extension.is_some_and(|extension| IMAGE_EXTENSIONS.contains(&extension.as_str()))
-}
-
-/// A source is a pattern if it looks like one and no file has that very name.
-fn glob_pattern(path: &Path) -> Option<&str> {
-    let text = path.to_str()?;
-    (text.contains(['*', '?', '[']) && !path.exists()).then_some(text)
+/// Files and folders that match a pattern. As much of it as is there as a folder is meant literally, whatever brackets its
+/// name has; hidden files match only a pattern with their dot.
+fn matching(pattern: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let folder = pattern.ancestors().skip(1).find(|folder| folder.is_dir()).unwrap_or(Path::new(""));
+    let rest = pattern.strip_prefix(folder)?;
+    let literal = glob::Pattern::escape(&folder.to_string_lossy());
+    let pattern = Path::new(&literal).join(rest);
+    let options = glob::MatchOptions { require_literal_leading_dot: true, ..glob::MatchOptions::new() };
+    let matches = glob::glob_with(&pattern.to_string_lossy(), options)?;
+    Ok(matches.filter_map(Result::ok).collect())
 }
 
 fn paths_from_stdin(null: bool) -> anyhow::Result<Vec<PathBuf>> {
@@ -164,6 +158,8 @@ fn common_folder(folders: &[PathBuf]) -> PathBuf {
 
 /// The path below `root` without extension; where that is taken (a.jpg and a.png), with it; else numbered.
 fn stem_for(path: &Path, root: &Path, taken: &mut HashSet<PathBuf>) -> PathBuf {
+    let of_stream = as_url(path).map(|url| PathBuf::from(format!("{}.stream", file_stem(url))));
+    let path = of_stream.as_deref().unwrap_or(path);
     let folder = resolve(&folder_of(path));
     let below = folder.strip_prefix(root).unwrap_or(Path::new(""));
     // Whatever the input is called, outputs stay inside their folder.

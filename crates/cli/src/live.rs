@@ -21,12 +21,11 @@ use super::options::{EngineArguments, find_classes, is_onnx, parse_share};
 use super::{INTERRUPTED, SOME_FAILED, report};
 
 const IOU: f32 = 0.45;
-/// Frames a second that a recorded video claims.
-const VIDEO_RATE: f64 = 15.0;
 
 #[derive(Args, Debug)]
 pub(super) struct LiveArguments {
-    /// Where frames come from: auto (a camera, else the synthetic scene), synthetic, or a video, picture or folder
+    /// Where frames come from: auto (a camera, else the synthetic scene), synthetic, a video, picture or folder, an address
+    /// (rtsp://, http://), or the number or device of a camera
     #[arg(long, default_value = "auto", value_name = "SOURCE", conflicts_with = "camera")]
     source: String,
     /// A camera by number, path or a part of its name (`yolo-lat cameras` lists them)
@@ -35,6 +34,9 @@ pub(super) struct LiveArguments {
     /// The only format to try: 640x480@30,mjpeg (kinds: mjpeg, yuyv, nv12, rgb, bgr, grey)
     #[arg(long, value_name = "FORMAT", requires = "camera")]
     camera_format: Option<FormatRequest>,
+    /// How long a network stream may give no picture: 10s, 1m
+    #[arg(long, default_value = "10s", value_name = "TIME", value_parser = humantime::parse_duration)]
+    timeout: Duration,
 
     #[command(flatten)]
     engine: EngineArguments,
@@ -84,14 +86,15 @@ enum LiveFormat {
 
 pub(super) fn run(arguments: LiveArguments) -> anyhow::Result<ExitCode> {
     arguments.engine.devices.apply()?;
-    let source = match (&arguments.camera, arguments.source.as_str()) {
-        (Some(camera), _) => {
+    let source = match &arguments.camera {
+        Some(camera) => {
             SourceRequest::Camera(CameraRequest { device: camera.clone(), format: arguments.camera_format })
         }
-        (None, "auto") => SourceRequest::Auto,
-        (None, "synthetic") => SourceRequest::Synthetic,
-        (None, path) if std::path::Path::new(path).exists() => SourceRequest::Path(path.into()),
-        (None, path) => bail!("--source {path}: no such file or folder; or auto, synthetic, --camera NAME"),
+        None => match arguments.source.parse() {
+            Ok(SourceRequest::Url { url, .. }) => SourceRequest::Url { url, timeout: arguments.timeout },
+            Ok(source) => source,
+            Err(reason) => bail!("--source {}: {reason}", arguments.source),
+        },
     };
     if !is_onnx(&arguments.engine.model) {
         // What is wrong with a name is said before anything starts.
@@ -181,13 +184,13 @@ fn headless(arguments: &LiveArguments, source: SourceRequest, settings: Settings
             annotate(&mut picture, &result.detections, true);
             let recorder = match &mut recorder {
                 Some(recorder) => recorder,
-                None => recorder.insert(VideoRecorder::start(path, picture.dimensions(), VIDEO_RATE)?),
+                None => recorder.insert(VideoRecorder::start(path, picture.dimensions())?),
             };
-            recorder.push(&picture)?;
+            recorder.push_taken_at(&picture, result.captured.frame.captured_at)?;
         }
     }
     if let Some(recorder) = recorder {
-        recorder.finish()?;
+        recorder.finish(None)?;
     }
     if arguments.statistics {
         report(&statistics.summary());

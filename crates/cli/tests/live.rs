@@ -5,6 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -33,7 +34,7 @@ fn json_lines(output: &Output) -> Vec<Value> {
 }
 
 fn has_ffmpeg() -> bool {
-    let found = ffmpeg_sidecar::command::ffmpeg_is_installed();
+    let found = yolo_lat::source::has_ffmpeg();
     if !found {
         eprintln!("skipped: ffmpeg is not installed; `make test` installs it");
     }
@@ -45,11 +46,11 @@ fn video(folder: &Path, frames: u64) -> PathBuf {
     let path = folder.join("clip.mp4");
     let mut scene = SyntheticSource::new();
     let first = scene.frame(0);
-    let mut recorder = VideoRecorder::start(&path, first.dimensions(), 30.0).unwrap();
+    let mut recorder = VideoRecorder::start(&path, first.dimensions()).unwrap();
     for frame in 0..frames {
-        recorder.push(&scene.frame(frame)).unwrap();
+        recorder.push(&scene.frame(frame), Duration::from_secs(frame) / 30).unwrap();
     }
-    recorder.finish().unwrap();
+    recorder.finish(None).unwrap();
     path
 }
 

@@ -3,7 +3,7 @@
 use ndarray::{ArrayView3, Axis};
 
 use crate::geometry::BBox;
-use crate::model::config::HeadConfig;
+use crate::model::config::{CONFIDENCE, HeadConfig};
 
 /// An object that was found.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -42,7 +42,7 @@ const LEAST_VOTER: f32 = 0.1;
 impl Default for PostprocessOptions {
     fn default() -> Self {
         Self {
-            confidence: 0.25,
+            confidence: CONFIDENCE,
             iou: 0.45,
             max_detections: 300,
             classes: None,

@@ -78,6 +78,8 @@ pub struct Dataset {
     pub classes: Vec<String>,
     /// COCO's category ids; without them classes count from 1.
     pub category_ids: Vec<Id>,
+    /// Of each class, whether its objects are labelled. What is not labelled in a picture may still be there.
+    pub labelled: Vec<bool>,
     /// In the order of their files.
     pub images: Vec<LabelledImage>,
     /// Photographs of the set that are not to be measured: their labels are at fault, or they belong to another part. Result files
@@ -158,6 +160,7 @@ impl Dataset {
     /// Classes that count from 1 in result files.
     pub(crate) fn with_classes(mut self, classes: Vec<String>) -> Self {
         self.category_ids = (1..=classes.len() as i64).map(Id::Number).collect();
+        self.labelled = vec![true; classes.len()];
         self.classes = classes;
         self
     }
@@ -347,10 +350,13 @@ fn coco_files(folder: &Path) -> Vec<PathBuf> {
         read.is_ok() && (text.starts_with(b"{") || text.is_empty())
     };
     let mut files = files_in(folder, &["json"]);
+    let says = |path: &Path| read_text(path).is_ok_and(|text| text.contains("\"annotations\""));
     files.retain(|path| {
         let stem = stem_of(path).to_lowercase();
-        ["annotations", "labels", "result"].contains(&stem.as_str())
-            || ["_annotations", "instances", "lvis"].iter().any(|start| stem.starts_with(start))
+        // Other things are called labels or result too.
+        let usual =
+            stem == "annotations" || ["_annotations", "instances", "lvis"].iter().any(|start| stem.starts_with(start));
+        usual || (["labels", "result"].contains(&stem.as_str()) && says(path))
     });
     if files.is_empty() {
         let inside = subfolder(folder, &["annotations"]).map(|folder| files_in(&folder, &["json"])).unwrap_or_default();

@@ -13,6 +13,7 @@ mod worker;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use ndarray::Array2;
@@ -31,6 +32,8 @@ const EVENTS: usize = 200;
 /// Pauses between two attempts to get a camera back.
 const FIRST_RETRY: Duration = Duration::from_millis(250);
 const LAST_RETRY: Duration = Duration::from_secs(4);
+/// What a source gets to end a process that it started.
+const LAST_MOMENT: Duration = Duration::from_millis(300);
 
 /// A frame with what its capture took.
 #[derive(Debug)]
@@ -208,6 +211,7 @@ pub struct Live {
     shared: Arc<Shared>,
     /// Ends the capture thread of the current source.
     capture_stop: Arc<AtomicBool>,
+    capture: Option<JoinHandle<()>>,
 }
 
 impl Live {
@@ -222,7 +226,7 @@ impl Live {
         *lock(&shared.engine) = Some(EngineStatus::Loading);
         let worker = shared.clone();
         std::thread::Builder::new().name("inference".into()).spawn(move || worker::run(&worker))?;
-        let mut live = Self { shared, capture_stop: Arc::default() };
+        let mut live = Self { shared, capture_stop: Arc::default(), capture: None };
         live.set_source(source)?;
         Ok(live)
     }
@@ -236,7 +240,8 @@ impl Live {
         self.capture_stop = Arc::default();
         self.shared.set_source(SourceStatus::Starting, &request.to_string());
         let (shared, stop) = (self.shared.clone(), self.capture_stop.clone());
-        std::thread::Builder::new().name("capture".into()).spawn(move || capture(&shared, &request, &stop))?;
+        let run = move || capture(&shared, &request, &stop);
+        self.capture = Some(std::thread::Builder::new().name("capture".into()).spawn(run)?);
         Ok(())
     }
 
@@ -301,10 +306,14 @@ impl Live {
 }
 
 impl Drop for Live {
-    /// Tells the threads to end and waits for none: a driver may hold them.
+    /// Tells the threads to end. The source has a moment to end a process of its own; no longer: a driver may hold it.
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::Relaxed);
         self.capture_stop.store(true, Ordering::Relaxed);
+        let until = Instant::now() + LAST_MOMENT;
+        while Instant::now() < until && self.capture.as_ref().is_some_and(|capture| !capture.is_finished()) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 }
 

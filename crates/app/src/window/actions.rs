@@ -13,12 +13,10 @@ use super::LiveApp;
 use crate::live::LiveResult;
 use yolo_lat::model::default_confidence;
 use yolo_lat_io::sink::{Record, VideoRecorder, annotate, write_atomically, write_jpeg};
-use yolo_lat_io::source::SourceRequest;
+use yolo_lat_io::source::{SourceRequest, has_ffmpeg};
 
 /// Results that may wait for the recorder; more are left out, the window never waits.
 const QUEUE: usize = 8;
-/// Frames a second that a recording claims.
-const RATE: f64 = 15.0;
 
 /// `yolo-lat-2026-11-25T10-20-30`, in UTC.
 fn stamp() -> String {
@@ -31,6 +29,7 @@ fn record(result: &LiveResult) -> Record {
     Record {
         image: format!("frame {}", frame.sequence),
         frame: Some(frame.sequence),
+        time_s: None,
         width: frame.width(),
         height: frame.height(),
         detections: result.detections.clone(),
@@ -50,7 +49,7 @@ pub(super) struct Recording {
 impl Recording {
     /// A video where ffmpeg is installed, else JSON lines.
     fn start(folder: &Path) -> std::io::Result<Self> {
-        let has_ffmpeg = ffmpeg_sidecar::command::ffmpeg_is_installed();
+        let has_ffmpeg = has_ffmpeg();
         let path = folder.join(stamp()).with_extension(if has_ffmpeg { "mp4" } else { "jsonl" });
         let (sender, receiver) = sync_channel::<Arc<LiveResult>>(QUEUE);
         let target = path.clone();
@@ -108,12 +107,14 @@ fn record_video(path: &Path, results: &std::sync::mpsc::Receiver<Arc<LiveResult>
         annotate(&mut picture, &result.detections, true);
         let recorder = match &mut recorder {
             Some(recorder) => recorder,
-            None => recorder
-                .insert(VideoRecorder::start(path, picture.dimensions(), RATE).map_err(|error| error.to_string())?),
+            None => {
+                recorder.insert(VideoRecorder::start(path, picture.dimensions()).map_err(|error| error.to_string())?)
+            }
         };
-        recorder.push(&picture).map_err(|error| error.to_string())?;
+        let taken_at = result.captured.frame.captured_at;
+        recorder.push_taken_at(&picture, taken_at).map_err(|error| error.to_string())?;
     }
-    recorder.map_or(Ok(()), VideoRecorder::finish).map_err(|error| error.to_string())
+    recorder.map_or(Ok(()), |recorder| recorder.finish(None)).map_err(|error| error.to_string())
 }
 
 fn record_lines(path: &Path, results: &std::sync::mpsc::Receiver<Arc<LiveResult>>) -> Result<(), String> {

@@ -161,6 +161,11 @@ impl LiveApp {
         }
         context.egui_ctx.set_theme(preferences.theme());
         context.egui_ctx.add_font(fallback_font());
+        // Letters that neither has, in names of classes and files.
+        context.egui_ctx.add_font_provider(Arc::new(|request: &egui::FallbackRequest<'_>| {
+            let (name, font) = yolo_lat_io::sink::system_font(request.cluster.chars().next()?)?;
+            Some(egui::epaint::text::FontInsert::new(&name, egui::FontData::from_static(font), Vec::new()))
+        }));
         let state = context.wgpu_render_state.clone();
         let gpu = state.as_ref().map(|state| {
             Arc::new(Gpu::from_device(state.adapter.get_info(), state.device.clone(), state.queue.clone()))

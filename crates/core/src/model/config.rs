@@ -162,6 +162,9 @@ pub enum ActivationConfig {
     LeakyRelu(f32),
 }
 
+/// Least confidence of a detection where neither a user nor a model's file names one.
+pub const CONFIDENCE: f32 = 0.25;
+
 /// The strides of the three output scales in input pixels.
 pub const STRIDES: [usize; 3] = [8, 16, 32];
 

@@ -14,8 +14,6 @@ pub use config::ModelConfig;
 pub use graph::Graph;
 pub use weights::{Tensor, Weights};
 
-use crate::postprocess::PostprocessOptions;
-
 /// Why a model could not be had. Each message says what to do next.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -228,7 +226,7 @@ pub fn load_config(name: &str) -> Result<ModelConfig, ModelError> {
 /// The least confidence that a model asks for; the customary one where its file says nothing or cannot be read.
 pub fn default_confidence(name: &str) -> f32 {
     let own = load_config(name).ok().and_then(|config| config.confidence);
-    own.unwrap_or(PostprocessOptions::default().confidence)
+    own.unwrap_or(config::CONFIDENCE)
 }
 
 /// Where a model comes from.

@@ -146,6 +146,10 @@ impl<'de> Deserialize<'de> for Xywh {
 #[derive(Deserialize)]
 #[serde(expecting = "an object with images, annotations and categories")]
 struct File {
+    /// Programs write what they like here. Of ours `labelled_classes` has the names of the classes that are labelled, where some
+    /// are not.
+    #[serde(default)]
+    info: serde_json::Value,
     images: Vec<Image>,
     annotations: Vec<Annotation>,
     categories: Vec<Category>,
@@ -163,8 +167,8 @@ struct Image {
 #[derive(Deserialize)]
 #[serde(expecting = "an annotation: an object with image_id, category_id and bbox")]
 struct Annotation {
-    image_id: Id,
-    category_id: Id,
+    image_id: Option<Id>,
+    category_id: Option<Id>,
     #[serde(default)]
     bbox: Xywh,
     #[serde(default)]
@@ -249,7 +253,8 @@ pub(crate) fn parse(text: &str, origin: &Path, folder: &Path) -> Result<Dataset,
     }
     let mut strangers = 0;
     for (position, annotation) in file.annotations.iter().enumerate() {
-        let Some(&image) = index_of_id.get(&annotation.image_id.to_string()) else {
+        let image = annotation.image_id.as_ref().and_then(|id| index_of_id.get(&id.to_string()));
+        let Some(&image) = image else {
             strangers += 1;
             continue;
         };
@@ -263,11 +268,17 @@ pub(crate) fn parse(text: &str, origin: &Path, folder: &Path) -> Result<Dataset,
         classes: file.categories.into_iter().map(|category| category.name.trim().to_owned()).collect(),
         ..Dataset::default()
     };
+    dataset.labelled = labelled(&file.info, &dataset.classes).map_err(invalid)?;
     for (image, fault) in images {
         match fault {
             None => dataset.images.push(image),
             Some(reason) => dataset.leave_out(image, invalid(reason)),
         }
+    }
+    let mut objects = dataset.images.iter().flat_map(|image| &image.objects);
+    if let Some(object) = objects.find(|object| !dataset.labelled[object.class]) {
+        let class = &dataset.classes[object.class];
+        return Err(invalid(format!("{class:?} has boxes but is not among info.labelled_classes")));
     }
     if strangers > 0 {
         let count = file.annotations.len();
@@ -276,10 +287,20 @@ pub(crate) fn parse(text: &str, origin: &Path, folder: &Path) -> Result<Dataset,
     Ok(dataset)
 }
 
+/// Whether each class is labelled.
+fn labelled(info: &serde_json::Value, classes: &[String]) -> Result<Vec<bool>, String> {
+    let Some(names) = info.get("labelled_classes") else { return Ok(vec![true; classes.len()]) };
+    let names: Vec<&str> = names.as_array().into_iter().flatten().filter_map(serde_json::Value::as_str).collect();
+    match names.iter().find(|name| !classes.iter().any(|class| class == *name)) {
+        Some(name) => Err(format!("info.labelled_classes: no category is called {name:?}")),
+        None => Ok(classes.iter().map(|class| names.contains(&class.as_str())).collect()),
+    }
+}
+
 fn object_of(annotation: &Annotation, classes: &HashMap<String, usize>) -> Result<Object, String> {
     let Annotation { category_id, bbox, area, iscrowd, difficult, .. } = annotation;
-    let &class =
-        classes.get(&category_id.to_string()).ok_or_else(|| format!("no category has the id {category_id}"))?;
+    let category = category_id.as_ref().ok_or("it has no category_id")?.to_string();
+    let &class = classes.get(&category).ok_or_else(|| format!("no category has the id {category}"))?;
     let bbox = bbox.0.ok_or("its bbox is not four numbers (x, y, width, height)")?;
     object(class, BBox::from_xywh(bbox), area.0.map(|area| area as f32), difficult.is_true(), iscrowd.is_true())
 }

@@ -90,7 +90,7 @@ const LAYOUTS: [(&str, &str, &str); 31] = [
     ("LabelImg", "images/p1.png images/p2.png labels/p1.txt=row1 labels/p2.txt=row2 labels/classes.txt=list", ""),
     (
         "FiftyOne's YOLO",
-        "images/p1.png images/p2.png labels/p1.txt=row1 labels/p2.txt=row2 dataset.yaml=names other.yaml=other",
+        "images/p1.png images/p2.png labels/p1.txt=row1 labels/p2.txt=row2 dataset.yaml=names other.yaml=other labels.json=other",
         "",
     ),
     (
@@ -262,13 +262,30 @@ fn what_python_takes_for_a_label_is_one_here() {
         {"image_id": 1, "category_id": 7, "bbox": [0, 0, 4, 5], "iscrowd": false, "area": NaN, "segmentation": {"counts": [1], "size": [2, 3]}},
         {"image_id": "1", "category_id": "7", "bbox": [0.0, 0, 4, 5], "iscrowd": true, "area": [9], "segmentation": [[0, 0, 1, 1]]},
         {"image_id": "x-1", "category_id": 7.0, "bbox": [0, 0, 4, 5], "iscrowd": null, "area": 3.5, "difficult": 1},
-        {"image_id": 99, "category_id": 7, "bbox": null}]}"#;
+        {"image_id": 99, "category_id": 7, "bbox": null}, {"image_id": null}]}"#;
     let dataset = Dataset::parse_coco(text, Path::new("x.json"), Path::new("")).unwrap();
     let objects: Vec<_> = dataset.images.iter().flat_map(|image| &image.objects).collect();
     let facts: Vec<_> = objects.iter().map(|object| (object.crowd, object.difficult, object.area)).collect();
     assert_eq!(facts, [(false, false, 20.0), (true, false, 20.0), (false, true, 3.5)]);
     assert_eq!(dataset.classes, ["cat"]);
-    assert_eq!(dataset.notes, ["x.json: 1 of 4 annotations belong to no image"]);
+    assert_eq!(dataset.notes, ["x.json: 2 of 5 annotations belong to no image"]);
+}
+
+#[test]
+fn a_set_may_say_which_classes_are_labelled() {
+    let read = |info: &str| {
+        let text = coco("p1.png", "p2.png").replacen('{', &format!("{{\"info\": {info}, "), 1);
+        Dataset::parse_coco(&text, Path::new("x.json"), Path::new("")).map(|dataset| dataset.labelled)
+    };
+    for info in ["{}", "\"by hand\"", "null", "[]"] {
+        assert_eq!(read(info), Ok(vec![true, true]), "{info}");
+    }
+    assert_eq!(read(r#"{"labelled_classes": ["nut", "bolt"]}"#), Ok(vec![true, true]));
+    let error = read(r#"{"labelled_classes": ["nut"]}"#).unwrap_err().to_string();
+    assert!(error.contains("\"bolt\" has boxes but is not among info.labelled_classes"), "{error}");
+    assert!(
+        read(r#"{"labelled_classes": ["screw"]}"#).unwrap_err().to_string().contains("no category is called \"screw\"")
+    );
 }
 
 #[test]
@@ -296,6 +313,7 @@ fn class_names_of_yaml_are_texts_as_they_are_written() {
         ("names: {bolt: 0}", "is no number"),
         ("names: 3", "list"),
         ("names: [a\n", "line"),
+        (&"[".repeat(100_000), "line"),
     ] {
         let error = names(text).unwrap_err();
         assert!(error.contains(says), "{text}: {error}");
@@ -319,6 +337,10 @@ fn elements_of_voc_stand_in_any_order_and_may_be_empty() {
     assert_eq!(a.objects.iter().map(|object| object.difficult).collect::<Vec<_>>(), [false, false, true]);
     assert_eq!((a.objects[0].bbox.x1, a.objects[0].bbox.y2), (1.0, 4.5));
     assert!(b.objects.is_empty());
+    // However deep elements lie in each other, it is a file like others.
+    let deep = format!("<annotation>{}{}</annotation>", "<a>".repeat(10_000), "</a>".repeat(10_000));
+    std::fs::write(folder.path().join("Annotations/b.xml"), deep).unwrap();
+    assert_eq!(Dataset::load(folder.path(), VAL).unwrap().images.len(), 2);
     // Text in the encoding that the file says, or that its mark says.
     let gbk =
         [b"<?xml version=\"1.0\" encoding=\"GBK\"?>".as_slice(), &encoding_rs::GBK.encode(&voc("", "猫", BOLT)).0]

@@ -38,10 +38,11 @@ impl Description {
         let yaml = DataYaml::read(path)?;
         let Some(classes) = yaml.classes() else { return Ok(None) };
         let folder = folder_of(path);
-        // A set that was moved is still beside its file.
-        let given = yaml.path.0.first().map(|given| folder.join(portable_name(given)));
+        // Relative to the file, or to where the program runs. A set that was moved is still beside its file.
+        let given = yaml.path.0.first().map(|given| portable_name(given));
+        let given = given.into_iter().flat_map(|given| [folder.join(&given), PathBuf::from(given)]);
         let splits = yaml.splits().into_iter().map(|(name, paths)| (name.to_owned(), paths.to_vec())).collect();
-        let roots = given.into_iter().chain([folder]).collect();
+        let roots = given.chain([folder.clone()]).collect();
         Ok(Some(Self { path: path.to_owned(), classes, key_points: yaml.kpt_shape, splits, roots }))
     }
 
@@ -52,7 +53,8 @@ impl Description {
 
     /// From Darknet's `obj.data`: lines of `key = value`; `None` if it names no file of names.
     pub(crate) fn from_darknet(path: &Path) -> Result<Option<Self>, Fault> {
-        let text = read_text(path)?;
+        // Other programs call their binary files so.
+        let Ok(text) = read_text(path) else { return Ok(None) };
         let lines: Vec<(&str, &str)> = text.lines().filter_map(|line| line.split_once('=')).collect();
         let value = |key: &str| lines.iter().find(|(found, _)| found.trim() == key).map(|(_, value)| value.trim());
         let folder = folder_of(path);

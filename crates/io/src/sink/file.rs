@@ -31,7 +31,7 @@ impl Target {
     /// # Errors
     /// [`SinkError`] if its folder cannot be made or written.
     pub fn file(path: &Path) -> Result<Self, SinkError> {
-        let stream = Stream::File(BufWriter::new(temporary(path)?));
+        let stream = Stream::File(BufWriter::new(temporary(path, ".tmp")?));
         Ok(Self { path: path.to_owned(), stream })
     }
 
@@ -72,17 +72,18 @@ pub fn write_atomically(
     path: &Path,
     write: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>,
 ) -> Result<(), SinkError> {
-    let file = temporary(path)?;
+    let file = temporary(path, ".tmp")?;
     let mut writer = BufWriter::new(file.as_file());
     write(&mut writer).and_then(|()| writer.flush()).map_err(|error| SinkError::new(path, error))?;
     drop(writer);
     persist(file, path)
 }
 
-fn temporary(path: &Path) -> Result<NamedTempFile, SinkError> {
+/// A file beside `path`, which it makes the folder for; it goes unless it is given its name.
+pub(super) fn temporary(path: &Path, suffix: &str) -> Result<NamedTempFile, SinkError> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut builder = tempfile::Builder::new();
-    builder.prefix(".yolo-lat-").suffix(".tmp");
+    builder.prefix(".yolo-lat-").suffix(suffix);
     // Readable by others, as the user's umask allows; temporary files are private by default.
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));

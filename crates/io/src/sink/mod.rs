@@ -4,8 +4,10 @@ mod coco;
 mod csv;
 mod draw;
 mod file;
+mod fonts;
 mod json;
 mod labels;
+mod names;
 mod pictures;
 mod text;
 mod video;
@@ -13,16 +15,17 @@ mod voc;
 mod yolo;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use image::RgbImage;
 use serde::{Deserialize, Serialize};
 
 pub use self::coco::CocoSink;
 pub use self::csv::CsvSink;
-pub use self::draw::FONT;
-pub(crate) use self::draw::use_own_font;
 pub use self::draw::{annotate, class_color};
 pub use self::file::{Target, write_atomically};
+pub(crate) use self::fonts::use_own_font;
+pub use self::fonts::{FONT, system_font};
 pub use self::json::{JsonLinesSink, JsonSink};
 pub use self::labels::{ink, label_places};
 pub use self::pictures::{AnnotatedSink, CropSink, write_jpeg};
@@ -41,6 +44,9 @@ pub struct Record {
     /// Number of the frame in its video, from 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub frame: Option<u64>,
+    /// Time of the frame in its video, in seconds from the start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time_s: Option<f64>,
     /// Pixels.
     pub width: u32,
     /// Pixels.
@@ -91,12 +97,23 @@ pub struct Timing {
 pub struct Item<'a> {
     /// What was found.
     pub record: &'a Record,
-    /// Of a frame of a video: the video's own stem, and its frames a second.
-    pub video: Option<(&'a Path, f64)>,
+    /// Of a frame of a video.
+    pub video: Option<VideoFrame<'a>>,
     /// Relative path without extension under which files of this picture are written; unique in a run.
     pub stem: &'a Path,
     /// The pixels; `None` when an earlier run's record is played back and its pictures are on disk already.
     pub picture: Option<&'a RgbImage>,
+}
+
+/// Where a frame stands in its video.
+#[derive(Clone, Copy, Debug)]
+pub struct VideoFrame<'a> {
+    /// The video's own stem.
+    pub stem: &'a Path,
+    /// From the start.
+    pub time: Duration,
+    /// How long the video lasts, if its file says so.
+    pub length: Option<Duration>,
 }
 
 /// A file or stream could not be written.
@@ -144,8 +161,17 @@ pub trait Sink: Send + Sync {
 
 /// `DIR/FOLDER/STEM.EXTENSION`, where the stem itself may contain dots.
 fn path_of(folder: &Path, stem: &Path, extension: &str) -> PathBuf {
-    let mut name = folder.join(stem).into_os_string();
-    name.push(".");
-    name.push(extension);
-    name.into()
+    with_ending(folder, stem, &format!(".{extension}"))
+}
+
+/// `DIR/FOLDER/STEM` and `ending`; too long a name is shortened.
+fn with_ending(folder: &Path, stem: &Path, ending: &str) -> PathBuf {
+    let mut path = folder.join(stem);
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    if name.len() + ending.len() > names::LONGEST {
+        name = names::shortened(&name.to_string_lossy(), names::LONGEST - ending.len()).into();
+    }
+    name.push(ending);
+    path.set_file_name(name);
+    path
 }

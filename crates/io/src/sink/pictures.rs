@@ -2,13 +2,15 @@
 
 use std::io::{BufWriter, Error};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use image::codecs::jpeg::JpegEncoder;
 use image::{GenericImageView, RgbImage};
 
 use super::draw::annotate;
+use super::names::folder_name;
 use super::video::VideoRecorder;
-use super::{Item, Sink, SinkError, path_of, write_atomically};
+use super::{Item, Sink, SinkError, VideoFrame, path_of, with_ending, write_atomically};
 
 const JPEG_QUALITY: u8 = 90;
 
@@ -16,8 +18,14 @@ const JPEG_QUALITY: u8 = 90;
 pub struct AnnotatedSink {
     folder: PathBuf,
     labels: bool,
-    /// The video that is being written, and its stem.
-    video: Option<(PathBuf, VideoRecorder)>,
+    video: Option<Video>,
+}
+
+/// The video that is being written.
+struct Video {
+    stem: PathBuf,
+    recorder: VideoRecorder,
+    length: Option<Duration>,
 }
 
 impl AnnotatedSink {
@@ -32,22 +40,22 @@ impl Sink for AnnotatedSink {
         let Some(picture) = item.picture else { return Ok(()) };
         let mut picture = picture.clone();
         annotate(&mut picture, &item.record.detections, self.labels);
-        let Some((stem, rate)) = item.video else {
+        let Some(VideoFrame { stem, time, length }) = item.video else {
             return write_jpeg(&path_of(&self.folder, item.stem, "jpg"), &picture);
         };
-        if self.video.as_ref().is_none_or(|(other, _)| other != stem) {
+        if self.video.as_ref().is_none_or(|video| video.stem != stem) {
             self.finish()?;
-            let path = path_of(&self.folder, stem, "mp4");
-            self.video = Some((stem.to_owned(), VideoRecorder::start(&path, picture.dimensions(), rate)?));
+            let recorder = VideoRecorder::start(&path_of(&self.folder, stem, "mp4"), picture.dimensions())?;
+            self.video = Some(Video { stem: stem.to_owned(), recorder, length });
         }
         match &mut self.video {
-            Some((_, recorder)) => recorder.push(&picture),
+            Some(video) => video.recorder.push(&picture, time),
             None => Ok(()),
         }
     }
 
     fn finish(&mut self) -> Result<(), SinkError> {
-        self.video.take().map_or(Ok(()), |(_, recorder)| recorder.finish())
+        self.video.take().map_or(Ok(()), |video| video.recorder.finish(video.length))
     }
 
     fn has(&self, stem: &Path) -> bool {
@@ -78,9 +86,8 @@ impl Sink for CropSink {
                 continue;
             }
             let crop = picture.view(left, top, width, height).to_image();
-            let mut stem = Path::new(&detection.name.replace(['/', '\\'], "_")).join(item.stem).into_os_string();
-            stem.push(format!("_{index}"));
-            write_jpeg(&path_of(&self.folder, Path::new(&stem), "jpg"), &crop)?;
+            let folder = self.folder.join(folder_name(&detection.name, detection.class));
+            write_jpeg(&with_ending(&folder, item.stem, &format!("_{index}.jpg")), &crop)?;
         }
         Ok(())
     }

@@ -1,21 +1,40 @@
 //! Annotated video, encoded by ffmpeg in a process of its own.
 
-use std::io::Write;
+use std::io::{self, BufWriter};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Stdio};
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, SystemTime};
 
-use ffmpeg_sidecar::command::{FfmpegCommand, ffmpeg_is_installed};
 use image::RgbImage;
+use tempfile::TempPath;
 
 use super::SinkError;
+use super::file::temporary;
+use crate::source::{Complaints, FrameWriter, command, file_argument, has_ffmpeg, passthrough};
 
-/// Writes pictures of one size as a video; the file appears under its name when it is complete.
+/// How long a frame stays that is the only one.
+const USUAL: Duration = Duration::from_millis(40);
+/// Two frames are at least so far from each other.
+const SHORTEST: Duration = Duration::from_millis(1);
+/// Extensions of containers in which every frame has a time of its own. In others frames are repeated at an even rate.
+const TIMED: [&str; 6] = ["mp4", "m4v", "mov", "mkv", "webm", "gif"];
+
+/// Writes pictures of one size with their times as a video; the file appears under its name when it is complete.
 pub struct VideoRecorder {
     path: PathBuf,
-    part: PathBuf,
+    part: Option<TempPath>,
     size: (u32, u32),
     child: Child,
+    complaints: Complaints,
     input: Option<ChildStdin>,
+    writer: Option<FrameWriter<BufWriter<ChildStdin>>>,
+    /// The last picture: how long it stays is known when the next one comes.
+    last: Option<(RgbImage, Duration)>,
+    /// How long the first one stayed.
+    usual: Duration,
+    /// When the first picture was taken.
+    began: Option<SystemTime>,
 }
 
 impl VideoRecorder {
@@ -23,69 +42,109 @@ impl VideoRecorder {
     ///
     /// # Errors
     /// [`SinkError`] if ffmpeg is not installed or the folder cannot be made.
-    pub fn start(path: &Path, size: (u32, u32), frames_per_second: f64) -> Result<Self, SinkError> {
-        let fail = |error: std::io::Error| SinkError::new(path, error);
-        if !ffmpeg_is_installed() {
-            return Err(fail(std::io::Error::other("videos need ffmpeg: sudo apt-get install ffmpeg, or ffmpeg.org")));
+    pub fn start(path: &Path, size: (u32, u32)) -> Result<Self, SinkError> {
+        let fail = |error: io::Error| SinkError::new(path, error);
+        if !has_ffmpeg() {
+            return Err(fail(io::Error::other("videos need ffmpeg: sudo apt-get install ffmpeg, or ffmpeg.org")));
         }
-        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-            std::fs::create_dir_all(folder).map_err(fail)?;
+        let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
+        let part = temporary(path, &format!(".{extension}"))?.into_temp_path();
+        let mut command = command("ffmpeg");
+        // Ctrl-C in a terminal is for this program, which then completes the file.
+        #[cfg(unix)]
+        std::os::unix::process::CommandExt::process_group(&mut command, 0);
+        command.args(["-f", "matroska", "-i", "pipe:0"]);
+        // Encoders want even sides and colour at half the resolution; frames out of order would cost the last one's time.
+        command.args(["-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2", "-pix_fmt", "yuv420p"]);
+        if TIMED.contains(&&*extension) {
+            command.args(passthrough(&AtomicBool::new(false))).args(["-enc_time_base", "1:1000000", "-bf", "0"]);
         }
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let part = path.with_file_name(format!(".part-{name}"));
-        let mut command = FfmpegCommand::new();
-        command
-            .args(["-f", "rawvideo", "-pix_fmt", "rgb24"])
-            .args(["-s", &format!("{}x{}", size.0, size.1), "-r", &format!("{frames_per_second:.3}"), "-i", "-"])
-            // Encoders want even sides and colour at half the resolution.
-            .args(["-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2", "-pix_fmt", "yuv420p", "-y"])
-            .arg(&part);
-        let command = command.as_inner_mut().stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.arg("-y").arg(file_argument(&part)).stdin(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(fail)?;
+        let complaints = Complaints::listen(child.stderr.take(), format!("file:{}", part.display())).map_err(fail)?;
         let input = child.stdin.take();
-        Ok(Self { path: path.to_owned(), part, size, child, input })
+        let path = path.to_owned();
+        let part = Some(part);
+        Ok(Self { path, part, size, child, complaints, input, writer: None, last: None, usual: USUAL, began: None })
     }
 
-    /// Adds a picture; one of another size is fitted.
+    /// Adds a picture that is seen from `time` on; one of another size is fitted.
     ///
     /// # Errors
     /// [`SinkError`] if ffmpeg has given up.
-    pub fn push(&mut self, picture: &RgbImage) -> Result<(), SinkError> {
-        let fitted;
+    pub fn push(&mut self, picture: &RgbImage, time: Duration) -> Result<(), SinkError> {
         let picture = if picture.dimensions() == self.size {
-            picture
+            picture.clone()
         } else {
             let filter = image::imageops::FilterType::Triangle;
-            fitted = image::imageops::resize(picture, self.size.0, self.size.1, filter);
-            &fitted
+            image::imageops::resize(picture, self.size.0, self.size.1, filter)
         };
-        match &mut self.input {
-            Some(input) => input.write_all(picture.as_raw()).map_err(|error| SinkError::new(&self.path, error)),
-            None => Ok(()),
+        // A clock may be set back, and the times of a damaged file are anything.
+        let time = self.last.as_ref().map_or(time, |(_, last)| time.max(*last + SHORTEST));
+        let Some((last, since)) = self.last.replace((picture, time)) else { return Ok(()) };
+        if self.writer.is_none() {
+            self.usual = time - since;
         }
+        self.write(&last, since)
     }
 
-    /// Completes the file.
+    /// Adds a picture that was taken at a time of day.
+    ///
+    /// # Errors
+    /// As [`VideoRecorder::push`].
+    pub fn push_taken_at(&mut self, picture: &RgbImage, time: SystemTime) -> Result<(), SinkError> {
+        let began = *self.began.get_or_insert(time);
+        self.push(picture, time.duration_since(began).unwrap_or_default())
+    }
+
+    fn write(&mut self, picture: &RgbImage, time: Duration) -> Result<(), SinkError> {
+        let written = match (&mut self.writer, self.input.take()) {
+            (Some(writer), _) => writer.write(picture, time),
+            (None, Some(input)) => FrameWriter::new(BufWriter::new(input), self.size, self.usual)
+                .and_then(|writer| self.writer.insert(writer).write(picture, time)),
+            (None, None) => Ok(()),
+        };
+        // That ffmpeg has closed its input says nothing; what it says tells why.
+        written.or_else(|error| self.wait(Some(error)))
+    }
+
+    /// Waits for ffmpeg to end.
+    fn wait(&mut self, error: Option<io::Error>) -> Result<(), SinkError> {
+        drop((self.writer.take(), self.input.take()));
+        let status = self.child.wait().map_err(|error| SinkError::new(&self.path, error))?;
+        if status.success() && error.is_none() {
+            return Ok(());
+        }
+        let said = self.complaints.first().unwrap_or_else(|| format!("it ended with {status}"));
+        let error = io::Error::other(format!("ffmpeg: {said}; is the extension that of a video?"));
+        Err(SinkError::new(&self.path, error))
+    }
+
+    /// Completes the file; the last picture is seen until `end`, or as long as the first one.
     ///
     /// # Errors
     /// [`SinkError`] if ffmpeg failed.
-    pub fn finish(mut self) -> Result<(), SinkError> {
-        drop(self.input.take());
-        let status = self.child.wait().map_err(|error| SinkError::new(&self.path, error))?;
-        if !status.success() {
-            let error = std::io::Error::other(format!("ffmpeg failed ({status}); is the extension that of a video?"));
-            return Err(SinkError::new(&self.path, error));
+    pub fn finish(mut self, end: Option<Duration>) -> Result<(), SinkError> {
+        if let Some((picture, time)) = self.last.take() {
+            self.write(&picture, time)?;
+            // Containers take the usual time for the last frame's: one that stays longer is shown again.
+            let again = end.unwrap_or_default().saturating_sub(self.usual);
+            if again > time + self.usual / 2 {
+                self.write(&picture, again)?;
+            }
         }
-        std::fs::rename(&self.part, &self.path).map_err(|error| SinkError::new(&self.path, error))
+        self.wait(None)?;
+        match self.part.take() {
+            Some(part) => part.persist(&self.path).map_err(|error| SinkError::new(&self.path, error.error)),
+            None => Ok(()),
+        }
     }
 }
 
 impl Drop for VideoRecorder {
     fn drop(&mut self) {
-        // After `finish` there is neither.
-        if self.input.take().is_some() {
-            let _ = self.child.wait();
-        }
-        let _ = std::fs::remove_file(&self.part);
+        // After `finish` nothing is left to do. ffmpeg ends with its input; the unfinished file goes.
+        drop((self.writer.take(), self.input.take()));
+        let _ = self.child.wait();
     }
 }

@@ -1,5 +1,6 @@
 //! Cameras by nokhwa, opened and read in the caller's thread: one that hangs hangs that thread only.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
@@ -228,7 +229,12 @@ impl CameraSource {
     fn find(&self) -> Result<CameraEntry, SourceError> {
         let cameras = cameras();
         let wanted = self.request.device.as_str();
-        let exact = cameras.iter().find(|camera| camera.path == wanted || camera.index.to_string() == wanted);
+        // Links in /dev/v4l/by-id name cameras for good.
+        let real = std::fs::canonicalize(wanted).unwrap_or_default();
+        let is_exact = |camera: &&CameraEntry| {
+            camera.path == wanted || real == Path::new(&camera.path) || camera.index.to_string() == wanted
+        };
+        let exact = cameras.iter().find(is_exact);
         let named = || cameras.iter().find(|camera| camera.name.to_lowercase().contains(&wanted.to_lowercase()));
         exact.or_else(named).cloned().ok_or_else(|| {
             let names: Vec<String> =

@@ -1,12 +1,19 @@
 //! Photographs from files: every format the `image` crate reads here, upright, as 8-bit RGB.
 
-use std::io::Cursor;
+use std::io::{Cursor, Read};
 use std::path::Path;
 
-use image::{DynamicImage, ImageDecoder, ImageReader, Limits, RgbImage};
+use image::metadata::Orientation;
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage};
+
+use super::jpeg;
 
 /// File name extensions of the formats that can be read, lower case.
-pub const IMAGE_EXTENSIONS: [&str; 8] = ["jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "gif"];
+pub const IMAGE_EXTENSIONS: [&str; 15] =
+    ["jpg", "jpeg", "jpe", "jfif", "jif", "pjpeg", "pjp", "mpo", "png", "apng", "webp", "bmp", "tif", "tiff", "gif"];
+/// Formats that can be read.
+const FORMATS: [ImageFormat; 6] =
+    [ImageFormat::Jpeg, ImageFormat::Png, ImageFormat::WebP, ImageFormat::Bmp, ImageFormat::Tiff, ImageFormat::Gif];
 
 /// A larger file is no photograph.
 const LARGEST_FILE: u64 = 1 << 30;
@@ -34,6 +41,9 @@ pub enum SourceError {
     /// Not one of the formats, whatever its name says.
     #[error("not a picture in a known format (JPEG, PNG, WebP, BMP, TIFF, GIF)")]
     UnknownFormat,
+    /// A picture in a format that is recognised and not read.
+    #[error("{0} is not read: save it as JPEG, PNG, WebP, BMP, TIFF or GIF")]
+    Unread(&'static str),
     /// A folder without any.
     #[error("no pictures in this folder ({})", IMAGE_EXTENSIONS.join(", "))]
     NoPictures,
@@ -45,6 +55,17 @@ pub enum SourceError {
         "videos need ffmpeg, which is not installed: sudo apt-get install ffmpeg, brew install ffmpeg, or ffmpeg.org"
     )]
     NoFfmpeg,
+    /// A video of which only the beginning, or only parts, could be decoded.
+    #[error("damaged or cut off: {frames} frames could be read; ffmpeg says: {reason}")]
+    Incomplete {
+        /// Frames that were given.
+        frames: u64,
+        /// What ffmpeg complained of.
+        reason: String,
+    },
+    /// A network stream that cannot be opened, or gives no pictures.
+    #[error("the stream cannot be read: {0}; is the address right, and is the device on?")]
+    Stream(String),
     /// Of one of several files.
     #[error("{}: {error}", path.display())]
     At {
@@ -58,23 +79,33 @@ pub enum SourceError {
     Decode(String),
 }
 
+/// Whether a path is named like a picture. Hidden files are none: what begins with `._` is what macOS keeps beside a file.
+pub fn is_picture(path: &Path) -> bool {
+    has_extension(path, &IMAGE_EXTENSIONS)
+}
+
+/// Whether a name has one of the extensions and is not hidden.
+pub(super) fn has_extension(path: &Path, extensions: &[&str]) -> bool {
+    let extension = path.extension().map(|extension| extension.to_string_lossy().to_lowercase());
+    !is_hidden(path) && extension.is_some_and(|extension| extensions.contains(&extension.as_str()))
+}
+
+/// Whether a name begins with a dot.
+pub(super) fn is_hidden(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'))
+}
+
+/// Whether these first bytes of a file begin a picture in one of the formats.
+pub(super) fn begins_picture(head: &[u8]) -> bool {
+    image::guess_format(head).is_ok_and(|format| FORMATS.contains(&format))
+}
+
 /// Reads a picture from a file; see [`decode_image`].
 ///
 /// # Errors
 /// [`SourceError`], which does not repeat the path.
 pub fn open_image(path: impl AsRef<Path>) -> Result<RgbImage, SourceError> {
-    use std::io::Read;
-
-    let metadata = std::fs::metadata(&path)?;
-    if !metadata.is_file() {
-        return Err(SourceError::NotAFile);
-    }
-    if metadata.len() > LARGEST_FILE {
-        return Err(SourceError::TooLarge(metadata.len()));
-    }
-    let mut bytes = Vec::with_capacity(metadata.len() as usize);
-    std::fs::File::open(&path)?.take(LARGEST_FILE).read_to_end(&mut bytes)?;
-    decode_image(&bytes)
+    decode_image(&read(path.as_ref())?)
 }
 
 /// Width and height in pixels of a picture as it is seen, its EXIF orientation applied: those of [`open_image`], without
@@ -83,13 +114,9 @@ pub fn open_image(path: impl AsRef<Path>) -> Result<RgbImage, SourceError> {
 /// # Errors
 /// [`SourceError`], which does not repeat the path.
 pub fn image_size(path: impl AsRef<Path>) -> Result<(u32, u32), SourceError> {
-    use image::metadata::Orientation;
-
-    let fail = |error: image::ImageError| SourceError::Decode(error.to_string());
-    let reader = ImageReader::open(path)?.with_guessed_format()?;
-    let mut decoder = reader.into_decoder().map_err(fail)?;
+    let bytes = read(path.as_ref())?;
+    let (decoder, orientation) = open(&bytes)?;
     let (width, height) = decoder.dimensions();
-    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
     let turned = matches!(
         orientation,
         Orientation::Rotate90 | Orientation::Rotate270 | Orientation::Rotate90FlipH | Orientation::Rotate270FlipH
@@ -97,32 +124,61 @@ pub fn image_size(path: impl AsRef<Path>) -> Result<(u32, u32), SourceError> {
     Ok(if turned { (height, width) } else { (width, height) })
 }
 
+fn read(path: &Path) -> Result<Vec<u8>, SourceError> {
+    let metadata = std::fs::metadata(path)?;
+    if !metadata.is_file() {
+        return Err(SourceError::NotAFile);
+    }
+    if metadata.len() > LARGEST_FILE {
+        return Err(SourceError::TooLarge(metadata.len()));
+    }
+    let mut bytes = Vec::with_capacity(metadata.len() as usize);
+    std::fs::File::open(path)?.take(LARGEST_FILE).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
 /// Decodes a picture. Its EXIF orientation is applied; transparency is laid over white; grey, 16-bit and CMYK
-/// become 8-bit RGB; of an animation the first frame counts. The format is found from the contents.
+/// become 8-bit RGB; of an animation the first frame counts. The format is found from the contents; what follows the end
+/// of a JPEG is ignored, and its end mark may be missing if nothing else is.
 ///
 /// # Errors
 /// [`SourceError`] for an unknown format, damaged data, or a picture beyond the limits.
 pub fn decode_image(bytes: &[u8]) -> Result<RgbImage, SourceError> {
+    if !bytes.starts_with(b"\xFF\xD8") || jpeg::end_of_picture(bytes).is_some() {
+        return decode(bytes);
+    }
+    // Half of the mark may be there.
+    let data = &bytes[..bytes.iter().rposition(|&byte| byte != 0xFF).map_or(0, |last| last + 1)];
+    let [whole, others @ ..] = jpeg::TAILS.map(|tail| decode(&[data, tail].concat()));
+    let whole = whole?;
+    if others.iter().any(|other| other.as_ref().ok() != Some(&whole)) {
+        return Err(SourceError::Decode("the JPEG is truncated: its end is missing".into()));
+    }
+    Ok(whole)
+}
+
+fn decode(bytes: &[u8]) -> Result<RgbImage, SourceError> {
+    let (decoder, orientation) = open(bytes)?;
+    let mut picture = DynamicImage::from_decoder(decoder).map_err(|error| damaged(&error))?;
+    picture.apply_orientation(orientation);
+    Ok(if picture.color().has_alpha() { over_white(&picture) } else { picture.into_rgb8() })
+}
+
+/// Reads the header of a picture, and which way up it is.
+fn open(bytes: &[u8]) -> Result<(impl ImageDecoder + '_, Orientation), SourceError> {
     if bytes.is_empty() {
         return Err(SourceError::Empty);
     }
+    if !begins_picture(bytes) {
+        return Err(unread_format(bytes).map_or(SourceError::UnknownFormat, SourceError::Unread));
+    }
     let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format()?;
-    if reader.format().is_none() {
-        return Err(SourceError::UnknownFormat);
-    }
-    if reader.format() == Some(image::ImageFormat::Jpeg) && is_truncated_jpeg(bytes) {
-        return Err(SourceError::Decode("the JPEG is truncated: its end is missing".into()));
-    }
     let mut limits = Limits::default();
     limits.max_image_width = Some(LONGEST_SIDE);
     limits.max_image_height = Some(LONGEST_SIDE);
     limits.max_alloc = Some(LARGEST_PICTURE);
     reader.limits(limits);
-    // Decoders put line breaks into their messages.
-    let fail = |error: image::ImageError| {
-        SourceError::Decode(error.to_string().split_whitespace().collect::<Vec<_>>().join(" "))
-    };
-    let mut decoder = reader.into_decoder().map_err(fail)?;
+    let mut decoder = reader.into_decoder().map_err(|error| damaged(&error))?;
     let (width, height) = decoder.dimensions();
     if width == 0 || height == 0 {
         return Err(SourceError::Decode(format!("the picture has no pixels ({width}x{height})")));
@@ -134,17 +190,29 @@ pub fn decode_image(bytes: &[u8]) -> Result<RgbImage, SourceError> {
         )));
     }
     // A damaged EXIF block is no reason to lose the photograph.
-    let orientation = decoder.orientation().unwrap_or(image::metadata::Orientation::NoTransforms);
-    let mut picture = DynamicImage::from_decoder(decoder).map_err(fail)?;
-    picture.apply_orientation(orientation);
-    Ok(if picture.color().has_alpha() { over_white(&picture) } else { picture.into_rgb8() })
+    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+    Ok((decoder, orientation))
 }
 
-/// The decoder fills what is missing with grey, where objects would be looked for. The end of an image (FF D9) must
-/// follow the last scan (FF DA); inside compressed data neither occurs.
-fn is_truncated_jpeg(bytes: &[u8]) -> bool {
-    let last = |marker: u8| bytes.windows(2).rposition(|pair| pair == [0xFF, marker]);
-    last(0xD9) < last(0xDA)
+/// Decoders put line breaks into their messages.
+fn damaged(error: &image::ImageError) -> SourceError {
+    SourceError::Decode(error.to_string().split_whitespace().collect::<Vec<_>>().join(" "))
+}
+
+/// Formats that people have and that are not read, by how their files begin.
+fn unread_format(bytes: &[u8]) -> Option<&'static str> {
+    Some(match bytes {
+        [_, _, _, _, b'f', b't', b'y', b'p', brand @ ..] => match brand.get(..4)? {
+            b"heic" | b"heix" | b"hevc" | b"mif1" | b"msf1" => "HEIC",
+            b"avif" | b"avis" => "AVIF",
+            _ => return None,
+        },
+        [0xFF, 0x0A, ..] | [0, 0, 0, 12, b'J', b'X', b'L', ..] => "JPEG XL",
+        [0, 0, 0, 12, b'j', b'P', ..] => "JPEG 2000",
+        [b'8', b'B', b'P', b'S', ..] => "a Photoshop file",
+        [b'%', b'P', b'D', b'F', ..] => "PDF",
+        _ => return None,
+    })
 }
 
 fn over_white(picture: &DynamicImage) -> RgbImage {
@@ -157,4 +225,42 @@ fn over_white(picture: &DynamicImage) -> RgbImage {
         };
         image::Rgb([blend(r), blend(g), blend(b)])
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use image::codecs::jpeg::JpegEncoder;
+
+    use super::*;
+
+    #[test]
+    fn sizes_are_those_of_the_upright_picture() {
+        for path in ["../../tests/data/rot.jpg", "../../tests/data/cmyk.jpg", "../../assets/chelsea.jpg"] {
+            assert_eq!(image_size(path).unwrap(), open_image(path).unwrap().dimensions(), "{path}");
+        }
+        let stored = ImageReader::open("../../tests/data/rot.jpg").unwrap().into_dimensions().unwrap();
+        assert_eq!(image_size("../../tests/data/rot.jpg").unwrap(), (stored.1, stored.0));
+    }
+
+    #[test]
+    fn a_jpeg_may_lack_its_end_mark_and_nothing_else() {
+        let photograph = open_image("../../assets/chelsea.jpg").unwrap();
+        let mut encoded = Vec::new();
+        JpegEncoder::new_with_quality(&mut encoded, 80).encode_image(&photograph).unwrap();
+        for bytes in [
+            encoded,
+            std::fs::read("../../assets/chelsea.jpg").unwrap(),
+            std::fs::read("../../tests/data/rot.jpg").unwrap(),
+        ] {
+            let whole = decode_image(&bytes).unwrap();
+            let end = jpeg::end_of_picture(&bytes).unwrap();
+            assert_eq!(decode_image(&bytes[..end - 2]).unwrap(), whole);
+            assert_eq!(decode_image(&bytes[..end - 1]).unwrap(), whole);
+            assert_eq!(decode_image(&[&bytes[..end], b"ftypmp42\xFF\xDA.."].concat()).unwrap(), whole);
+            for cut in [end - 10, end - 100, end * 3 / 4, end / 2] {
+                let error = decode_image(&bytes[..cut]).unwrap_err().to_string();
+                assert!(error.contains("truncated"), "{cut} of {end}: {error}");
+            }
+        }
+    }
 }

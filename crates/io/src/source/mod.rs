@@ -1,17 +1,27 @@
 //! Where pictures come from.
 
 mod camera;
+mod ffmpeg;
+mod folder;
 mod images;
+mod jpeg;
+mod matroska;
 mod prefetch;
 mod stream;
 mod synthetic;
+mod url;
 mod video;
 mod yuv;
 
 pub use camera::{CameraEntry, CameraRequest, CameraSource, FormatRequest, camera_formats, cameras};
-pub use images::{IMAGE_EXTENSIONS, SourceError, decode_image, image_size, open_image};
+pub use ffmpeg::has_ffmpeg;
+pub(crate) use ffmpeg::{Complaints, command, file_argument, passthrough};
+pub use folder::{Found, files_in};
+pub use images::{IMAGE_EXTENSIONS, SourceError, decode_image, image_size, is_picture, open_image};
+pub(crate) use matroska::FrameWriter;
 pub use prefetch::Prefetch;
 pub use stream::{FrameSource, SourceRequest, open_source};
 pub use synthetic::SyntheticSource;
-pub use video::{VIDEO_EXTENSIONS, VideoSource, is_video};
+pub use url::{as_url, display_name, file_stem};
+pub use video::{STREAM_TIMEOUT, VIDEO_EXTENSIONS, VideoSource, holds_video, is_video};
 pub use yuv::{rgb_from_grey, rgb_from_nv12, rgb_from_yuyv};

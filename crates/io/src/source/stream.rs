@@ -5,9 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::camera::{CameraRequest, CameraSource};
-use super::images::{IMAGE_EXTENSIONS, SourceError, open_image};
+use super::folder::{Found, files_in};
+use super::images::{SourceError, is_picture, open_image};
 use super::synthetic::SyntheticSource;
-use super::video::{VideoSource, is_video};
+use super::url::{as_url, display_name};
+use super::video::{STREAM_TIMEOUT, VideoSource, holds_video};
 use crate::frame::Frame;
 
 /// How long one picture of a slide show stays.
@@ -41,6 +43,42 @@ pub enum SourceRequest {
     Camera(CameraRequest),
     /// A video, a picture or a folder of pictures.
     Path(PathBuf),
+    /// A network stream.
+    Url {
+        /// As ffmpeg opens it.
+        url: String,
+        /// How long it may give no picture.
+        timeout: Duration,
+    },
+}
+
+impl std::str::FromStr for SourceRequest {
+    type Err = String;
+
+    /// `auto`, `synthetic`, an address, the number or device of a camera, or a path.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let path = Path::new(text);
+        match text {
+            "auto" => Ok(Self::Auto),
+            "synthetic" => Ok(Self::Synthetic),
+            _ if as_url(path).is_some() => Ok(Self::Url { url: text.to_owned(), timeout: STREAM_TIMEOUT }),
+            _ if is_device(path) || (text.parse::<u32>().is_ok() && !path.exists()) => {
+                Ok(Self::Camera(CameraRequest::of(text)))
+            }
+            _ if path.exists() => Ok(Self::Path(path.to_owned())),
+            _ => Err("no such file or folder; or an address, auto, synthetic, --camera NAME".into()),
+        }
+    }
+}
+
+/// Whether a path is a device, as cameras are.
+fn is_device(path: &Path) -> bool {
+    #[cfg(unix)]
+    let device = std::fs::metadata(path)
+        .is_ok_and(|metadata| std::os::unix::fs::FileTypeExt::is_char_device(&metadata.file_type()));
+    #[cfg(not(unix))]
+    let device = false;
+    device
 }
 
 impl std::fmt::Display for SourceRequest {
@@ -50,6 +88,7 @@ impl std::fmt::Display for SourceRequest {
             Self::Synthetic => formatter.write_str("synthetic scene"),
             Self::Camera(request) => write!(formatter, "camera {}", request.device),
             Self::Path(path) => path.display().fmt(formatter),
+            Self::Url { url, .. } => formatter.write_str(&display_name(url.as_ref())),
         }
     }
 }
@@ -63,7 +102,12 @@ pub fn open_source(request: &SourceRequest) -> Result<Box<dyn FrameSource>, Sour
         SourceRequest::Synthetic => Box::new(SyntheticSource::new()),
         SourceRequest::Camera(request) => Box::new(CameraSource::new(request.clone())),
         SourceRequest::Path(path) if path.is_dir() => Box::new(Slides::of_folder(path)?),
-        SourceRequest::Path(path) if is_video(path) => Box::new(VideoSource::open(path, true)?),
+        SourceRequest::Path(path) if holds_video(path) => Box::new(VideoSource::open(path, true)?),
+        SourceRequest::Url { url, timeout } => {
+            let mut stream = VideoSource::open(url.as_ref(), true)?;
+            stream.set_timeout(*timeout);
+            Box::new(stream)
+        }
         SourceRequest::Path(path) => Box::new(Slides { pictures: vec![path.clone()], ..Slides::default() }),
         SourceRequest::Auto => match super::camera::cameras().first() {
             Some(camera) => Box::new(CameraSource::new(CameraRequest::of(&camera.path))),
@@ -97,12 +141,10 @@ struct Slides {
 
 impl Slides {
     fn of_folder(folder: &Path) -> Result<Self, SourceError> {
-        let mut pictures: Vec<PathBuf> = std::fs::read_dir(folder)?.flatten().map(|entry| entry.path()).collect();
-        pictures.retain(|path| {
-            let extension = path.extension().map(|extension| extension.to_string_lossy().to_lowercase());
-            path.is_file() && extension.is_some_and(|extension| IMAGE_EXTENSIONS.contains(&extension.as_str()))
-        });
-        pictures.sort();
+        let Found { files: pictures, errors } = files_in(folder, false, None, is_picture);
+        if let Some((_, error)) = errors.into_iter().next() {
+            return Err(error.into());
+        }
         if pictures.is_empty() {
             return Err(SourceError::NoPictures);
         }
