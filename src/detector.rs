@@ -82,12 +82,12 @@ pub struct AttentionOptions {
 /// Times of the stages for one picture; of a batch, its share.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct StageTimes {
-    /// Resize into the letterbox.
-    pub preprocess: Duration,
+    /// Resize into the letterbox; `None` where it cannot be told from the network, as in a GPU's one submission.
+    pub preprocess: Option<Duration>,
     /// The network.
     pub inference: Duration,
-    /// Decoding of the logits and suppression.
-    pub postprocess: Duration,
+    /// Decoding of the logits and suppression; `None` as above.
+    pub postprocess: Option<Duration>,
 }
 
 /// What finds boxes.
@@ -490,7 +490,7 @@ impl OnHost {
             });
             let mut detections = suppress(decode(scales, head, options), options);
             into_picture(&mut detections, &letterbox);
-            (detections, StageTimes { preprocess, inference, postprocess: start.elapsed() })
+            (detections, StageTimes { preprocess: Some(preprocess), inference, postprocess: Some(start.elapsed()) })
         });
         Ok((results.collect(), watched))
     }
@@ -562,7 +562,7 @@ fn detect_foreign(
         let start = Instant::now();
         let mut detections = foreign.decode(&outputs, at, options)?;
         into_picture(&mut detections, &letterbox);
-        Ok((detections, StageTimes { preprocess, inference, postprocess: start.elapsed() }))
+        Ok((detections, StageTimes { preprocess: Some(preprocess), inference, postprocess: Some(start.elapsed()) }))
     };
     prepared.into_iter().enumerate().map(finish).collect()
 }

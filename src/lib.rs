@@ -22,8 +22,8 @@ pub use yolo_lat_attention as attention;
 pub use yolo_lat_core::input_size::InputSize;
 pub use yolo_lat_core::model::Model;
 pub use yolo_lat_core::postprocess::Detection;
-pub use yolo_lat_core::{geometry, input_size, model, postprocess};
+pub use yolo_lat_core::{fingerprint, geometry, input_size, model, postprocess};
 #[cfg(feature = "io")]
-pub use yolo_lat_io::{Frame, eval, frame, plot, sink, source};
+pub use yolo_lat_io::{Frame, batch, eval, frame, plot, sink, source};
 #[cfg(feature = "onnx")]
 pub use yolo_lat_onnx::{export, proto as onnx};

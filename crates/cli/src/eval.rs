@@ -10,7 +10,7 @@ use clap::{Args, ValueEnum};
 use image::RgbImage;
 use serde_json::json;
 use yolo_lat::eval::{
-    Correspondence, Dataset, Evaluation, Feed, Measured, Split, measure, plot_precision_recall, read_coco_results,
+    Correspondence, Dataset, Evaluation, Feed, Measured, Split, measure, plot_precision_recall, read_results,
 };
 use yolo_lat::model::Model;
 use yolo_lat::postprocess::PostprocessOptions;
@@ -70,7 +70,7 @@ pub(super) struct EvalArguments {
     /// What a detection of an object marked difficult is: neither right nor wrong, as VOC defines it, or a false alarm
     #[arg(long, value_enum, default_value = "ignore")]
     difficult: Difficult,
-    /// Measure the detections of this COCO result file instead of running a model
+    /// Measure the detections of this file instead of running a model: COCO results, or what detect -f json, jsonl or csv wrote
     #[arg(long, value_name = "FILE", conflicts_with_all = ["model", "engine", "size", "square", "batch", "single_label"])]
     detections: Option<PathBuf>,
     /// Only the first N photographs
@@ -189,7 +189,7 @@ fn thresholds(arguments: &EvalArguments) -> anyhow::Result<ExitCode> {
 fn measured(arguments: &EvalArguments, dataset: &Dataset) -> anyhow::Result<Measured> {
     Ok(match &arguments.detections {
         Some(path) => {
-            let results = read_coco_results(path, dataset)?;
+            let results = read_results(path, dataset)?;
             say_all(&results.notes);
             Measured {
                 detections: results.detections,

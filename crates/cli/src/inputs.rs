@@ -1,21 +1,14 @@
 //! Which files a run works on, and under which names their results are written.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::io::Read;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, bail};
+use yolo_lat::batch::Input;
+use yolo_lat::sink::written_files;
 use yolo_lat::source::{Found, IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, as_url, file_stem, files_in, is_picture, is_video};
-
-/// One input.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Input {
-    /// As it was given or found.
-    pub(super) path: PathBuf,
-    /// Relative path without extension for its outputs; unique in the run.
-    pub(super) stem: PathBuf,
-}
 
 /// What the sources gave.
 #[derive(Debug, Default)]
@@ -84,7 +77,7 @@ impl Inputs {
             bail!("no input: standard input gave no paths");
         }
         let root = common_folder(&roots);
-        let mut taken = HashSet::new();
+        let mut taken = folders_below(&root, &paths);
         found.inputs = paths.into_iter().map(|path| Input { stem: stem_for(&path, &root, &mut taken), path }).collect();
         Ok(found)
     }
@@ -93,10 +86,24 @@ impl Inputs {
         roots.push(folder.to_owned());
         let wanted = |path: &Path| is_picture(path) || is_video(path);
         let Found { files, errors } = files_in(folder, options.recursive, options.except.as_deref(), wanted);
-        paths.extend(files);
+        paths.extend(without_results(folder, files));
         let reason = |(path, error)| (path, format!("cannot be read: {error}"));
         self.errors.extend(errors.into_iter().map(reason));
     }
+}
+
+/// What runs have written into `folder` or folders below it is no input.
+fn without_results(folder: &Path, mut files: Vec<PathBuf>) -> Vec<PathBuf> {
+    let mut written: HashMap<PathBuf, HashSet<PathBuf>> = HashMap::new();
+    let mut is_result = |file: &PathBuf| {
+        file.ancestors().skip(1).take_while(|ancestor| ancestor.starts_with(folder)).any(|ancestor| {
+            let list =
+                written.entry(ancestor.to_owned()).or_insert_with(|| written_files(ancestor).into_iter().collect());
+            file.strip_prefix(ancestor).is_ok_and(|relative| list.contains(relative))
+        })
+    };
+    files.retain(|file| !is_result(file));
+    files
 }
 
 /// Files and folders that match a pattern. As much of it as is there as a folder is meant literally, whatever brackets its
@@ -156,6 +163,16 @@ fn common_folder(folders: &[PathBuf]) -> PathBuf {
     })
 }
 
+/// Folders of the inputs below `root`: a video's frames lie in a folder called as the video, and must not meet the pictures of one
+/// that is called so.
+fn folders_below(root: &Path, paths: &[PathBuf]) -> HashSet<PathBuf> {
+    let mut folders: Vec<PathBuf> = paths.iter().map(|path| folder_of(path)).collect();
+    folders.dedup();
+    let below =
+        folders.iter().map(|folder| resolve(folder)).filter_map(|path| Some(path.strip_prefix(root).ok()?.to_owned()));
+    if paths.iter().any(|path| is_video(path)) { below.collect() } else { HashSet::new() }
+}
+
 /// The path below `root` without extension; where that is taken (a.jpg and a.png), with it; else numbered.
 fn stem_for(path: &Path, root: &Path, taken: &mut HashSet<PathBuf>) -> PathBuf {
     let of_stream = as_url(path).map(|url| PathBuf::from(format!("{}.stream", file_stem(url))));
@@ -183,7 +200,8 @@ mod tests {
 
     fn stems(paths: &[&str]) -> Vec<String> {
         let folders: Vec<PathBuf> = paths.iter().map(|path| folder_of(Path::new(path))).collect();
-        let (root, mut taken) = (common_folder(&folders), HashSet::new());
+        let root = common_folder(&folders);
+        let mut taken = folders_below(&root, &paths.iter().map(PathBuf::from).collect::<Vec<_>>());
         paths.iter().map(|path| stem_for(Path::new(path), &root, &mut taken).display().to_string()).collect()
     }
 
@@ -197,6 +215,12 @@ mod tests {
     #[test]
     fn no_two_inputs_share_a_name() {
         assert_eq!(stems(&["/x/1.jpg", "/x/1.png", "/x/1.png", "/x/1.png"]), ["1", "1.png", "1.png_2", "1.png_3"]);
+    }
+
+    #[test]
+    fn frames_of_a_video_do_not_meet_pictures_of_a_folder_called_as_it() {
+        assert_eq!(stems(&["/x/clip.mp4", "/x/clip/000000.jpg"]), ["clip.mp4", "clip/000000"]);
+        assert_eq!(stems(&["/x/clip.jpg", "/x/clip/000000.jpg"]), ["clip", "clip/000000"]);
     }
 
     #[test]

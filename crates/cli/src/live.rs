@@ -214,8 +214,8 @@ fn as_json(result: &LiveResult, source: &str) -> String {
         "age_ms": milliseconds(age(result)), "width": frame.width(), "height": frame.height(),
         "detections": result.detections, "skipped": result.skipped, "engine": result.engine, "source": source,
         "timing_ms": {
-            "capture": milliseconds(result.captured.capture), "preprocess": milliseconds(times.preprocess),
-            "inference": milliseconds(times.inference), "postprocess": milliseconds(times.postprocess),
+            "capture": milliseconds(result.captured.capture), "preprocess": times.preprocess.map(milliseconds),
+            "inference": milliseconds(times.inference), "postprocess": times.postprocess.map(milliseconds),
         },
     })
     .to_string()

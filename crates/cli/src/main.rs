@@ -11,7 +11,6 @@ mod eval;
 mod export;
 mod info;
 mod inputs;
-mod journal;
 mod live;
 mod options;
 mod parity;

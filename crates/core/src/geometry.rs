@@ -28,6 +28,11 @@ impl BBox {
         [self.x1, self.y1, self.width(), self.height()]
     }
 
+    /// Left, top, right and bottom edge.
+    pub fn corners(&self) -> [f32; 4] {
+        [self.x1, self.y1, self.x2, self.y2]
+    }
+
     /// Horizontal extent; 0 for an inverted box.
     pub fn width(&self) -> f32 {
         (self.x2 - self.x1).max(0.0)

@@ -4,6 +4,7 @@
 //! every test.
 
 pub mod engine;
+pub mod fingerprint;
 pub mod geometry;
 pub mod input_size;
 pub mod model;

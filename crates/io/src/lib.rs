@@ -1,5 +1,6 @@
-//! Pictures in, results out: sources, sinks, label formats, data sets and average precision.
+//! Pictures in, results out: sources, sinks, label formats, data sets and average precision, whole runs.
 
+pub mod batch;
 pub mod dataset;
 pub mod eval;
 pub mod frame;

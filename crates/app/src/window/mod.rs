@@ -277,9 +277,9 @@ impl LiveApp {
             let sample = Sample {
                 capture: result.captured.capture,
                 upload: self.upload,
-                letterbox: result.times.preprocess,
+                letterbox: result.times.preprocess.unwrap_or_default(),
                 network: result.times.inference,
-                postprocess: result.times.postprocess,
+                postprocess: result.times.postprocess.unwrap_or_default(),
                 draw: self.draw,
                 age,
             };

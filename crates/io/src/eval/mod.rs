@@ -13,7 +13,9 @@ pub use average_precision::{ClassResult, CocoSummary, Curve, Evaluation, evaluat
 pub use measure::{Correspondence, Feed, MeasureError, Measured, measure};
 pub use operating_point::{OperatingPoint, operating_points};
 pub use plot::plot_precision_recall;
-pub use results::{Results, read_coco_results};
+pub use results::{Results, read_results};
 
+#[cfg(test)]
+mod round_trip;
 #[cfg(test)]
 mod tests;

@@ -8,7 +8,7 @@ use yolo_lat_core::postprocess::Detection;
 fn coco_figures_equal_those_of_pycocotools() {
     let folder = Path::new("../../tests/golden/coco");
     let dataset = Dataset::load(&folder.join("labels.json"), Split::Prefer("val")).unwrap();
-    let results = read_coco_results(&folder.join("detections.json"), &dataset).unwrap();
+    let results = read_results(&folder.join("detections.json"), &dataset).unwrap();
     let expected: serde_json::Value =
         serde_json::from_str(&std::fs::read_to_string(folder.join("expected.json")).unwrap()).unwrap();
     compare(&dataset, &results, &expected, "labels.json");
@@ -22,7 +22,7 @@ fn crowds_and_difficult_objects_count_as_pycocotools_has_it() {
     assert_eq!(sets.len(), 30);
     for (index, set) in sets.iter().enumerate() {
         let dataset = Dataset::parse_coco(&set["labels"].to_string(), Path::new("labels"), Path::new("")).unwrap();
-        let results = results::parse_coco_results(&set["detections"].to_string(), Path::new("results"), &dataset);
+        let results = results::parse_results(&set["detections"].to_string(), Path::new("results"), &dataset);
         compare(&dataset, &results.unwrap(), &set["expected"], &format!("set {index}"));
     }
 }
@@ -102,8 +102,7 @@ fn results_find_their_picture_and_class_or_say_why_not() {
     let mut dataset = Dataset::parse_coco(labels, Path::new("x.json"), Path::new("")).unwrap();
     dataset.truncate(2);
     let read = |result: &str| {
-        results::parse_coco_results(&format!("[{result}]"), Path::new("r.json"), &dataset)
-            .map_err(|error| error.to_string())
+        results::parse_results(&format!("[{result}]"), Path::new("r.json"), &dataset).map_err(|error| error.to_string())
     };
     let found = |id: &str, category: &str| {
         let results = read(&format!(r#"{{"image_id": {id}, {category}, "bbox": [0, 0, 1, 2.0], "score": 1}}"#))?;

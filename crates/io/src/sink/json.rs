@@ -22,7 +22,7 @@ impl Sink for JsonLinesSink {
     }
 
     fn finish(&mut self) -> Result<(), SinkError> {
-        self.target.finish()
+        self.target.finish(b"", b"")
     }
 }
 
@@ -72,7 +72,6 @@ impl JsonArray {
     }
 
     pub(super) fn finish(&mut self) -> Result<(), SinkError> {
-        self.target.write(if self.is_empty { b"[]\n" } else { b"\n]\n" })?;
-        self.target.finish()
+        self.target.finish(if self.is_empty { b"[]\n" } else { b"\n]\n" }, b"[]\n")
     }
 }

@@ -2,10 +2,13 @@
 
 mod coco;
 mod csv;
+mod cvat;
 mod draw;
 mod file;
+mod folder;
 mod fonts;
 mod json;
+mod label_studio;
 mod labels;
 mod names;
 mod pictures;
@@ -20,15 +23,18 @@ use std::time::Duration;
 use image::RgbImage;
 use serde::{Deserialize, Serialize};
 
-pub use self::coco::CocoSink;
+pub use self::coco::{CocoSink, ImageId, ImageIds, coco_category_ids};
 pub use self::csv::CsvSink;
+pub use self::cvat::CvatSink;
 pub use self::draw::{annotate, class_color};
 pub use self::file::{Target, write_atomically};
+pub use self::folder::{EarlierResults, OutputFolder, written_files};
 pub(crate) use self::fonts::use_own_font;
 pub use self::fonts::{FONT, system_font};
 pub use self::json::{JsonLinesSink, JsonSink};
+pub use self::label_studio::{LabelStudioOptions, LabelStudioSink};
 pub use self::labels::{ink, label_places};
-pub use self::pictures::{AnnotatedSink, CropSink, write_jpeg};
+pub use self::pictures::{AnnotatedSink, CropSink, PictureSink, Placing, write_jpeg};
 pub use self::text::TextSink;
 pub use self::video::VideoRecorder;
 pub use self::voc::VocSink;
@@ -79,17 +85,26 @@ impl NamedDetection {
     }
 }
 
-/// Milliseconds spent on one picture; of a batch, its share.
+/// Milliseconds spent on one picture; of a batch, its share. A stage that was not measured alone is absent.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Timing {
     /// Reading and decoding the file.
     pub decode: f64,
     /// Resizing into the network's input.
-    pub preprocess: f64,
-    /// The network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preprocess: Option<f64>,
+    /// The network, with the absent stages.
     pub inference: f64,
     /// Boxes, threshold, suppression.
-    pub postprocess: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub postprocess: Option<f64>,
+}
+
+impl Timing {
+    /// All but the decoding.
+    pub fn total(&self) -> f64 {
+        self.preprocess.unwrap_or(0.0) + self.inference + self.postprocess.unwrap_or(0.0)
+    }
 }
 
 /// One picture's results on their way into the sinks.
@@ -97,12 +112,28 @@ pub struct Timing {
 pub struct Item<'a> {
     /// What was found.
     pub record: &'a Record,
+    /// The file that was read.
+    pub path: &'a Path,
     /// Of a frame of a video.
     pub video: Option<VideoFrame<'a>>,
     /// Relative path without extension under which files of this picture are written; unique in a run.
     pub stem: &'a Path,
     /// The pixels; `None` when an earlier run's record is played back and its pictures are on disk already.
     pub picture: Option<&'a RgbImage>,
+}
+
+impl Item<'_> {
+    /// The picture's own relative path: its stem and its extension, `jpg` for the frame of a video.
+    pub fn picture_name(&self) -> PathBuf {
+        let mut name = self.stem.as_os_str().to_owned();
+        let own = self.path.extension().unwrap_or_default();
+        let extension = if self.record.frame.is_some() { "jpg".as_ref() } else { own };
+        if !extension.is_empty() {
+            name.push(".");
+            name.push(extension);
+        }
+        name.into()
+    }
 }
 
 /// Where a frame stands in its video.
@@ -135,6 +166,11 @@ impl SinkError {
     pub fn is_broken_pipe(&self) -> bool {
         self.source.kind() == std::io::ErrorKind::BrokenPipe
     }
+
+    /// Whether nothing more can be written there.
+    pub fn is_disk_full(&self) -> bool {
+        matches!(self.source.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
+    }
 }
 
 /// Takes results in the order of the inputs.
@@ -159,9 +195,9 @@ pub trait Sink: Send + Sync {
     }
 }
 
-/// `DIR/FOLDER/STEM.EXTENSION`, where the stem itself may contain dots.
-fn path_of(folder: &Path, stem: &Path, extension: &str) -> PathBuf {
-    with_ending(folder, stem, &format!(".{extension}"))
+/// `PLACE/STEM.EXTENSION`, where the stem itself may contain dots.
+fn path_of(place: &str, stem: &Path, extension: &str) -> PathBuf {
+    with_ending(Path::new(place), stem, &format!(".{extension}"))
 }
 
 /// `DIR/FOLDER/STEM` and `ending`; too long a name is shortened.
@@ -174,4 +210,21 @@ fn with_ending(folder: &Path, stem: &Path, ending: &str) -> PathBuf {
     name.push(ending);
     path.set_file_name(name);
     path
+}
+
+/// A path as text, with `/` on every system; bytes that are no UTF-8 are written out, so that different paths stay different.
+fn name_of(path: &Path) -> String {
+    use std::fmt::Write;
+    let part = |part: std::path::Component| {
+        let mut text = String::new();
+        for chunk in part.as_os_str().as_encoded_bytes().utf8_chunks() {
+            text.push_str(chunk.valid());
+            for byte in chunk.invalid() {
+                // Writing to a String cannot fail.
+                let _ = write!(text, "\\x{byte:02X}");
+            }
+        }
+        text
+    };
+    path.components().map(part).collect::<Vec<_>>().join("/")
 }

@@ -1,7 +1,6 @@
 //! Names of files and folders made of texts that come from elsewhere: no text decides where something is written.
 
-use std::collections::hash_map::DefaultHasher;
-use std::hash::{Hash, Hasher};
+use yolo_lat_core::fingerprint::Fingerprint;
 
 /// Bytes of the longest name that usual file systems take.
 pub(super) const LONGEST: usize = 255;
@@ -29,9 +28,10 @@ pub(super) fn shortened(name: &str, most: usize) -> String {
     if name.len() <= most {
         return name.to_owned();
     }
-    let mut hasher = DefaultHasher::new();
-    name.hash(&mut hasher);
-    let tail = format!("~{:08x}", hasher.finish() as u32);
+    // The same for every version of this program, which finds files of an earlier run by their names.
+    let mut hash = Fingerprint::default();
+    hash.add(name.as_bytes());
+    let tail = format!("~{}", &hash.text()[..8]);
     let end = (0..=most.saturating_sub(tail.len())).rev().find(|&end| name.is_char_boundary(end)).unwrap_or(0);
     format!("{}{tail}", &name[..end])
 }

@@ -1,5 +1,6 @@
-//! Pictures with boxes drawn on them, and the objects cut out.
+//! Pictures: with boxes drawn on them, the objects cut out, and as they are.
 
+use std::collections::HashSet;
 use std::io::{BufWriter, Error};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -8,17 +9,19 @@ use image::codecs::jpeg::JpegEncoder;
 use image::{GenericImageView, RgbImage};
 
 use super::draw::annotate;
-use super::names::folder_name;
+use super::names::{LONGEST, folder_name, shortened};
 use super::video::VideoRecorder;
-use super::{Item, Sink, SinkError, VideoFrame, path_of, with_ending, write_atomically};
+use super::{Item, OutputFolder, Sink, SinkError, VideoFrame, path_of, with_ending, write_atomically};
 
 const JPEG_QUALITY: u8 = 90;
 
 /// Writes each picture with its detections as a JPEG, each video as a video.
 pub struct AnnotatedSink {
-    folder: PathBuf,
+    folder: OutputFolder,
+    place: &'static str,
     labels: bool,
     video: Option<Video>,
+    canvas: RgbImage,
 }
 
 /// The video that is being written.
@@ -29,27 +32,28 @@ struct Video {
 }
 
 impl AnnotatedSink {
-    /// Writes into `folder`, sub-folders mirrored; `labels` says whether names and confidences are drawn.
-    pub fn new(folder: PathBuf, labels: bool) -> Self {
-        Self { folder, labels, video: None }
+    /// Writes into `place` in `folder`, sub-folders mirrored; `labels` says whether names and confidences are drawn.
+    pub fn new(folder: OutputFolder, place: &'static str, labels: bool) -> Self {
+        Self { folder, place, labels, video: None, canvas: RgbImage::default() }
     }
 }
 
 impl Sink for AnnotatedSink {
     fn write(&mut self, item: Item) -> Result<(), SinkError> {
         let Some(picture) = item.picture else { return Ok(()) };
-        let mut picture = picture.clone();
-        annotate(&mut picture, &item.record.detections, self.labels);
+        self.canvas.clone_from(picture);
+        annotate(&mut self.canvas, &item.record.detections, self.labels);
         let Some(VideoFrame { stem, time, length }) = item.video else {
-            return write_jpeg(&path_of(&self.folder, item.stem, "jpg"), &picture);
+            return write_jpeg(&self.folder.note(&path_of(self.place, item.stem, "jpg"))?, &self.canvas);
         };
         if self.video.as_ref().is_none_or(|video| video.stem != stem) {
             self.finish()?;
-            let recorder = VideoRecorder::start(&path_of(&self.folder, stem, "mp4"), picture.dimensions())?;
+            let path = self.folder.note(&path_of(self.place, stem, "mp4"))?;
+            let recorder = VideoRecorder::start(&path, self.canvas.dimensions())?;
             self.video = Some(Video { stem: stem.to_owned(), recorder, length });
         }
         match &mut self.video {
-            Some(video) => video.recorder.push(&picture, time),
+            Some(video) => video.recorder.push(&self.canvas, time),
             None => Ok(()),
         }
     }
@@ -59,19 +63,21 @@ impl Sink for AnnotatedSink {
     }
 
     fn has(&self, stem: &Path) -> bool {
-        path_of(&self.folder, stem, "jpg").exists()
+        self.folder.path(&path_of(self.place, stem, "jpg")).exists()
     }
 }
 
-/// Writes each detection as a JPEG of its own: `CLASS/STEM_INDEX.jpg`.
+/// Writes each detection as a JPEG of its own: `crops/CLASS/STEM_INDEX.jpg`.
 pub struct CropSink {
-    folder: PathBuf,
+    folder: OutputFolder,
+    /// A folder for each class.
+    classes: Vec<String>,
 }
 
 impl CropSink {
-    /// Writes into `folder`, a sub-folder a class.
-    pub fn new(folder: PathBuf) -> Self {
-        Self { folder }
+    /// Writes into `folder`; `classes` are the names of all classes.
+    pub fn new(folder: OutputFolder, classes: &[String]) -> Self {
+        Self { folder, classes: class_folders(classes) }
     }
 }
 
@@ -81,16 +87,94 @@ impl Sink for CropSink {
         for (index, detection) in item.record.detections.iter().enumerate() {
             let bbox = detection.bbox.clip(picture.width() as f32, picture.height() as f32);
             let (left, top) = (bbox.x1.floor() as u32, bbox.y1.floor() as u32);
-            let (width, height) = (bbox.x2.ceil() as u32 - left, bbox.y2.ceil() as u32 - top);
-            if width == 0 || height == 0 {
+            let (right, bottom) = (bbox.x2.ceil() as u32, bbox.y2.ceil() as u32);
+            if right <= left || bottom <= top {
                 continue;
             }
-            let crop = picture.view(left, top, width, height).to_image();
-            let folder = self.folder.join(folder_name(&detection.name, detection.class));
-            write_jpeg(&with_ending(&folder, item.stem, &format!("_{index}.jpg")), &crop)?;
+            let crop = picture.view(left, top, right - left, bottom - top).to_image();
+            let class = self.classes.get(detection.class).map_or("other", String::as_str);
+            let path = with_ending(&Path::new("crops").join(class), item.stem, &format!("_{index}.jpg"));
+            write_jpeg(&self.folder.note(&path)?, &crop)?;
         }
         Ok(())
     }
+}
+
+/// A folder for each class, of no other class also where case does not count.
+fn class_folders(classes: &[String]) -> Vec<String> {
+    let mut taken = HashSet::new();
+    let folder = |(class, name): (usize, &String)| {
+        let mut name = folder_name(name, class);
+        while !taken.insert(name.to_lowercase()) {
+            name = shortened(&format!("{name}_{class}"), LONGEST);
+        }
+        name
+    };
+    classes.iter().enumerate().map(folder).collect()
+}
+
+/// How [`PictureSink`] puts pictures into the results.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Placing {
+    /// As symbolic links.
+    Link,
+    /// As copies.
+    Copy,
+}
+
+/// Puts the pictures themselves, untouched, where data sets have them: `PLACE/STEM` with their own extension. Frames of videos
+/// become JPEG files.
+pub struct PictureSink {
+    folder: OutputFolder,
+    place: &'static str,
+    placing: Placing,
+}
+
+impl PictureSink {
+    /// Writes into `place` in `folder`, sub-folders mirrored.
+    pub fn new(folder: OutputFolder, place: &'static str, placing: Placing) -> Self {
+        Self { folder, place, placing }
+    }
+}
+
+impl Sink for PictureSink {
+    fn write(&mut self, item: Item) -> Result<(), SinkError> {
+        let Some(picture) = item.picture else { return Ok(()) };
+        let relative = Path::new(self.place).join(item.picture_name());
+        if item.record.frame.is_some() {
+            return write_jpeg(&self.folder.note(&relative)?, picture);
+        }
+        let path = self.folder.path(&relative);
+        let source = item.path.canonicalize().map_err(|error| SinkError::new(&path, error))?;
+        // A data set that is labelled where it lies has its pictures already.
+        if path.canonicalize().is_ok_and(|there| there == source) {
+            return Ok(());
+        }
+        self.folder.note(&relative)?;
+        match self.placing {
+            Placing::Copy => {
+                write_atomically(&path, |file| std::io::copy(&mut std::fs::File::open(&source)?, file).map(drop))
+            }
+            Placing::Link => {
+                let parent = path.parent().unwrap_or(Path::new(""));
+                let made = std::fs::create_dir_all(parent).and_then(|()| link(&source, &path));
+                made.map_err(|error| SinkError::new(&path, error))
+            }
+        }
+    }
+}
+
+#[cfg(unix)]
+fn link(source: &Path, path: &Path) -> std::io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => std::os::unix::fs::symlink(source, path),
+    }
+}
+
+#[cfg(not(unix))]
+fn link(_: &Path, _: &Path) -> std::io::Result<()> {
+    Err(Error::other("links are not made on this system: use --pictures copy"))
 }
 
 /// Writes a picture as JPEG.
@@ -101,4 +185,15 @@ pub fn write_jpeg(path: &Path, picture: &RgbImage) -> Result<(), SinkError> {
     write_atomically(path, |file: &mut BufWriter<_>| {
         JpegEncoder::new_with_quality(file, JPEG_QUALITY).encode_image(picture).map_err(Error::other)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_class_has_a_folder_of_its_own() {
+        let folders = class_folders(&["..", "a/b", "a_b", "A_B", "Cat", "cat", "class0"].map(str::to_owned));
+        assert_eq!(folders, ["class0", "a_b", "a_b_2", "A_B_3", "Cat", "cat_5", "class0_6"]);
+    }
 }

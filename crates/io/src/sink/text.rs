@@ -23,7 +23,7 @@ impl Sink for TextSink {
     }
 
     fn finish(&mut self) -> Result<(), SinkError> {
-        self.target.finish()
+        self.target.finish(b"", b"")
     }
 }
 
@@ -44,7 +44,7 @@ fn line(record: &Record) -> String {
     line.push_str(&classes.join(", "));
     if let Some(timing) = &record.timing_ms {
         // Writing to a String cannot fail.
-        let _ = write!(line, ", {:.1} ms", timing.preprocess + timing.inference + timing.postprocess);
+        let _ = write!(line, ", {:.1} ms", timing.total());
     }
     line.push('\n');
     line

@@ -1,21 +1,21 @@
 //! PASCAL VOC annotations: one XML file a picture.
 
 use std::io::{Error, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::Serialize;
 
-use super::{Item, Sink, SinkError, path_of, write_atomically};
+use super::{Item, OutputFolder, Sink, SinkError, name_of, path_of};
 
-/// Pixel boxes as VOC writes them, with the confidence in an element of its own.
+/// `voc/STEM.xml`: pixel boxes as VOC writes them, with the confidence in an element of its own.
 pub struct VocSink {
-    folder: PathBuf,
+    folder: OutputFolder,
 }
 
 #[derive(Serialize)]
 #[serde(rename = "annotation")]
 struct Annotation<'a> {
-    filename: &'a str,
+    filename: String,
     size: Size,
     object: Vec<Object<'a>>,
 }
@@ -45,7 +45,7 @@ struct BndBox {
 
 impl VocSink {
     /// Writes into `folder`, sub-folders mirrored.
-    pub fn new(folder: PathBuf) -> Self {
+    pub fn new(folder: OutputFolder) -> Self {
         Self { folder }
     }
 }
@@ -53,33 +53,33 @@ impl VocSink {
 impl Sink for VocSink {
     fn write(&mut self, item: Item) -> Result<(), SinkError> {
         let record = item.record;
-        let name = Path::new(&record.image).file_name().and_then(|name| name.to_str());
-        let object = record.detections.iter().map(|detection| Object {
-            name: &detection.name,
-            confidence: detection.confidence,
-            difficult: 0,
-            bndbox: BndBox {
-                xmin: detection.bbox.x1,
-                ymin: detection.bbox.y1,
-                xmax: detection.bbox.x2,
-                ymax: detection.bbox.y2,
-            },
+        let object = record.detections.iter().map(|detection| {
+            let [xmin, ymin, xmax, ymax] = detection.bbox.corners();
+            let bndbox = BndBox { xmin, ymin, xmax, ymax };
+            Object { name: &detection.name, confidence: detection.confidence, difficult: 0, bndbox }
         });
+        let name = item.picture_name();
         let annotation = Annotation {
-            filename: name.unwrap_or(&record.image),
+            filename: name_of(name.file_name().map_or(&name, Path::new)),
             size: Size { width: record.width, height: record.height, depth: 3 },
             object: object.collect(),
         };
-        write_atomically(&path_of(&self.folder, item.stem, "xml"), |file| {
+        self.folder.write(&path_of("voc", item.stem, "xml"), |file| {
             let mut xml = String::new();
             let mut serializer = quick_xml::se::Serializer::new(&mut xml);
             serializer.indent(' ', 2);
             annotation.serialize(serializer).map_err(Error::other)?;
-            writeln!(file, "{xml}")
+            writeln!(file, "{}", without_control_characters(&xml))
         })
     }
 
     fn has(&self, stem: &Path) -> bool {
-        path_of(&self.folder, stem, "xml").exists()
+        self.folder.path(&path_of("voc", stem, "xml")).exists()
     }
+}
+
+/// XML cannot hold them in any form, and names of files and classes may.
+pub(super) fn without_control_characters(xml: &str) -> String {
+    let is_allowed = |&letter: &char| !letter.is_control() || matches!(letter, '\n' | '\t') || letter >= '\u{80}';
+    xml.chars().filter(|letter| is_allowed(letter) && !matches!(letter, '\u{FFFE}' | '\u{FFFF}')).collect()
 }

@@ -5,7 +5,8 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::thread::{Builder, Scope};
 
 /// Items waiting in each worker's queue.
 const QUEUE: usize = 2;
@@ -17,7 +18,7 @@ pub struct Prefetch<T> {
     count: usize,
 }
 
-impl<T: Send + 'static> Prefetch<T> {
+impl<T: Send> Prefetch<T> {
     /// Loads items `0..count` on `workers` threads until `stop` is set.
     ///
     /// # Errors
@@ -27,19 +28,47 @@ impl<T: Send + 'static> Prefetch<T> {
         workers: usize,
         stop: Arc<AtomicBool>,
         load: impl Fn(usize) -> T + Send + Sync + 'static,
-    ) -> std::io::Result<Self> {
+    ) -> std::io::Result<Self>
+    where
+        T: 'static,
+    {
         let load = Arc::new(load);
+        Self::start(count, workers, |name, items, sender| {
+            let (load, stop) = (load.clone(), stop.clone());
+            name.spawn(move || feed(items, &sender, &stop, &*load)).map(drop)
+        })
+    }
+
+    /// The same on threads of a scope, which may borrow.
+    ///
+    /// # Errors
+    /// The system gives no threads.
+    pub fn scoped<'scope>(
+        scope: &'scope Scope<'scope, '_>,
+        count: usize,
+        workers: usize,
+        stop: Arc<AtomicBool>,
+        load: impl Fn(usize) -> T + Send + Sync + 'scope,
+    ) -> std::io::Result<Self>
+    where
+        T: 'scope,
+    {
+        let load = Arc::new(load);
+        Self::start(count, workers, |name, items, sender| {
+            let (load, stop) = (load.clone(), stop.clone());
+            name.spawn_scoped(scope, move || feed(items, &sender, &stop, &*load)).map(drop)
+        })
+    }
+
+    fn start(
+        count: usize,
+        workers: usize,
+        spawn: impl Fn(Builder, Items, SyncSender<T>) -> std::io::Result<()>,
+    ) -> std::io::Result<Self> {
         let workers = workers.clamp(1, count.max(1));
         let start = |worker: usize| {
             let (sender, receiver) = sync_channel(QUEUE);
-            let (load, stop) = (load.clone(), stop.clone());
-            std::thread::Builder::new().name(format!("load {worker}")).spawn(move || {
-                for item in (worker..count).step_by(workers) {
-                    if stop.load(Ordering::Relaxed) || sender.send(load(item)).is_err() {
-                        break;
-                    }
-                }
-            })?;
+            spawn(Builder::new().name(format!("load {worker}")), (worker..count).step_by(workers), sender)?;
             Ok(receiver)
         };
         let queues = (0..workers).map(start).collect::<std::io::Result<_>>()?;
@@ -67,6 +96,17 @@ impl<T: Send + 'static> Prefetch<T> {
             self.next += 1;
         }
         batch
+    }
+}
+
+/// What one worker loads.
+type Items = std::iter::StepBy<std::ops::Range<usize>>;
+
+fn feed<T>(items: Items, sender: &SyncSender<T>, stop: &AtomicBool, load: &(impl Fn(usize) -> T + ?Sized)) {
+    for item in items {
+        if stop.load(Ordering::Relaxed) || sender.send(load(item)).is_err() {
+            break;
+        }
     }
 }
 
