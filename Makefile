@@ -14,7 +14,7 @@ OUTPUT ?= runs/average
 ARGUMENTS ?= # more of the trainer: --init FILE, --teacher FILE
 DATA ?= data
 
-.PHONY: demo test test-camera test-onnx soak screenshots check bench bench-attention bench-gpu bench-peers bench-peers-times fuzz train train-plot ablate average test-train clean setup
+.PHONY: check-kernels demo test test-camera test-onnx soak screenshots check bench bench-attention bench-gpu bench-peers bench-peers-times fuzz train train-plot ablate average test-train clean setup
 
 demo: setup ## Detect objects on the sample photographs
 	$(CARGO) build --release
@@ -28,12 +28,14 @@ test: ## Every test that needs nothing but this folder
 	$(CARGO) test --doc --quiet
 	$(CARGO) nextest run
 
-check: setup ## Format, directions of crates and modules, lints, shaders, documentation, registers of the kernels
+check: setup ## Format, directions of crates and modules, lints, shaders, documentation
 	$(CARGO) fmt --all --check
 	scripts/directions
 	$(CARGO) clippy --all-targets -- -D warnings
 	$(CARGO) nextest run -p yolo-lat-shaders
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --quiet
+
+check-kernels: setup ## No sum of a CPU kernel lies on the stack: disassembles the release program
 	$(CARGO) build --release
 	if [ "$$(uname -m)" = x86_64 ]; then scripts/check-kernels $${CARGO_TARGET_DIR:-target}/release/yolo-lat; fi
 
