@@ -14,7 +14,7 @@ OUTPUT ?= runs/average
 ARGUMENTS ?= # more of the trainer: --init FILE, --teacher FILE
 DATA ?= data
 
-.PHONY: demo test test-camera test-onnx soak screenshots check bench bench-attention bench-gpu bench-peers fuzz train train-plot ablate average test-train clean setup
+.PHONY: check-kernels demo test test-camera test-onnx soak screenshots check bench bench-attention bench-gpu bench-peers bench-peers-times fuzz train train-plot ablate average test-train clean setup
 
 demo: setup ## Detect objects on the sample photographs
 	$(CARGO) build --release
@@ -35,6 +35,10 @@ check: setup ## Format, directions of crates and modules, lints, shaders, docume
 	$(CARGO) nextest run -p yolo-lat-shaders
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --quiet
 
+check-kernels: setup ## No sum of a CPU kernel lies on the stack: disassembles the release program
+	$(CARGO) build --release
+	if [ "$$(uname -m)" = x86_64 ]; then scripts/check-kernels $${CARGO_TARGET_DIR:-target}/release/yolo-lat; fi
+
 bench: setup ## Speed of the CPU engine on this machine
 	$(CARGO) bench -p yolo-lat --bench engines
 
@@ -47,16 +51,22 @@ bench-gpu: setup ## A machine with a GPU in ten minutes, benches/gpu/run; QUICK=
 	benches/gpu/run
 
 PEERS ?=
+# Without sizes, each once.
+files = $(sort $(foreach peer,$(1),$(firstword $(subst @, ,$(peer)))))
 OUR_PEERS = $(addprefix target/peers/,$(addsuffix .onnx,$(foreach name,yolo26n yolo11n yolov8n,$(name)-320 $(name)-640)))
-bench-peers: setup ## Our models beside YOLO26n, 11n, v8n (random weights: latency only) and the ONNX files in PEERS
+bench-peers: setup ## Our models beside the ONNX files in PEERS (FILE or FILE@SIZE): accuracy on DATA, each in its own preprocessing, then times
 	@scripts/setup --peers
 	$(CARGO) build --release
+	python3 benches/peers/accuracy.py $${CARGO_TARGET_DIR:-target}/release/yolo-lat $(DATA) $(PEERS)
+	$(MAKE) bench-peers-times
+
+bench-peers-times: ## The times alone, beside YOLO26n, 11n, v8n with random weights; the machine must be quiet
 	@mkdir -p benches/runs docs/comparison
 	python3 benches/peers/export.py target/peers
-	$${CARGO_TARGET_DIR:-target}/release/yolo-lat bench -m n,s $(addprefix -m ,$(PEERS) $(OUR_PEERS)) --threads 1 --seconds 60 \
+	$${CARGO_TARGET_DIR:-target}/release/yolo-lat bench -m n,s $(addprefix -m ,$(call files,$(PEERS)) $(OUR_PEERS)) --threads 1 --seconds 60 \
 	  --accuracy benches/accuracy.json --plot docs/comparison/accuracy.png --json > benches/runs/.peers
 	mv benches/runs/.peers benches/runs/peers-$$(date -u +%Y-%m-%d).json
-	$${CARGO_TARGET_DIR:-target}/release/yolo-lat bench -m n,s $(addprefix -m ,$(PEERS) $(OUR_PEERS)) --engine ort --seconds 10 \
+	$${CARGO_TARGET_DIR:-target}/release/yolo-lat bench -m n,s $(addprefix -m ,$(call files,$(PEERS)) $(OUR_PEERS)) --engine ort --seconds 10 \
 	  --plot docs/comparison/parameters.png
 
 test-onnx: setup ## Every form of the export through ONNX's checker and ONNX Runtime (needs Python)

@@ -5,7 +5,7 @@ Backbone, neck and heads are those of the published network (Apache-2.0, Copyrig
 * its normalisation of the picture (BGR, means and deviations of ImageNet) is folded into the first convolution;
 * the units of the last stage keep HIDDEN of their 232 inner channels, chosen one by one and compensated by least
   squares on the photographs (He et al. 2017, "Channel pruning for accelerating very deep neural networks");
-* the scale of stride 64 and the 60 classes that VOC does not have are left out;
+* the scale of stride 64 is left out;
 * box logits are fitted again: its cells have their centres at index * stride, ours at (index + 0.5) * stride.
 `scripts/setup --onnx` and `scripts/setup --gpu` install what it needs. The attention blocks, which it does not have, are missing: the trainer starts them so that they change nothing.
 """
@@ -21,8 +21,8 @@ from onnx import numpy_helper
 from PIL import Image
 from torch.nn import functional as F
 
-HIDDEN, SIZE, COUNT, BINS, GREY = 140, 320, 192, 8, 114 / 255
-VOC_IN_COCO = [4, 1, 14, 8, 39, 5, 2, 15, 56, 19, 60, 16, 17, 3, 0, 58, 18, 57, 6, 62]
+HIDDEN, SIZE, COUNT, BINS, GREY = 160, 320, 192, 8, 114 / 255
+CLASSES = 80
 MEAN = torch.tensor([103.53, 116.28, 123.675])
 DEVIATION = torch.tensor([57.375, 57.12, 58.395])
 
@@ -130,7 +130,7 @@ def head_features(w, maps):
 
 
 def pictures(folder):
-    paths = sorted(pathlib.Path(folder).rglob("*.jpg"))
+    paths = sorted(path for path in pathlib.Path(folder).rglob("*") if path.suffix in (".jpg", ".webp"))
     for path in paths[:: max(1, len(paths) // COUNT)][:COUNT]:
         image = Image.open(path).convert("RGB")
         scale = SIZE / max(image.size)
@@ -191,8 +191,8 @@ def refit_boxes(w, stride, features, wanted_features, published_out):
     rows = lambda x: x.permute(0, 2, 3, 1).flatten(0, 2)
     weight, bias = published_out[0][:, :, 0, 0], published_out[1]
     wanted = rows(wanted_features) @ weight.T + bias
-    sure = wanted[:, :80].amax(1).sigmoid() > 0.05
-    p = wanted[sure][:, 80:].reshape(-1, 4, BINS).softmax(-1)
+    sure = wanted[:, :CLASSES].amax(1).sigmoid() > 0.05
+    p = wanted[sure][:, CLASSES:].reshape(-1, 4, BINS).softmax(-1)
     back, forth = torch.zeros_like(p), torch.zeros_like(p)
     back[..., 1:] = p[..., :-1]
     back[..., -1] += p[..., -1]
@@ -209,8 +209,8 @@ def refit_boxes(w, stride, features, wanted_features, published_out):
     print(f"stride {stride}: {int(sure.sum())} cells, mean difference {error:.3f} strides")
     w[f"head{stride}.box.out.weight"] = solution.T[:, :, None, None].contiguous()
     w[f"head{stride}.box.out.bias"] = offset
-    w[f"head{stride}.class.out.weight"] = published_out[0][VOC_IN_COCO].contiguous()
-    w[f"head{stride}.class.out.bias"] = published_out[1][VOC_IN_COCO].contiguous()
+    w[f"head{stride}.class.out.weight"] = published_out[0][:CLASSES].contiguous()
+    w[f"head{stride}.class.out.bias"] = published_out[1][:CLASSES].contiguous()
 
 
 def write(path, weights):

@@ -4,7 +4,7 @@
 Layer by layer, on the photographs: the channels that explain the layer's result best are chosen greedily, then the layer's
 weights are fitted by least squares so that it computes those channels from what the smaller network has (He et al. 2017,
 "Channel pruning for accelerating very deep neural networks", here for every layer). Depthwise filters of chosen channels
-are kept. Both configurations have split = "halves", fusion = "ghost", shared heads, the same stem, second stage, bins and classes.
+are kept. Both configurations have split = "halves", fusion = "ghost", shared heads, the same stem, widths of the second and third stage, bins and classes.
 `scripts/setup --gpu` installs what it needs. The result is a start: training takes it on (train/configs/n-small.toml).
 """
 import json
@@ -16,7 +16,7 @@ import tomllib
 import torch
 from torch.nn import functional as F
 
-from nanodet_plus import convolve, down_unit, eliminate, least_squares, pictures, shuffle, unit, write
+from nanodet_plus import convolve, eliminate, least_squares, pictures, shuffle, write
 
 HEAD = 16  # channels of an attention head
 
@@ -262,18 +262,16 @@ def main(large, small, folder, output):
     backbone, neck, head = config["backbone"], config["neck"], config["head"]
     x = torch.stack(list(pictures(folder)))
     pair = Pair(weights)
-    pair.small.update((name, value) for name, value in weights.items() if name.startswith(("stem", "stage2")))
+    pair.small.update((name, value) for name, value in weights.items() if name.startswith("stem"))
     x = F.max_pool2d(convolve(weights, "stem", x, 2), 3, 2, 1)
-    for index in range(backbone["repeats"][0]):
-        x = (down_unit if index == 0 else unit)(weights, f"stage2.{index}", x)
     feature = (x, x, list(range(x.shape[1])))
-    features = [feature]
-    for stage in (1, 2):
+    features = []
+    for stage in (0, 1, 2):
         half = backbone["widths"][stage] // 2
         feature = pair.down_unit(f"stage{stage + 2}.0", feature, half, backbone["first_hidden"][stage])
         for index in range(1, backbone["repeats"][stage]):
             feature = pair.unit(f"stage{stage + 2}.{index}", feature, backbone["hidden"][stage])
-        if stage == 1:
+        if stage < 2: # as wide as the large one's
             feature = (feature[0], feature[1], list(range(feature[0].shape[1])))
         features.append(feature)
     width, inner, hidden = neck["width"], neck.get("attention_width", neck["width"]), neck["hidden"]

@@ -30,7 +30,7 @@ pub struct CausalMemory {
 /// their spread, they lose as many digits as `|a - b|^2` computed as `|a|^2 - 2ab + |b|^2` does.
 ///
 /// ```
-/// use yolo_lat::attention::{CausalState, HadamardExp};
+/// use yolo_lat_attention::{CausalState, HadamardExp};
 ///
 /// let mut state = CausalState::new(HadamardExp, 2, 1);
 /// state.push(&[0.0, 1.0], &[3.0]);

@@ -15,7 +15,6 @@ mod live;
 mod options;
 mod parity;
 mod profile;
-mod sinks;
 mod threshold;
 
 use std::process::ExitCode;

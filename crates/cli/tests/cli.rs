@@ -323,7 +323,7 @@ fn all_formats_are_written_and_folders_mirrored() {
 #[test]
 fn pictures_of_all_shapes_have_inputs_of_theirs() {
     let folder = tempfile::tempdir().unwrap();
-    let photograph = image::open("assets/chelsea.jpg").unwrap();
+    let photograph = image::open("../../assets/chelsea.jpg").unwrap();
     for (name, width, height) in [("a", 160, 120), ("b", 120, 160), ("c", 160, 90), ("d", 160, 120), ("e", 100, 100)] {
         photograph
             .resize_exact(width, height, image::imageops::FilterType::Triangle)
@@ -577,7 +577,7 @@ fn classes_have_many_names() {
 fn data_sets_are_measured_in_the_classes_that_the_model_has() {
     let measured = |names: [&str; 3]| {
         let folder = tempfile::tempdir().unwrap();
-        std::fs::copy("assets/chelsea.jpg", folder.path().join("1.jpg")).unwrap();
+        std::fs::copy("../../assets/chelsea.jpg", folder.path().join("1.jpg")).unwrap();
         let category = |(index, name): (usize, &&str)| serde_json::json!({ "id": index + 1, "name": name });
         let object =
             |class: usize| serde_json::json!({ "image_id": 1, "category_id": class, "bbox": [80, 40, 330, 250] });

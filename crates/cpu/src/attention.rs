@@ -1,7 +1,6 @@
-//! Attention on channel planes: a unit is a head. The feature maps are planes too, so every loop runs along tokens.
+//! Attention: a unit is a head. Its queries, keys and values are copied into planes, so that every loop runs along tokens.
 
-use super::product::{Filters, product};
-use super::steps::{Memory, PlaneAt, Scratch, plane_stride};
+use super::steps::Memory;
 use yolo_lat_core::model::config::{AttentionKind, KernelKind};
 use yolo_lat_simd::Simd;
 
@@ -10,16 +9,16 @@ pub(super) struct Attention {
     pub(super) kind: AttentionKind,
     pub(super) kernel: KernelKind,
     pub(super) heads: usize,
-    /// q, k and v of all heads: 3 * width planes.
-    pub(super) inputs: Vec<PlaneAt>,
+    /// q, k and v of all heads, 3 * width channels at token 0.
+    pub(super) inputs: Vec<usize>,
     pub(super) output: usize,
     pub(super) tokens: usize,
-    /// Output channels in a tile of the matrix product.
-    pub(super) tile_rows: usize,
 }
 
-/// Biases of a product that has none: one for each channel of the widest head a configuration may have.
-static NO_BIAS: [f32; 4112] = [0.0; 4112];
+/// Floats from one plane to the next: its tokens, one vector of room, whole cache lines.
+fn plane_stride(tokens: usize) -> usize {
+    (tokens + 15).next_multiple_of(16)
+}
 
 impl Attention {
     pub(super) fn units(&self) -> usize {
@@ -43,108 +42,115 @@ impl Attention {
         }
     }
 
-    /// Size of the packed sums: values and denominator, in whole tiles, for each feature.
-    fn packed(&self) -> usize {
-        (self.head() + 1).next_multiple_of(self.tile_rows) * self.features()
-    }
-
-    pub(super) fn scratch(&self) -> (usize, usize) {
+    pub(super) fn scratch(&self) -> usize {
         let stride = plane_stride(self.tokens);
+        // Queries, keys, values and the output of a head, and a row more.
+        let planes = (4 * self.head() + 1) * stride;
         match self.kind {
-            AttentionKind::Softmax | AttentionKind::None => (stride, 0),
-            AttentionKind::Ela => ((2 * self.features() + self.head() + 1) * stride + self.packed(), self.features()),
+            AttentionKind::Softmax | AttentionKind::None => planes,
+            AttentionKind::Ela => planes + 2 * self.features() * stride + self.features() * (self.head() + 1),
         }
     }
 
     #[inline(always)]
-    pub(super) unsafe fn run<S: Simd, const ROWS: usize>(&self, unit: usize, memory: Memory, scratch: &mut Scratch) {
+    pub(super) unsafe fn run<S: Simd>(&self, head: usize, memory: Memory, scratch: *mut f32) {
+        let (width, stride) = (self.head(), plane_stride(self.tokens));
         // SAFETY: the caller's; scratch is as large as `scratch()` says.
         unsafe {
+            let planes = Planes { parts: scratch, stride, width };
+            for part in 0..3 {
+                for channel in 0..width {
+                    let from = memory.read(self.inputs[part * self.width() + head * width + channel]);
+                    let to = planes.plane(part, channel);
+                    for token in 0..self.tokens {
+                        *to.add(token) = *from.add(S::LANES * token);
+                    }
+                }
+            }
+            let rest = planes.plane(3, width);
             match self.kind {
-                AttentionKind::Softmax | AttentionKind::None => self.softmax::<S>(unit, memory, scratch),
-                AttentionKind::Ela => self.linear::<S, ROWS>(unit, memory, scratch),
+                AttentionKind::Softmax | AttentionKind::None => self.softmax::<S>(planes, rest),
+                AttentionKind::Ela => self.linear::<S>(planes, rest),
+            }
+            for channel in 0..width {
+                let (from, output) = (planes.plane(3, channel), head * width + channel);
+                let to = self.output + output / S::LANES * S::LANES * self.tokens + output % S::LANES;
+                let to = memory.write(to);
+                for token in 0..self.tokens {
+                    *to.add(S::LANES * token) = *from.add(token);
+                }
             }
         }
-    }
-
-    /// Plane `channel` of a head's queries (0), keys (1) or values (2).
-    #[inline(always)]
-    unsafe fn plane(&self, part: usize, head: usize, channel: usize, memory: Memory) -> *const f32 {
-        // SAFETY: the caller's.
-        unsafe { memory.read(self.inputs[part * self.width() + head * self.head() + channel]) }
-    }
-
-    #[inline(always)]
-    unsafe fn output(&self, head: usize, channel: usize, memory: Memory) -> *mut f32 {
-        // SAFETY: the caller's.
-        unsafe { memory.write(self.output + (head * self.head() + channel) * plane_stride(self.tokens)) }
     }
 
     /// `S = sum psi(k) v^T`, `C = sum psi(k)`, then `y = phi(q) S / phi(q) C`.
     #[inline(always)]
-    unsafe fn linear<S: Simd, const ROWS: usize>(&self, head: usize, memory: Memory, scratch: &mut Scratch) {
+    unsafe fn linear<S: Simd>(&self, planes: Planes, rest: *mut f32) {
         let (tokens, width, features) = (self.tokens, self.head(), self.features());
         let stride = plane_stride(tokens);
         // SAFETY: scratch is divided as `scratch()` counts it; every plane has room for whole vectors.
         unsafe {
-            let phi = scratch.floats.as_mut_ptr();
+            let denominators = rest;
+            let phi = denominators.add(stride);
             let psi = phi.add(features * stride);
-            let results = psi.add(features * stride);
-            let packed = results.add((width + 1) * stride);
+            let sums = psi.add(features * stride);
             match self.kernel {
-                KernelKind::HadamardExp => self.exp_features::<S>(head, memory, phi, psi),
-                KernelKind::SumDistance => self.distance_features::<S>(head, 1.0, memory, phi, psi),
-                KernelKind::DiffDistance => self.distance_features::<S>(head, -1.0, memory, phi, psi),
+                KernelKind::HadamardExp => self.exp_features::<S>(planes, phi, psi),
+                KernelKind::SumDistance => self.distance_features::<S>(1.0, planes, phi, psi),
+                KernelKind::DiffDistance => self.distance_features::<S>(-1.0, planes, phi, psi),
                 KernelKind::ModulatedDot => {
-                    // Nothing is in the results yet: room for a factor a token.
-                    self.directions::<S>(0, head, memory, phi, results);
-                    self.directions::<S>(1, head, memory, psi, results);
+                    // Nothing is in the denominators yet: room for a factor a token.
+                    self.directions::<S>(0, planes, phi, denominators);
+                    self.directions::<S>(1, planes, psi, denominators);
                 }
             }
-            // Sums over the tokens, packed as the filters of a product: one output for each value, one for C.
-            std::slice::from_raw_parts_mut(packed, self.packed()).fill(0.0);
+            // (head + 1, features): one row for each value, one for C.
             for feature in 0..features {
                 let psi = psi.add(feature * stride);
                 for channel in 0..=width {
                     let sum = if channel < width {
-                        dot::<S>(psi, self.plane(2, head, channel, memory), tokens)
+                        dot::<S>(psi, planes.plane(2, channel), tokens)
                     } else {
                         reduce::<S>(psi, tokens)
                     };
-                    *packed.add((channel / ROWS * features + feature) * ROWS + channel % ROWS) = sum;
+                    *sums.add(channel * features + feature) = sum;
                 }
-                scratch.rows[feature] = phi.add(feature * stride);
             }
-            let filters = Filters {
-                weights: std::slice::from_raw_parts(packed, self.packed()),
-                bias: &NO_BIAS[..(width + 1).next_multiple_of(ROWS)],
-                channels: width + 1,
-                depth: features,
-            };
-            product::<S, ROWS>(filters, &scratch.rows[..features], tokens, results, stride, memory);
-            let denominators = results.add(width * stride);
-            for channel in 0..width {
-                let (values, output) = (results.add(channel * stride), self.output(head, channel, memory));
+            // Values in 3, and behind them the denominators: eight rows of results at a time, for the adders' latency.
+            let mut channel = 0;
+            while channel < width + 1 {
+                let rows = if channel + 8 <= width + 1 { 8 } else { 1 };
                 for at in (0..tokens).step_by(S::LANES) {
-                    let quotient = S::div(S::load(values.add(at)), S::load(denominators.add(at)));
-                    S::store(output.add(at), quotient);
+                    let (sums, phi) = (sums.add(channel * features), phi.add(at));
+                    let to = planes.plane(3, channel).add(at);
+                    match rows {
+                        8 => weigh::<S, 8>(sums, phi, features, stride, to),
+                        _ => weigh::<S, 1>(sums, phi, features, stride, to),
+                    }
+                }
+                channel += rows;
+            }
+            for channel in 0..width {
+                let values = planes.plane(3, channel);
+                for at in (0..tokens).step_by(S::LANES) {
+                    S::store(values.add(at), S::div(S::load(values.add(at)), S::load(denominators.add(at))));
                 }
             }
             if self.kernel != KernelKind::HadamardExp {
-                self.mean_where_no_weight::<S>(head, denominators, memory);
+                self.mean_where_no_weight::<S>(denominators, planes);
             }
         }
     }
 
     /// A row whose weights are all zero gets the mean of the values.
     #[inline(always)]
-    unsafe fn mean_where_no_weight<S: Simd>(&self, head: usize, denominators: *const f32, memory: Memory) {
+    unsafe fn mean_where_no_weight<S: Simd>(&self, denominators: *const f32, planes: Planes) {
         // SAFETY: denominators has `tokens` floats.
         unsafe {
             for token in (0..self.tokens).filter(|&token| *denominators.add(token) <= 0.0) {
                 for channel in 0..self.head() {
-                    let mean = reduce::<S>(self.plane(2, head, channel, memory), self.tokens) / self.tokens as f32;
-                    *self.output(head, channel, memory).add(token) = mean;
+                    let mean = reduce::<S>(planes.plane(2, channel), self.tokens) / self.tokens as f32;
+                    *planes.plane(3, channel).add(token) = mean;
                 }
             }
         }
@@ -152,15 +158,15 @@ impl Attention {
 
     /// `psi_d = exp(k_d - m_d)` and `phi_d = exp(q_d + m_d - r)`; see [`yolo_lat_attention::HadamardExp`].
     #[inline(always)]
-    unsafe fn exp_features<S: Simd>(&self, head: usize, memory: Memory, phi: *mut f32, psi: *mut f32) {
+    unsafe fn exp_features<S: Simd>(&self, planes: Planes, phi: *mut f32, psi: *mut f32) {
         let (tokens, stride) = (self.tokens, plane_stride(self.tokens));
         // SAFETY: every plane has room for whole vectors.
         unsafe {
             let scale = S::splat(query_scale(self.head()));
             for channel in 0..self.head() {
-                let keys = self.plane(1, head, channel, memory);
+                let keys = planes.plane(1, channel);
                 let peak = S::splat(peak::<S>(keys, tokens) * query_scale(self.head()));
-                let queries = self.plane(0, head, channel, memory);
+                let queries = planes.plane(0, channel);
                 for at in (0..tokens).step_by(S::LANES) {
                     let exponent = S::sub(S::mul(S::load(keys.add(at)), scale), peak);
                     S::store(psi.add(channel * stride + at), S::exp(exponent));
@@ -184,7 +190,7 @@ impl Attention {
     /// `phi = (a, |a|^2, 1)` and `psi = (2 sign b, 1, |b|^2)` with the mean of the keys moved from b into a:
     /// `|q + k| = |(q + c) + (k - c)|`. Then no difference of large numbers is left in the denominator.
     #[inline(always)]
-    unsafe fn distance_features<S: Simd>(&self, head: usize, sign: f32, memory: Memory, phi: *mut f32, psi: *mut f32) {
+    unsafe fn distance_features<S: Simd>(&self, sign: f32, planes: Planes, phi: *mut f32, psi: *mut f32) {
         let (tokens, width, stride) = (self.tokens, self.head(), plane_stride(self.tokens));
         // SAFETY: every plane has room for whole vectors.
         unsafe {
@@ -199,7 +205,7 @@ impl Attention {
                 S::store(b_one.add(at), one);
             }
             for channel in 0..width {
-                let (queries, keys) = (self.plane(0, head, channel, memory), self.plane(1, head, channel, memory));
+                let (queries, keys) = (planes.plane(0, channel), planes.plane(1, channel));
                 let mean = reduce::<S>(keys, tokens) / tokens as f32 * scale;
                 let (shift_a, shift_b) = (S::splat(sign * mean), S::splat(-mean));
                 let (scale, factor) = (S::splat(scale), S::splat(2.0 * sign));
@@ -218,14 +224,7 @@ impl Attention {
     /// `(|b|^2 + 1) (b / |b|, 1)` of the keys (part 1); of the queries (part 0) without the factor, which cancels. The
     /// direction of zero is zero.
     #[inline(always)]
-    unsafe fn directions<S: Simd>(
-        &self,
-        part: usize,
-        head: usize,
-        memory: Memory,
-        features: *mut f32,
-        factors: *mut f32,
-    ) {
+    unsafe fn directions<S: Simd>(&self, part: usize, planes: Planes, features: *mut f32, factors: *mut f32) {
         let (tokens, width, stride) = (self.tokens, self.head(), plane_stride(self.tokens));
         // SAFETY: every plane has room for whole vectors, `factors` for one plane.
         unsafe {
@@ -234,7 +233,7 @@ impl Attention {
                 S::store(squares.add(at), S::splat(0.0));
             }
             for channel in 0..width {
-                let source = self.plane(part, head, channel, memory);
+                let source = planes.plane(part, channel);
                 for at in (0..tokens).step_by(S::LANES) {
                     let x = S::mul(S::load(source.add(at)), scale);
                     S::store(features.add(channel * stride + at), x);
@@ -258,18 +257,17 @@ impl Attention {
 
     /// The customary attention, one query after the other.
     #[inline(always)]
-    unsafe fn softmax<S: Simd>(&self, head: usize, memory: Memory, scratch: &mut Scratch) {
+    unsafe fn softmax<S: Simd>(&self, planes: Planes, weights: *mut f32) {
         let (tokens, width) = (self.tokens, self.head());
         // SAFETY: scratch has a plane of tokens; every plane has room for whole vectors.
         unsafe {
-            let weights = scratch.floats.as_mut_ptr();
             let scale = query_scale(width) * query_scale(width);
             for query in 0..tokens {
                 for at in (0..tokens).step_by(S::LANES) {
                     let mut sum = S::splat(0.0);
                     for channel in 0..width {
-                        let q = S::splat(*self.plane(0, head, channel, memory).add(query) * scale);
-                        sum = S::fma(q, S::load(self.plane(1, head, channel, memory).add(at)), sum);
+                        let q = S::splat(*planes.plane(0, channel).add(query) * scale);
+                        sum = S::fma(q, S::load(planes.plane(1, channel).add(at)), sum);
                     }
                     S::store(weights.add(at), sum);
                 }
@@ -279,10 +277,50 @@ impl Attention {
                 }
                 let total = reduce::<S>(weights, tokens);
                 for channel in 0..width {
-                    let sum = dot::<S>(weights, self.plane(2, head, channel, memory), tokens);
-                    *self.output(head, channel, memory).add(query) = sum / total;
+                    let sum = dot::<S>(weights, planes.plane(2, channel), tokens);
+                    *planes.plane(3, channel).add(query) = sum / total;
                 }
             }
+        }
+    }
+}
+
+/// The planes of one head in scratch: queries (0), keys (1), values (2) and the output (3).
+#[derive(Clone, Copy)]
+struct Planes {
+    parts: *mut f32,
+    stride: usize,
+    width: usize,
+}
+
+impl Planes {
+    #[inline(always)]
+    unsafe fn plane(self, part: usize, channel: usize) -> *mut f32 {
+        // SAFETY: the caller's channel exists.
+        unsafe { self.parts.add((part * self.width + channel) * self.stride) }
+    }
+}
+
+/// `ROWS` rows of `sums` (rows, features) times a vector of tokens of the features, into rows `stride` apart.
+#[inline(always)]
+unsafe fn weigh<S: Simd, const ROWS: usize>(
+    sums: *const f32,
+    phi: *const f32,
+    features: usize,
+    stride: usize,
+    to: *mut f32,
+) {
+    // SAFETY: the caller's.
+    unsafe {
+        let mut totals = [S::splat(0.0); ROWS];
+        for feature in 0..features {
+            let phi = S::load(phi.add(feature * stride));
+            for (row, total) in totals.iter_mut().enumerate() {
+                *total = S::fma(S::splat(*sums.add(row * features + feature)), phi, *total);
+            }
+        }
+        for (row, &total) in totals.iter().enumerate() {
+            S::store(to.add(row * stride), total);
         }
     }
 }

@@ -1,36 +1,120 @@
-//! Operations on single values: gate, sum, upsampling. A unit is a channel.
+//! Operations on single values: gate, sum, upsampling, and moving channels to where a kernel wants them. All are given in
+//! offsets of whole blocks, but for [`Gather`].
 
-use super::steps::{Memory, PlaneAt, Scratch, plane_stride};
+use super::steps::{Memory, UNIT_WORK};
+use super::windows::Division;
 use yolo_lat_simd::Simd;
+
+/// Blocks of a unit where each value costs about as much as `work` multiply-adds.
+fn division(blocks: usize, positions: usize, work: usize) -> Division {
+    Division::new(blocks, positions.div_ceil(POSITIONS), POSITIONS * work)
+}
+
+/// Positions that are one row of a [`Division`].
+const POSITIONS: usize = 100;
+
+/// Blocks and positions of a unit.
+fn unit(division: Division, unit: usize, positions: usize) -> (std::ops::Range<usize>, std::ops::Range<usize>) {
+    let (blocks, rows) = division.unit(unit);
+    (blocks, rows.start * POSITIONS..(rows.end * POSITIONS).min(positions))
+}
+
+/// Planes of the picture into blocks.
+pub(super) struct Pack {
+    pub(super) channels: usize,
+    pub(super) output: usize,
+    pub(super) positions: usize,
+}
+
+impl Pack {
+    pub(super) fn units(&self) -> usize {
+        self.channels
+    }
+
+    pub(super) fn scratch(&self) -> usize {
+        0
+    }
+
+    #[inline(always)]
+    pub(super) unsafe fn run<S: Simd>(&self, channel: usize, memory: Memory, _: *mut f32) {
+        let (block, lane) = (channel / S::LANES, channel % S::LANES);
+        // SAFETY: the picture has `positions` floats a channel; this unit alone writes this lane.
+        unsafe {
+            let plane = memory.picture.add(channel * self.positions);
+            let output = memory.write(self.output + block * S::LANES * self.positions + lane);
+            for at in 0..self.positions {
+                *output.add(S::LANES * at) = *plane.add(at);
+            }
+        }
+    }
+}
+
+/// Single channels into blocks, where an operation wants them beside each other and they are not: a unit is a block.
+pub(super) struct Gather {
+    /// For each lane of each output block, where its channel is; lanes without one stay as they are.
+    pub(super) lanes: Vec<Option<usize>>,
+    pub(super) output: usize,
+    pub(super) positions: usize,
+    /// Channels in a block.
+    pub(super) block: usize,
+}
+
+impl Gather {
+    pub(super) fn units(&self) -> usize {
+        self.lanes.len() / self.block
+    }
+
+    pub(super) fn scratch(&self) -> usize {
+        0
+    }
+
+    #[inline(always)]
+    pub(super) unsafe fn run<S: Simd>(&self, block: usize, memory: Memory, _: *mut f32) {
+        // SAFETY: offsets are the plan's; this unit alone writes this block.
+        unsafe {
+            let output = memory.write(self.output + block * S::LANES * self.positions);
+            for (lane, from) in self.lanes[block * S::LANES..(block + 1) * S::LANES].iter().enumerate() {
+                let Some(from) = *from else { continue };
+                let from = memory.read(from);
+                for at in 0..self.positions {
+                    *output.add(S::LANES * at + lane) = *from.add(S::LANES * at);
+                }
+            }
+        }
+    }
+}
 
 /// `u * silu(g)`.
 pub(super) struct Gate {
-    pub(super) u: Vec<PlaneAt>,
-    pub(super) g: Vec<PlaneAt>,
+    pub(super) u: Vec<usize>,
+    pub(super) g: Vec<usize>,
     pub(super) output: usize,
     pub(super) positions: usize,
 }
 
 impl Gate {
     pub(super) fn units(&self) -> usize {
-        self.u.len()
+        division(self.u.len(), self.positions, 30).units()
     }
 
-    pub(super) fn scratch(&self) -> (usize, usize) {
-        (0, 0)
+    pub(super) fn scratch(&self) -> usize {
+        0
     }
 
     #[inline(always)]
-    pub(super) unsafe fn run<S: Simd, const ROWS: usize>(&self, unit: usize, memory: Memory, _: &mut Scratch) {
-        // SAFETY: planes have room for whole vectors.
-        unsafe {
-            let (u, g) = (memory.read(self.u[unit]), memory.read(self.g[unit]));
-            let output = memory.write(self.output + unit * plane_stride(self.positions));
-            for at in (0..self.positions).step_by(S::LANES) {
-                let (u, g) = (S::load(u.add(at)), S::load(g.add(at)));
-                let one = S::splat(1.0);
-                let denominator = S::add(one, S::exp(S::sub(S::splat(0.0), g)));
-                S::store(output.add(at), S::mul(u, S::div(g, denominator)));
+    pub(super) unsafe fn run<S: Simd>(&self, index: usize, memory: Memory, _: *mut f32) {
+        let (blocks, positions) = unit(division(self.u.len(), self.positions, 30), index, self.positions);
+        for block in blocks {
+            // SAFETY: offsets are the plan's; this unit alone writes these positions of these blocks.
+            unsafe {
+                let (u, g) = (memory.read(self.u[block]), memory.read(self.g[block]));
+                let output = memory.write(self.output + block * S::LANES * self.positions);
+                for at in positions.clone().map(|at| at * S::LANES) {
+                    let (u, g) = (S::load(u.add(at)), S::load(g.add(at)));
+                    let one = S::splat(1.0);
+                    let denominator = S::add(one, S::exp(S::sub(S::splat(0.0), g)));
+                    S::store(output.add(at), S::mul(u, S::div(g, denominator)));
+                }
             }
         }
     }
@@ -38,8 +122,8 @@ impl Gate {
 
 /// `a + b`, where `b` may have half the resolution: then each of its values counts for four positions.
 pub(super) struct Sum {
-    pub(super) a: Vec<PlaneAt>,
-    pub(super) b: Vec<PlaneAt>,
+    pub(super) a: Vec<usize>,
+    pub(super) b: Vec<usize>,
     pub(super) b_is_half: bool,
     pub(super) output: usize,
     pub(super) height: usize,
@@ -47,34 +131,41 @@ pub(super) struct Sum {
 }
 
 impl Sum {
-    pub(super) fn units(&self) -> usize {
-        self.a.len()
+    fn division(&self) -> Division {
+        Division::new(self.a.len(), self.height, 4 * self.width)
     }
 
-    pub(super) fn scratch(&self) -> (usize, usize) {
-        (0, 0)
+    pub(super) fn units(&self) -> usize {
+        self.division().units()
+    }
+
+    pub(super) fn scratch(&self) -> usize {
+        0
     }
 
     #[inline(always)]
-    pub(super) unsafe fn run<S: Simd, const ROWS: usize>(&self, unit: usize, memory: Memory, _: &mut Scratch) {
+    pub(super) unsafe fn run<S: Simd>(&self, unit: usize, memory: Memory, _: *mut f32) {
         let Self { height, width, .. } = *self;
-        // SAFETY: each plane has as many floats as its shape says, and the output is nobody else's.
-        unsafe {
-            let a = std::slice::from_raw_parts(memory.read(self.a[unit]), height * width);
-            let output = memory.write(self.output + unit * plane_stride(height * width));
-            let output = std::slice::from_raw_parts_mut(output, height * width);
-            if !self.b_is_half {
-                let b = std::slice::from_raw_parts(memory.read(self.b[unit]), height * width);
-                output.iter_mut().zip(a).zip(b).for_each(|((output, a), b)| *output = a + b);
-                return;
-            }
-            let b = std::slice::from_raw_parts(memory.read(self.b[unit]), height / 2 * (width / 2));
-            let rows = output.chunks_exact_mut(width).zip(a.chunks_exact(width));
-            for (y, (output, a)) in rows.enumerate() {
-                let b = &b[y / 2 * (width / 2)..][..width / 2];
-                let pairs = output.as_chunks_mut::<2>().0.iter_mut().zip(a.as_chunks::<2>().0);
-                for ((output, a), b) in pairs.zip(b) {
-                    *output = [a[0] + b, a[1] + b];
+        let (blocks, rows) = self.division().unit(unit);
+        for block in blocks {
+            for row in rows.clone() {
+                let at = S::LANES * row * width;
+                // SAFETY: offsets are the plan's; this unit alone writes these rows of these blocks.
+                unsafe {
+                    let a = memory.read(self.a[block] + at);
+                    let output = memory.write(self.output + block * S::LANES * height * width + at);
+                    if self.b_is_half {
+                        let b = memory.read(self.b[block] + S::LANES * (row / 2) * (width / 2));
+                        for x in 0..width {
+                            let sum = S::add(S::load(a.add(S::LANES * x)), S::load(b.add(S::LANES * (x / 2))));
+                            S::store(output.add(S::LANES * x), sum);
+                        }
+                    } else {
+                        let b = memory.read(self.b[block] + at);
+                        for x in (0..width).map(|x| S::LANES * x) {
+                            S::store(output.add(x), S::add(S::load(a.add(x)), S::load(b.add(x))));
+                        }
+                    }
                 }
             }
         }
@@ -83,7 +174,7 @@ impl Sum {
 
 /// Each value twice in both directions; only where no sum takes it in.
 pub(super) struct Upsample {
-    pub(super) inputs: Vec<PlaneAt>,
+    pub(super) inputs: Vec<usize>,
     pub(super) output: usize,
     /// Of the input.
     pub(super) height: usize,
@@ -91,27 +182,39 @@ pub(super) struct Upsample {
 }
 
 impl Upsample {
-    pub(super) fn units(&self) -> usize {
-        self.inputs.len()
+    fn division(&self) -> Division {
+        Division::new(self.inputs.len(), self.height, 8 * self.width)
     }
 
-    pub(super) fn scratch(&self) -> (usize, usize) {
-        (0, 0)
+    pub(super) fn units(&self) -> usize {
+        self.division().units()
+    }
+
+    pub(super) fn scratch(&self) -> usize {
+        0
     }
 
     #[inline(always)]
-    pub(super) unsafe fn run<S: Simd, const ROWS: usize>(&self, unit: usize, memory: Memory, _: &mut Scratch) {
+    pub(super) unsafe fn run<S: Simd>(&self, unit: usize, memory: Memory, _: *mut f32) {
         let Self { height, width, .. } = *self;
-        // SAFETY: each plane has as many floats as its shape says, and the output is nobody else's.
-        unsafe {
-            let input = std::slice::from_raw_parts(memory.read(self.inputs[unit]), height * width);
-            let output = memory.write(self.output + unit * plane_stride(4 * height * width));
-            let output = std::slice::from_raw_parts_mut(output, 4 * height * width);
-            for (y, output) in output.chunks_exact_mut(2 * width).enumerate() {
-                for (x, output) in output.iter_mut().enumerate() {
-                    *output = input[y / 2 * width + x / 2];
+        let (blocks, rows) = self.division().unit(unit);
+        for block in blocks {
+            for row in rows.clone() {
+                // SAFETY: offsets are the plan's; this unit alone writes these rows of these blocks.
+                unsafe {
+                    let input = memory.read(self.inputs[block] + S::LANES * row * width);
+                    let output = memory.write(self.output + S::LANES * (block * 4 * height * width + 4 * row * width));
+                    for x in 0..width {
+                        let value = S::load(input.add(S::LANES * x));
+                        for at in [2 * x, 2 * x + 1, 2 * width + 2 * x, 2 * width + 2 * x + 1] {
+                            S::store(output.add(S::LANES * at), value);
+                        }
+                    }
                 }
             }
         }
     }
 }
+
+// A unit of what moves data is as long as one that computes.
+const _: () = assert!(UNIT_WORK > 8 * POSITIONS * 30);

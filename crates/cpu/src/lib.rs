@@ -1,4 +1,4 @@
-//! Our CPU engine: planar, fused, SIMD, threaded; no allocation and no copy of a view while it runs.
+//! Our CPU engine: blocks of channels, fused, SIMD, threaded; no copy of a view while it runs.
 //!
 //! A plan is made once. To run it, every thread walks the same steps and takes units of each from a shared counter;
 //! a step begins when the one before is complete. Which thread computes a unit does not matter to its value, so
@@ -7,18 +7,19 @@
 
 mod attention;
 mod elementwise;
+mod layout;
 mod plan;
 mod product;
 mod steps;
 mod windows;
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use ndarray::{Array4, ArrayView4};
 
 use self::plan::Plan;
-use self::steps::{Memory, PlaneAt, Scratch};
+use self::steps::{Aligned, Memory, Step};
 use yolo_lat_core::engine::{Engine, EngineError, check_input};
 use yolo_lat_core::model::graph::Shape;
 use yolo_lat_core::model::{Graph, Weights};
@@ -31,9 +32,13 @@ pub struct CpuEngine {
     threads: usize,
     pool: Option<rayon::ThreadPool>,
     input: Shape,
+    /// Of the graph's nodes.
+    names: Vec<String>,
     output_shapes: Vec<Shape>,
     progress: Vec<Progress>,
     workers: Vec<Mutex<Worker>>,
+    /// A kernel panicked in this run: nobody waits for it.
+    failed: AtomicBool,
     outputs: Vec<Array4<f32>>,
 }
 
@@ -48,14 +53,9 @@ struct Progress {
 
 /// What a thread owns. Threads that share a picture use the first one's arena.
 struct Worker {
-    /// Of whole cache lines, so that vectors do not straddle them.
-    arena: Vec<CacheLine>,
-    scratch: Scratch,
+    arena: Aligned,
+    scratch: Aligned,
 }
-
-#[derive(Clone, Copy)]
-#[repr(align(64))]
-struct CacheLine(#[expect(dead_code, reason = "read through a pointer")] [f32; 16]);
 
 impl CpuEngine {
     /// Plans `graph` for this machine's best instruction set. `threads` 0 means one for each core.
@@ -81,21 +81,23 @@ impl CpuEngine {
         let pool = (threads > 1).then(|| rayon::ThreadPoolBuilder::new().num_threads(threads).build()).transpose();
         let pool = pool.map_err(|error| EngineError::Threads { threads, reason: error.to_string() })?;
         let plan = Plan::new(graph, weights, set);
-        let floats = plan.steps.iter().map(|step| step.scratch().0).max().unwrap_or(0);
-        let rows = plan.steps.iter().map(|step| step.scratch().1).max().unwrap_or(0);
+        let floats = plan.steps.iter().map(Step::scratch).max().unwrap_or(0);
         let worker = || {
-            let scratch = Scratch { floats: vec![0.0; floats + 64], rows: vec![std::ptr::null(); rows] };
+            let mut scratch = Aligned::default();
+            scratch.resize(floats);
             // Arenas grow on a thread's first whole picture: a single frame needs one.
-            Mutex::new(Worker { arena: Vec::new(), scratch })
+            Mutex::new(Worker { arena: Aligned::default(), scratch })
         };
         Ok(Self {
             set,
             threads,
             pool,
             input: graph.input(),
+            names: graph.nodes.iter().map(|node| node.name.clone()).collect(),
             output_shapes: graph.outputs().map(|output| graph.nodes[output].shape).collect(),
             progress: plan.steps.iter().map(|_| Progress::default()).collect(),
             workers: (0..threads).map(|_| worker()).collect(),
+            failed: AtomicBool::new(false),
             outputs: Vec::new(),
             plan,
         })
@@ -115,15 +117,15 @@ impl CpuEngine {
         let pictures = pictures.as_standard_layout();
         let mut worker = lock(&self.workers[0]);
         let memory = worker.memory(&self.plan, pictures.as_ptr());
-        let steps = self.plan.steps.iter().zip(&self.plan.names);
+        let steps = self.plan.steps.iter().zip(&self.plan.nodes);
         Ok(steps
-            .map(|(step, name)| {
+            .map(|(step, &node)| {
                 let start = std::time::Instant::now();
                 for unit in 0..step.units() {
                     // SAFETY: plan, memory and scratch belong together; this is the only thread.
-                    unsafe { step.run(self.set, unit, memory, &mut worker.scratch) };
+                    unsafe { step.run(self.set, unit, memory, worker.scratch.as_mut_ptr()) };
                 }
-                (name.clone(), start.elapsed().as_secs_f64() * 1e6)
+                (self.names[node].clone(), start.elapsed().as_secs_f64() * 1e6)
             })
             .collect())
     }
@@ -145,17 +147,28 @@ impl CpuEngine {
                     }
                     // SAFETY: plan and memory belong together, the scratch is this thread's, and the counter gives
                     // each unit to one thread.
-                    unsafe { step.run(self.set, unit, memory, &mut worker.scratch) };
+                    unsafe { step.run(self.set, unit, memory, worker.scratch.as_mut_ptr()) };
                     progress.done.fetch_add(1, Ordering::Release);
                 }
-                wait_until(|| progress.done.load(Ordering::Acquire) == units);
+                wait_until(|| progress.done.load(Ordering::Acquire) == units || self.failed.load(Ordering::Relaxed));
+                if self.failed.load(Ordering::Relaxed) {
+                    break;
+                }
             }
         };
+        let walk = |worker: &mut Worker| self.guard(|| walk(worker));
         match &self.pool {
             None => walk(&mut lock(&self.workers[0])),
             Some(pool) => {
                 pool.broadcast(|context| walk(&mut lock(&self.workers[context.index()])));
             }
+        }
+    }
+
+    /// Does `work`; a panic in it ends the run instead of leaving the other threads waiting.
+    fn guard(&self, work: impl FnOnce()) {
+        if std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).is_err() {
+            self.failed.store(true, Ordering::Relaxed);
         }
     }
 
@@ -165,7 +178,7 @@ impl CpuEngine {
         for step in &self.plan.steps {
             for unit in 0..step.units() {
                 // SAFETY: plan, memory and scratch belong together; no other thread uses this worker.
-                unsafe { step.run(self.set, unit, memory, &mut worker.scratch) };
+                unsafe { step.run(self.set, unit, memory, worker.scratch.as_mut_ptr()) };
             }
         }
         memory
@@ -175,9 +188,8 @@ impl CpuEngine {
 impl Worker {
     /// The arena with a picture to read.
     fn memory(&mut self, plan: &Plan, picture: *const f32) -> Memory {
-        // One line more: the last plane's vectors may reach past it.
-        self.arena.resize(plan.arena.div_ceil(16) + 1, CacheLine([0.0; 16]));
-        Memory { arena: self.arena.as_mut_ptr().cast(), picture }
+        self.arena.resize(plan.arena);
+        Memory { arena: self.arena.as_mut_ptr(), picture }
     }
 }
 
@@ -241,29 +253,39 @@ impl Engine for CpuEngine {
         }
         let outputs: Vec<Shared<f32>> = self.outputs.iter_mut().map(|output| Shared(output.as_mut_ptr())).collect();
         let size = self.input.values();
+        self.failed.store(false, Ordering::Relaxed);
         if batch == 1 {
             self.run_shared(first);
             let memory = lock(&self.workers[0]).memory(&self.plan, first);
             // SAFETY: the outputs have the shapes of the plan; nobody else writes them.
-            unsafe { copy_outputs(&self.plan.outputs, &self.output_shapes, memory, &outputs, 0) };
+            unsafe { copy_outputs(&self.plan.outputs, &self.output_shapes, self.set.block(), memory, &outputs, 0) };
         } else {
             let next = AtomicUsize::new(0);
             let first = Shared(first.cast_mut());
             let (engine, outputs) = (&*self, &outputs);
             let work = |index: usize| {
-                let mut worker = lock(&engine.workers[index]);
-                loop {
-                    let picture = next.fetch_add(1, Ordering::Relaxed);
-                    if picture >= batch {
-                        break;
+                engine.guard(|| {
+                    let mut worker = lock(&engine.workers[index]);
+                    loop {
+                        let picture = next.fetch_add(1, Ordering::Relaxed);
+                        if picture >= batch {
+                            break;
+                        }
+                        // SAFETY: the input has `batch` pictures of `size` values; the counter gives each to one thread,
+                        // which alone writes its part of the outputs.
+                        unsafe {
+                            let memory = engine.run_alone(&mut worker, first.get().add(picture * size));
+                            copy_outputs(
+                                &engine.plan.outputs,
+                                &engine.output_shapes,
+                                engine.set.block(),
+                                memory,
+                                outputs,
+                                picture,
+                            );
+                        }
                     }
-                    // SAFETY: the input has `batch` pictures of `size` values; the counter gives each to one thread,
-                    // which alone writes its part of the outputs.
-                    unsafe {
-                        let memory = engine.run_alone(&mut worker, first.get().add(picture * size));
-                        copy_outputs(&engine.plan.outputs, &engine.output_shapes, memory, outputs, picture);
-                    }
-                }
+                })
             };
             match &self.pool {
                 None => work(0),
@@ -272,27 +294,32 @@ impl Engine for CpuEngine {
                 }
             }
         }
-        Ok(&self.outputs)
+        if self.failed.load(Ordering::Relaxed) { Err(EngineError::Kernel) } else { Ok(&self.outputs) }
     }
 }
 
-/// Gathers the planes of each output into part `picture` of its array.
+/// Writes the channels of each output as planes into part `picture` of its array.
 ///
 /// # Safety
-/// `memory` belongs to the plan of `planes`; `outputs` point to arrays (n, channels, height, width) with n > `picture`.
+/// `memory` belongs to the plan of `channels`; `outputs` point to arrays (n, channels, height, width) with n > `picture`.
 unsafe fn copy_outputs(
-    planes: &[Vec<PlaneAt>],
+    channels: &[Vec<usize>],
     shapes: &[Shape],
+    block: usize,
     memory: Memory,
     outputs: &[Shared<f32>],
     picture: usize,
 ) {
-    for ((planes, shape), output) in planes.iter().zip(shapes).zip(outputs) {
-        for (channel, &plane) in planes.iter().enumerate() {
+    for ((channels, shape), output) in channels.iter().zip(shapes).zip(outputs) {
+        let positions = shape.positions();
+        for (channel, &offset) in channels.iter().enumerate() {
             // SAFETY: the caller's.
             unsafe {
-                let target = output.get().add(picture * shape.values() + channel * shape.positions());
-                target.copy_from_nonoverlapping(memory.read(plane), shape.positions());
+                let from = memory.read(offset);
+                let target = output.get().add(picture * shape.values() + channel * positions);
+                for at in 0..positions {
+                    *target.add(at) = *from.add(block * at);
+                }
             }
         }
     }

@@ -1,24 +1,25 @@
 //! Turns a graph into steps and gives every feature map its place in the arena. Done once; frames only replay it.
 
 use super::attention::Attention;
-use super::elementwise::{Gate, Sum, Upsample};
-use super::product::{Convolution, Packed, Pointwise};
-use super::steps::{PlaneAt, Step, plane_stride};
-use super::windows::{Copy, Depthwise, MaxPool, Window};
+use super::elementwise::{Gate, Gather, Pack, Sum, Upsample};
+use super::layout::{Arrangement, Home, arrange, product_slots};
+use super::product::{Convolution, Packed, Pointwise, Source};
+use super::steps::{Aligned, Step};
+use super::windows::{Depthwise, MaxPool, Window};
 use yolo_lat_core::engine::allocator::Allocator;
-use yolo_lat_core::model::graph::{Node, NodeId, Op};
+use yolo_lat_core::model::graph::{Node, NodeId, Op, Shape};
 use yolo_lat_core::model::{Graph, Weights};
 use yolo_lat_simd::InstructionSet;
 
 /// Steps in order of execution, and the memory they need.
 pub(super) struct Plan {
     pub(super) steps: Vec<Step>,
-    /// The name of each step's node.
-    pub(super) names: Vec<String>,
+    /// The node that each step belongs to.
+    pub(super) nodes: Vec<NodeId>,
     /// Floats in the arena.
     pub(super) arena: usize,
-    /// Where the outputs of the graph lie, one list of planes each.
-    pub(super) outputs: Vec<Vec<PlaneAt>>,
+    /// Where the channels of each output of the graph lie at position 0.
+    pub(super) outputs: Vec<Vec<usize>>,
 }
 
 impl Plan {
@@ -31,42 +32,58 @@ struct Planner<'a> {
     graph: &'a Graph,
     weights: &'a Weights,
     set: InstructionSet,
-    /// First float of each node that owns planes.
-    places: Vec<Option<usize>>,
+    /// Of each node that owns data, once its step is made.
+    homes: Vec<Option<Home>>,
     /// The picture is read where the caller has it.
     picture_in_place: bool,
     memory: Allocator,
+    steps: Vec<Step>,
+    nodes: Vec<NodeId>,
+    /// Copies made for the step at hand: start and length.
+    copies: Vec<(usize, usize)>,
 }
 
 impl<'a> Planner<'a> {
     fn new(graph: &'a Graph, weights: &'a Weights, set: InstructionSet) -> Self {
-        // Kernels read whole vectors, which in the caller's memory must not reach past a plane.
-        let picture_in_place = graph.input().positions().is_multiple_of(16);
-        let places = vec![None; graph.nodes.len()];
-        Self { graph, weights, set, places, picture_in_place, memory: Allocator::default() }
+        let readers = |id: NodeId| graph.nodes.iter().filter(move |node| node.inputs.contains(&id));
+        // Only a convolution with a window spreads rows of its own.
+        let picture_in_place = !graph.outputs().any(|output| graph.planes(output).iter().any(|plane| plane.node == 0))
+            && readers(0).all(|node| matches!(node.op, Op::Conv { kernel: 2.., .. }) && node.inputs == [0]);
+        Self {
+            graph,
+            weights,
+            set,
+            homes: vec![None; graph.nodes.len()],
+            picture_in_place,
+            memory: Allocator::default(),
+            steps: Vec::new(),
+            nodes: Vec::new(),
+            copies: Vec::new(),
+        }
     }
 
     fn plan(mut self) -> Plan {
         let last_use = self.last_uses();
-        let (mut steps, mut names) = (Vec::new(), Vec::new());
         for (id, node) in self.graph.nodes.iter().enumerate() {
             if node.op.is_view() || self.is_folded(id) || (node.op == Op::Input && self.picture_in_place) {
                 continue;
             }
-            self.places[id] = Some(self.memory.take(node.shape.channels * plane_stride(node.shape.positions())));
-            steps.push(self.step(id, node));
-            names.push(node.name.clone());
+            let step = self.step(id, node);
+            self.steps.push(step);
+            self.nodes.push(id);
+            for (place, length) in std::mem::take(&mut self.copies) {
+                self.memory.give(place, length);
+            }
             for (owner, &last) in last_use.iter().enumerate().take(id + 1) {
                 if last == id
-                    && let Some(place) = self.places[owner]
+                    && let Some(home) = &self.homes[owner]
                 {
-                    let shape = self.graph.nodes[owner].shape;
-                    self.memory.give(place, shape.channels * plane_stride(shape.positions()));
+                    self.memory.give(home.place, home.floats());
                 }
             }
         }
-        let outputs = self.graph.outputs().map(|output| self.planes(output)).collect();
-        Plan { steps, names, arena: self.memory.size, outputs }
+        let outputs = self.graph.outputs().map(|output| self.offsets(output)).collect();
+        Plan { steps: self.steps, nodes: self.nodes, arena: self.memory.size, outputs }
     }
 
     /// The last step that reads each node's planes; outputs are never given back.
@@ -85,16 +102,18 @@ impl<'a> Planner<'a> {
         last_use
     }
 
-    /// An upsampling whose only reader is a sum is computed inside that sum.
+    /// Computed inside its only reader: an upsampling in a sum, a dense convolution in the pooling after it, whose full
+    /// resolution then never leaves the cache.
     fn is_folded(&self, id: NodeId) -> bool {
         let mut consumers = self.consumers(id);
-        self.graph.nodes[id].op == Op::Upsample
-            && consumers.next().is_some_and(|consumer| {
-                let consumer = &self.graph.nodes[consumer];
-                consumer.op == Op::Add && consumer.inputs[1] == id && consumer.inputs[0] != id
-            })
-            && consumers.next().is_none()
-            && !self.graph.outputs().any(|output| output == id)
+        let (Some(consumer), None) = (consumers.next(), consumers.next()) else { return false };
+        let reader = &self.graph.nodes[consumer];
+        let fits = match self.graph.nodes[id].op {
+            Op::Upsample => reader.op == Op::Add && reader.inputs[1] == id && reader.inputs[0] != id,
+            Op::Conv { kernel: 2.., .. } => reader.op == Op::MaxPool && self.graph.nodes[id].inputs.len() == 1,
+            _ => false,
+        };
+        fits && !self.graph.outputs().any(|output| output == id)
     }
 
     fn consumers(&self, id: NodeId) -> impl Iterator<Item = NodeId> + '_ {
@@ -102,76 +121,171 @@ impl<'a> Planner<'a> {
         nodes.filter(move |(_, node)| node.inputs.contains(&id)).map(|(consumer, _)| consumer)
     }
 
-    fn step(&self, id: NodeId, node: &Node) -> Step {
-        let output = self.places[id].unwrap_or_default();
+    fn step(&mut self, id: NodeId, node: &Node) -> Step {
         let shape = node.shape;
-        let inputs = |index: usize| self.planes(node.inputs[index]);
-        let residual = (node.inputs.len() > 1).then(|| inputs(1));
         let input_shape = node.inputs.first().map_or(shape, |&input| self.graph.nodes[input].shape);
         let window = |kernel, stride| Window { height: input_shape.height, width: input_shape.width, kernel, stride };
-        let tile_rows = self.set.tile_rows();
         match node.op {
             // Views are skipped; what is left is the picture that could not be read in place.
             Op::Input | Op::Slice { .. } | Op::Concat | Op::Shuffle { .. } => {
-                let inputs = (0..shape.channels).map(|channel| PlaneAt::picture(channel * shape.positions())).collect();
-                Step::Copy(Copy { inputs, output, positions: shape.positions() })
+                let output = self.settle(id, self.natural(shape));
+                Step::Pack(Pack { channels: shape.channels, output, positions: shape.positions() })
             }
             Op::Conv { kernel: 1, stride: 1, activation } => {
-                let (packed, positions) = (self.packed(node), shape.positions());
+                let inputs = self.offsets(node.inputs[0]);
+                let (arrangement, residual) = match node.inputs.get(1) {
+                    None => (product_slots(self.graph, id, self.set.block()), None),
+                    Some(&residual) => {
+                        let (arrangement, blocks) = self.arrangement(residual);
+                        // Lanes without a channel cost arithmetic here and only a copy there.
+                        if arrangement.blocks > shape.channels.div_ceil(self.set.block()) {
+                            let natural = self.natural(shape);
+                            let blocks = self.aligned(id, residual, &natural);
+                            (natural, Some(blocks))
+                        } else {
+                            (arrangement, Some(blocks))
+                        }
+                    }
+                };
+                let packed = self.packed(node, &arrangement);
+                let output = self.settle(id, arrangement);
                 Step::Pointwise(Pointwise {
                     packed,
-                    inputs: inputs(0),
+                    inputs,
                     output,
-                    positions,
+                    positions: shape.positions(),
                     activation,
                     residual,
-                    set: self.set,
                 })
             }
-            Op::Conv { kernel, stride, activation } => {
-                let (packed, window) = (self.packed(node), window(kernel, stride));
-                Step::Convolution(Convolution { packed, inputs: inputs(0), window, output, activation, residual })
-            }
+            Op::Conv { .. } => self.convolution(id, node, id),
             Op::Depthwise { kernel, stride, activation, .. } => {
+                let (arrangement, inputs) = self.arrangement(node.inputs[0]);
+                let residual = node.inputs.get(1).map(|&residual| self.aligned(id, residual, &arrangement));
                 let (weights, bias) = self.filter(node);
+                let weights = self.by_lane(&weights, &arrangement);
+                let bias = self.by_lane(&bias, &arrangement);
+                let output = self.settle(id, arrangement);
                 let window = window(kernel, stride);
-                Step::Depthwise(Depthwise { weights, bias, inputs: inputs(0), output, window, activation, residual })
+                Step::Depthwise(Depthwise { weights, bias, inputs, output, window, activation, residual })
             }
-            Op::MaxPool => Step::MaxPool(MaxPool { inputs: inputs(0), output, window: window(3, 2) }),
+            Op::MaxPool if self.is_folded(node.inputs[0]) => {
+                self.convolution(id, &self.graph.nodes[node.inputs[0]], node.inputs[0])
+            }
+            Op::MaxPool => {
+                let (arrangement, inputs) = self.arrangement(node.inputs[0]);
+                Step::MaxPool(MaxPool { inputs, output: self.settle(id, arrangement), window: window(3, 2) })
+            }
             Op::Attention { kind, kernel, heads } => {
-                let tokens = shape.positions();
-                Step::Attention(Attention { kind, kernel, heads, inputs: inputs(0), output, tokens, tile_rows })
+                let inputs = self.offsets(node.inputs[0]);
+                let output = self.settle(id, self.natural(shape));
+                Step::Attention(Attention { kind, kernel, heads, inputs, output, tokens: shape.positions() })
             }
-            Op::Gate => Step::Gate(Gate { u: inputs(0), g: inputs(1), output, positions: shape.positions() }),
+            Op::Gate => {
+                let (arrangement, u) = self.arrangement(node.inputs[0]);
+                let g = self.aligned(id, node.inputs[1], &arrangement);
+                Step::Gate(Gate { u, g, output: self.settle(id, arrangement), positions: shape.positions() })
+            }
             Op::Add => {
+                let (arrangement, a) = self.arrangement(node.inputs[0]);
                 let b_is_half = self.is_folded(node.inputs[1]);
-                let b = if b_is_half { self.planes(self.graph.nodes[node.inputs[1]].inputs[0]) } else { inputs(1) };
-                Step::Sum(Sum { a: inputs(0), b, b_is_half, output, height: shape.height, width: shape.width })
+                let b = if b_is_half { self.graph.nodes[node.inputs[1]].inputs[0] } else { node.inputs[1] };
+                let b = self.aligned(id, b, &arrangement);
+                let output = self.settle(id, arrangement);
+                Step::Sum(Sum { a, b, b_is_half, output, height: shape.height, width: shape.width })
             }
             Op::Upsample => {
+                let (arrangement, inputs) = self.arrangement(node.inputs[0]);
                 let (height, width) = (input_shape.height, input_shape.width);
-                Step::Upsample(Upsample { inputs: inputs(0), output, height, width })
+                Step::Upsample(Upsample { inputs, output: self.settle(id, arrangement), height, width })
             }
         }
     }
 
-    /// Where the channels of a node lie, views resolved.
-    fn planes(&self, node: NodeId) -> Vec<PlaneAt> {
-        let planes = self.graph.planes(node).into_iter();
-        planes
-            .map(|plane| {
-                let positions = self.graph.nodes[plane.node].shape.positions();
-                match self.places[plane.node] {
-                    Some(place) => PlaneAt::arena(place + plane.channel * plane_stride(positions)),
-                    None => PlaneAt::picture(plane.channel * positions),
-                }
-            })
-            .collect()
+    /// The dense convolution `node`, as step of `id`: itself or the pooling of it.
+    fn convolution(&mut self, id: NodeId, node: &Node, own: NodeId) -> Step {
+        let Op::Conv { kernel, stride, activation } = node.op else { unreachable!("asked for convolutions only") };
+        let input = self.graph.nodes[node.inputs[0]].shape;
+        let window = Window { height: input.height, width: input.width, kernel, stride };
+        let pool = id != own;
+        let source = if self.graph.planes(node.inputs[0]).iter().all(|plane| self.homes[plane.node].is_none()) {
+            Source::Picture
+        } else {
+            Source::Arena(self.offsets(node.inputs[0]))
+        };
+        let arrangement = self.natural(node.shape);
+        let residual = node.inputs.get(1).map(|&residual| self.aligned(id, residual, &arrangement));
+        let packed = self.packed(node, &arrangement);
+        let output = self.settle(id, arrangement);
+        let (channels, taps) = (input.channels, Convolution::offsets(input.channels, window, pool));
+        Step::Convolution(Convolution { packed, source, channels, taps, window, output, activation, residual, pool })
     }
 
-    fn packed(&self, node: &Node) -> Packed {
+    /// Channels in their own order.
+    fn natural(&self, shape: Shape) -> Arrangement {
+        let slots = (0..shape.channels).collect();
+        Arrangement { slots, blocks: shape.channels.div_ceil(self.set.block()) }
+    }
+
+    /// Gives a node its place in the arena.
+    fn settle(&mut self, id: NodeId, arrangement: Arrangement) -> usize {
+        let mut home = Home::new(arrangement, self.graph.nodes[id].shape.positions(), self.set.block());
+        home.place = self.memory.take(home.floats());
+        self.homes[id].insert(home).place
+    }
+
+    /// Where each channel of a node lies at position 0, views resolved.
+    fn offsets(&self, node: NodeId) -> Vec<usize> {
+        let planes = self.graph.planes(node).into_iter();
+        planes.filter_map(|plane| Some(self.homes[plane.node].as_ref()?.offset(plane.channel))).collect()
+    }
+
+    /// The blocks that hold the channels of a node, and which lane of which block each channel is.
+    fn arrangement(&self, node: NodeId) -> (Arrangement, Vec<usize>) {
+        arrange(&self.offsets(node), &self.graph.planes(node), &self.homes, self.set.block())
+    }
+
+    /// Blocks of `node` whose lanes agree with `arrangement`: its own, or a copy made by a step before that of `id`.
+    fn aligned(&mut self, id: NodeId, node: NodeId, arrangement: &Arrangement) -> Vec<usize> {
+        let block = self.set.block();
+        let offsets = self.offsets(node);
+        let mut found: Vec<Option<usize>> = vec![None; arrangement.blocks];
+        let homes = self.graph.planes(node).into_iter().map(|plane| (plane, self.homes[plane.node].as_ref()));
+        let fits = homes.zip(&offsets).zip(&arrangement.slots).all(|(((plane, home), &offset), &slot)| {
+            let lane = home.map_or(block, |home| home.arrangement.slots[plane.channel] % block);
+            lane == slot % block && *found[slot / block].get_or_insert(offset - lane) == offset - lane
+        });
+        if let (true, Some(blocks)) = (fits, found.into_iter().collect()) {
+            return blocks;
+        }
+        let positions = self.graph.nodes[node].shape.positions();
+        let mut lanes = vec![None; arrangement.blocks * block];
+        for (&slot, &offset) in arrangement.slots.iter().zip(&offsets) {
+            lanes[slot] = Some(offset);
+        }
+        let length = Home::new(arrangement.clone(), positions, block).floats();
+        let output = self.memory.take(length);
+        self.copies.push((output, length));
+        self.steps.push(Step::Gather(Gather { lanes, output, positions, block }));
+        self.nodes.push(id);
+        (0..arrangement.blocks).map(|index| output + index * block * positions).collect()
+    }
+
+    fn packed(&self, node: &Node, arrangement: &Arrangement) -> Packed {
         let (weights, bias) = self.filter(node);
-        Packed::new(&weights, &bias, self.set.tile_rows())
+        Packed::new(&weights, &bias, &arrangement.slots, arrangement.blocks, self.set.block(), self.set.lanes())
+    }
+
+    /// Values (channels, count) as `[block][count][lane]`.
+    fn by_lane(&self, values: &[f32], arrangement: &Arrangement) -> Aligned {
+        let (block, count) = (self.set.block(), values.len() / arrangement.slots.len());
+        let mut result = vec![0.0; arrangement.blocks * count * block];
+        for (values, &slot) in values.chunks_exact(count).zip(&arrangement.slots) {
+            for (index, &value) in values.iter().enumerate() {
+                result[(slot / block * count + index) * block + slot % block] = value;
+            }
+        }
+        result.into()
     }
 
     /// Filter and bias of a node; the weights have been checked against the graph, and a missing bias is zero.

@@ -1,158 +1,207 @@
-//! Convolutions as matrix products without im2col: the rows of the right-hand matrix are read where they lie.
+//! Convolutions as matrix products without im2col: what is multiplied is read where it lies.
 //!
-//! Out (channels, positions) = W (channels, depth) x In (depth, positions). For a 1x1 convolution a row of In is a
-//! channel plane. For a larger window it is a plane shifted by a tap, which with stride 2 is a row of even or of odd
-//! columns. A tile of `ROWS` channels by up to `TILE_VECTORS` vectors stays in registers for the whole depth.
+//! Out (positions, channels) = In (positions, depth) x W (depth, channels). A step of the depth loads two vectors of
+//! weights (neighbouring output channels) and multiplies them by one value of each of `TILE` positions, whose sums stay in
+//! registers for the whole depth. The values only have to lie equally far apart from position to position: in a feature
+//! map that is a block of channels for every channel of every map, in a row of the picture the stride.
 
-use super::steps::{Memory, PlaneAt, Scratch};
-use super::windows::Window;
+use super::steps::{Aligned, Memory, UNIT_WORK, unrolled};
+use super::windows::{Window, pool_row};
 use yolo_lat_core::model::graph::Activation;
-use yolo_lat_simd::{InstructionSet, Simd};
+use yolo_lat_simd::Simd;
 
-/// Filters packed for tiles: `[block][depth][row]`, the last block filled up with zeros.
-#[derive(Clone, Copy)]
-pub(super) struct Filters<'a> {
-    pub(super) weights: &'a [f32],
-    /// One value a row of every block.
-    pub(super) bias: &'a [f32],
-    /// Output channels.
-    pub(super) channels: usize,
-    /// Values in one output's filter.
-    pub(super) depth: usize,
-}
-
-/// [`Filters`] that a plan owns.
+/// Filters packed for the kernels: `[pair of vectors][depth][2 * lanes]`, of an odd number the last as `[depth][lanes]`.
 pub(super) struct Packed {
-    weights: Vec<f32>,
-    bias: Vec<f32>,
-    /// Output channels.
-    channels: usize,
+    weights: Aligned,
+    bias: Aligned,
+    /// Blocks of output channels.
+    blocks: usize,
+    /// Vectors of output channels.
+    vectors: usize,
     /// Values in one output's filter.
     depth: usize,
 }
 
 impl Packed {
-    /// `weights` (channels, depth) row-major, `bias` (channels), for tiles of `rows` channels.
-    pub(super) fn new(weights: &[f32], bias: &[f32], rows: usize) -> Self {
-        let channels = bias.len();
-        let depth = weights.len() / channels;
-        let blocks = channels.div_ceil(rows);
-        let mut packed = vec![0.0; blocks * depth * rows];
-        for (channel, filter) in weights.chunks_exact(depth).enumerate() {
+    /// `weights` (channels, depth) row-major and `bias` (channels). Output channel c goes to `slots[c]`, which is lane
+    /// `slot % block` of block `slot / block`; what no channel goes to becomes zero.
+    pub(super) fn new(
+        weights: &[f32],
+        bias: &[f32],
+        slots: &[usize],
+        blocks: usize,
+        block: usize,
+        lanes: usize,
+    ) -> Self {
+        let depth = weights.len() / bias.len();
+        let vectors = (blocks * block).div_ceil(lanes);
+        let (mut packed, mut packed_bias) = (vec![0.0; vectors * depth * lanes], vec![0.0; vectors * lanes]);
+        for ((filter, &bias), &slot) in weights.chunks_exact(depth).zip(bias).zip(slots) {
+            let pair = slot / (2 * lanes);
+            let row = lanes * (vectors - 2 * pair).min(2);
             for (k, &weight) in filter.iter().enumerate() {
-                packed[(channel / rows * depth + k) * rows + channel % rows] = weight;
+                packed[pair * 2 * lanes * depth + k * row + slot % (2 * lanes)] = weight;
+            }
+            packed_bias[slot] = bias;
+        }
+        Self { weights: packed.into(), bias: packed_bias.into(), blocks, vectors, depth }
+    }
+}
+
+/// What a product reads: the value of depth k at position p is `base[offsets[k] + stride * p]`.
+#[derive(Clone, Copy)]
+struct Operand<'a> {
+    base: *const f32,
+    offsets: &'a [usize],
+    stride: usize,
+}
+
+/// Where a product's vectors go and what happens to them on the way.
+struct Epilogue<'a> {
+    /// Block 0 at position 0.
+    output: *mut f32,
+    /// Floats from one block to the next.
+    block_stride: usize,
+    activation: Activation,
+    /// A block each at position 0, added after the activation.
+    residual: Option<(&'a [usize], *const f32)>,
+}
+
+/// Positions for which a pair of weight vectors is used before the next: their inputs stay in the first cache.
+const GROUP: usize = 48;
+
+/// Multiplies all filters with `positions`.
+///
+/// # Safety
+/// The operand's values and the epilogue's blocks exist at these positions.
+#[inline(always)]
+unsafe fn multiply<S: Simd, W: Simd>(
+    packed: &Packed,
+    positions: std::ops::Range<usize>,
+    operand: Operand,
+    epilogue: &Epilogue,
+) {
+    // SAFETY: weights and bias have whole vectors for every depth; the rest is the caller's.
+    unsafe {
+        for start in positions.clone().step_by(GROUP) {
+            let end = (start + GROUP).min(positions.end);
+            for pair in 0..packed.vectors.div_ceil(2) {
+                let vector = 2 * pair;
+                let weights = packed.weights.as_ptr().add(vector * W::LANES * packed.depth);
+                let job = Job {
+                    weights,
+                    bias: packed.bias.as_ptr().add(vector * W::LANES),
+                    packed,
+                    vector,
+                    operand,
+                    epilogue,
+                };
+                let mut at = start;
+                if vector + 1 < packed.vectors {
+                    match W::TILE {
+                        8 => job.tiles::<S, W, 8, 2>(&mut at, end),
+                        6 => job.tiles::<S, W, 6, 2>(&mut at, end),
+                        _ => {}
+                    }
+                    job.tiles::<S, W, 4, 2>(&mut at, end);
+                    job.tiles::<S, W, 1, 2>(&mut at, end);
+                } else {
+                    // A multiply-add takes four cycles and two start in each: eight sums at least, or the units wait.
+                    if W::TILE > 4 {
+                        job.tiles::<S, W, 12, 1>(&mut at, end);
+                    }
+                    job.tiles::<S, W, 4, 1>(&mut at, end);
+                    job.tiles::<S, W, 1, 1>(&mut at, end);
+                }
             }
         }
-        let mut padded = bias.to_vec();
-        padded.resize(blocks * rows, 0.0);
-        Self { weights: packed, bias: padded, channels, depth }
+    }
+}
+
+/// One or two vectors of output channels.
+struct Job<'a> {
+    weights: *const f32,
+    bias: *const f32,
+    packed: &'a Packed,
+    vector: usize,
+    operand: Operand<'a>,
+    epilogue: &'a Epilogue<'a>,
+}
+
+impl Job<'_> {
+    /// As many whole tiles of `P` positions as fit before `end`.
+    #[inline(always)]
+    unsafe fn tiles<S: Simd, W: Simd, const P: usize, const V: usize>(&self, at: &mut usize, end: usize) {
+        while *at + P <= end {
+            // SAFETY: the caller's.
+            unsafe { self.tile::<S, W, P, V>(*at) };
+            *at += P;
+        }
     }
 
     #[inline(always)]
-    fn filters(&self) -> Filters<'_> {
-        Filters { weights: &self.weights, bias: &self.bias, channels: self.channels, depth: self.depth }
-    }
-}
-
-/// Where a product's tiles go and what happens to them on the way.
-struct Epilogue<'a> {
-    output: *mut f32,
-    /// Floats from one output channel to the next.
-    stride: usize,
-    /// Columns of this row that may be written; a vector that reaches further is written in part.
-    columns: usize,
-    activation: Activation,
-    /// One plane a channel, added after the activation, read at `residual_offset` + column.
-    residual: Option<&'a [PlaneAt]>,
-    residual_offset: usize,
-    memory: Memory,
-}
-
-/// Multiplies blocks `blocks` of `filters` with columns `start..start + vectors * LANES` of the rows.
-///
-/// # Safety
-/// `rows` holds `filters.depth` pointers valid for those columns; the epilogue's pointers are valid for its columns.
-#[inline(always)]
-unsafe fn multiply<S: Simd, const ROWS: usize>(
-    filters: Filters,
-    blocks: std::ops::Range<usize>,
-    rows: &[*const f32],
-    start: usize,
-    vectors: usize,
-    epilogue: &Epilogue,
-) {
-    for block in blocks {
+    unsafe fn tile<S: Simd, W: Simd, const P: usize, const V: usize>(&self, at: usize) {
+        let Operand { base, offsets, stride } = self.operand;
         // SAFETY: the caller's.
         unsafe {
-            match vectors {
-                1 => tile::<S, ROWS, 1>(filters, block, rows, start, epilogue),
-                3 if S::TILE_VECTORS == 3 => tile::<S, ROWS, 3>(filters, block, rows, start, epilogue),
-                _ => tile::<S, ROWS, 2>(filters, block, rows, start, epilogue),
+            let mut bias = [W::splat(0.0); V];
+            for (v, bias) in bias.iter_mut().enumerate() {
+                *bias = W::load(self.bias.add(v * W::LANES));
             }
+            let mut sums = [bias; P];
+            let mut weights = self.weights;
+            let base = base.add(at * stride);
+            for &offset in offsets {
+                let input = base.add(offset);
+                let mut filter = [W::splat(0.0); V];
+                for (v, filter) in filter.iter_mut().enumerate() {
+                    *filter = W::load(weights.add(v * W::LANES));
+                }
+                for (p, sums) in sums.iter_mut().enumerate() {
+                    let value = W::splat(*input.add(p * stride));
+                    for (sum, &filter) in sums.iter_mut().zip(&filter) {
+                        *sum = W::fma(value, filter, *sum);
+                    }
+                }
+                weights = weights.add(V * W::LANES);
+            }
+            macro_rules! finish {
+                ($p:literal) => {
+                    if $p < P {
+                        self.finish::<S, W>(self.vector, at + $p, sums[$p % P][0]);
+                        if V == 2 {
+                            self.finish::<S, W>(self.vector + 1, at + $p, sums[$p % P][1 % V]);
+                        }
+                    }
+                };
+            }
+            unrolled!(finish: 0 1 2 3 4 5 6 7 8 9 10 11);
         }
     }
-}
 
-/// As [`multiply`], one block by `VECTORS` vectors.
-#[inline(always)]
-unsafe fn tile<S: Simd, const ROWS: usize, const VECTORS: usize>(
-    filters: Filters,
-    block: usize,
-    rows: &[*const f32],
-    start: usize,
-    epilogue: &Epilogue,
-) {
-    // SAFETY: weights and bias have ROWS values for every block and depth; the rest is the caller's.
-    unsafe {
-        let mut weights = filters.weights.as_ptr().add(block * filters.depth * ROWS);
-        let bias = filters.bias.as_ptr().add(block * ROWS);
-        let mut sums = [[S::splat(0.0); VECTORS]; ROWS];
-        for (row, sums) in sums.iter_mut().enumerate() {
-            *sums = [S::splat(*bias.add(row)); VECTORS];
-        }
-        for &input in rows {
-            let input = input.add(start);
-            let mut values = [S::splat(0.0); VECTORS];
-            for (vector, value) in values.iter_mut().enumerate() {
-                *value = S::load(input.add(vector * S::LANES));
-            }
-            for (row, sums) in sums.iter_mut().enumerate() {
-                let weight = S::splat(*weights.add(row));
-                for (sum, &value) in sums.iter_mut().zip(&values) {
-                    *sum = S::fma(weight, value, *sum);
+    /// Activation, residual, and the blocks of one vector at one position.
+    #[inline(always)]
+    unsafe fn finish<S: Simd, W: Simd>(&self, vector: usize, at: usize, sum: W::Vector) {
+        let Epilogue { output, block_stride, activation, residual } = *self.epilogue;
+        // SAFETY: the caller's; the second half of a vector is stored only where there is such a block.
+        unsafe {
+            let mut value = activate::<W>(sum, activation);
+            if W::LANES == S::LANES {
+                if let Some((blocks, base)) = residual {
+                    value = W::add(value, W::load(base.add(blocks[vector] + at * S::LANES)));
                 }
+                W::store(output.add(vector * block_stride + at * S::LANES), value);
+                return;
             }
-            weights = weights.add(ROWS);
-        }
-        let first = block * ROWS;
-        for (row, sums) in sums.iter().enumerate().take(filters.channels - first) {
-            let channel = first + row;
-            let output = epilogue.output.add(channel * epilogue.stride + start);
-            for (vector, &sum) in sums.iter().enumerate() {
-                let offset = vector * S::LANES;
-                let mut value = activate::<S>(sum, epilogue.activation);
-                if let Some(residual) = epilogue.residual {
-                    let residual =
-                        epilogue.memory.read(residual[channel]).add(epilogue.residual_offset + start + offset);
-                    value = S::add(value, S::load(residual));
-                }
-                store_columns::<S>(output.add(offset), value, epilogue.columns.saturating_sub(start + offset));
+            let (low, high) = (2 * vector, 2 * vector + 1);
+            let is_whole = high < self.packed.blocks;
+            if let Some((blocks, base)) = residual {
+                let of = |block: usize| base.add(blocks[block] + at * S::LANES);
+                value = W::add(value, W::load_halves(of(low), of(if is_whole { high } else { low })));
             }
-        }
-    }
-}
-
-/// Stores the first `columns` lanes.
-#[inline(always)]
-unsafe fn store_columns<S: Simd>(to: *mut f32, value: S::Vector, columns: usize) {
-    // SAFETY: the caller's pointer is valid for `columns` floats; the array has room for the widest vector.
-    unsafe {
-        if columns >= S::LANES {
-            S::store(to, value);
-        } else {
-            let mut lanes = [0.0; 16];
-            S::store(lanes.as_mut_ptr(), value);
-            to.copy_from_nonoverlapping(lanes.as_ptr(), columns);
+            let to = |block: usize| output.add(block * block_stride + at * S::LANES);
+            let mut nowhere = [0.0; 16];
+            W::store_halves(to(low), if is_whole { to(high) } else { nowhere.as_mut_ptr() }, value);
         }
     }
 }
@@ -170,167 +219,201 @@ pub(super) unsafe fn activate<S: Simd>(x: S::Vector, activation: Activation) -> 
     }
 }
 
-/// Cuts `count` vectors into pieces of at most `most`, as even as they go: index of the first and length of piece `index`.
-fn piece(count: usize, most: usize, index: usize) -> (usize, usize) {
-    let pieces = count.div_ceil(most);
-    let start = |index: usize| index * count / pieces;
-    (start(index), start(index + 1) - start(index))
-}
-
-/// 1x1 convolution.
+/// 1x1 convolution: a unit is a stretch of positions.
 pub(super) struct Pointwise {
     pub(super) packed: Packed,
-    pub(super) inputs: Vec<PlaneAt>,
+    /// Of each input channel at position 0.
+    pub(super) inputs: Vec<usize>,
     pub(super) output: usize,
     pub(super) positions: usize,
     pub(super) activation: Activation,
-    pub(super) residual: Option<Vec<PlaneAt>>,
-    /// What the plan is for.
-    pub(super) set: InstructionSet,
+    /// Of each block of the output.
+    pub(super) residual: Option<Vec<usize>>,
 }
 
 impl Pointwise {
-    fn vectors(&self) -> usize {
-        self.positions.div_ceil(self.set.lanes())
-    }
-
-    fn blocks(&self) -> usize {
-        self.packed.channels.div_ceil(self.set.tile_rows())
-    }
-
-    fn tiles(&self) -> usize {
-        self.vectors().div_ceil(self.set.tile_vectors())
-    }
-
-    /// Small maps are divided over their channels too, so that no thread idles.
-    fn groups(&self) -> usize {
-        16usize.div_ceil(self.tiles()).min(self.blocks())
-    }
-
     pub(super) fn units(&self) -> usize {
-        self.tiles() * self.groups()
+        let work = self.positions * self.packed.depth * self.packed.blocks * 8;
+        work.div_ceil(UNIT_WORK).min(self.positions.div_ceil(GROUP))
     }
 
-    pub(super) fn scratch(&self) -> (usize, usize) {
-        (0, self.packed.depth)
+    pub(super) fn scratch(&self) -> usize {
+        0
     }
 
     #[inline(always)]
-    pub(super) unsafe fn run<S: Simd, const ROWS: usize>(&self, unit: usize, memory: Memory, scratch: &mut Scratch) {
-        let (tile, group, groups) = (unit / self.groups(), unit % self.groups(), self.groups());
-        let blocks = group * self.blocks() / groups..(group + 1) * self.blocks() / groups;
-        let (first, vectors) = piece(self.vectors(), S::TILE_VECTORS, tile);
-        // SAFETY: planes have room for whole vectors; this unit alone writes these columns of these channels.
+    pub(super) unsafe fn run<S: Simd, W: Simd>(&self, unit: usize, memory: Memory, _: *mut f32) {
+        // Whole tiles, but for the last unit.
+        let groups = self.positions.div_ceil(24);
+        let start = |unit: usize| (unit * groups / self.units() * 24).min(self.positions);
+        // SAFETY: offsets are the plan's; this unit alone writes these positions.
         unsafe {
-            let rows = &mut scratch.rows[..self.packed.depth];
-            for (row, &input) in rows.iter_mut().zip(&self.inputs) {
-                *row = memory.read(input);
-            }
             let epilogue = Epilogue {
                 output: memory.write(self.output),
-                stride: super::steps::plane_stride(self.positions),
-                columns: usize::MAX,
+                block_stride: S::LANES * self.positions,
                 activation: self.activation,
-                residual: self.residual.as_deref(),
-                residual_offset: 0,
-                memory,
+                residual: self.residual.as_ref().map(|blocks| (&blocks[..], memory.read(0))),
             };
-            multiply::<S, ROWS>(self.packed.filters(), blocks, rows, first * S::LANES, vectors, &epilogue);
+            let operand = Operand { base: memory.read(0), offsets: &self.inputs, stride: S::LANES };
+            multiply::<S, W>(&self.packed, start(unit)..start(unit + 1), operand, &epilogue);
         }
     }
 }
 
-/// Dense convolution with a window: the stem.
+/// Where a dense convolution reads.
+pub(super) enum Source {
+    /// The planes of the picture.
+    Picture,
+    /// Channels in the arena.
+    Arena(Vec<usize>),
+}
+
+/// Dense convolution with a window, and where it follows the maximum over 3x3 windows at stride 2 as well: a unit is
+/// some rows of the output.
 pub(super) struct Convolution {
     pub(super) packed: Packed,
-    pub(super) inputs: Vec<PlaneAt>,
+    pub(super) source: Source,
+    pub(super) channels: usize,
+    /// Of each tap in scratch, see [`Convolution::offsets`].
+    pub(super) taps: Vec<usize>,
     pub(super) window: Window,
     pub(super) output: usize,
     pub(super) activation: Activation,
-    pub(super) residual: Option<Vec<PlaneAt>>,
+    pub(super) residual: Option<Vec<usize>>,
+    /// Only the maxima are kept.
+    pub(super) pool: bool,
 }
 
-/// Output rows of a convolution that one unit computes.
-const UNIT_ROWS: usize = 4;
+/// Output rows of a unit, pooled ones where it pools.
+const UNIT_ROWS: usize = 8;
 
 impl Convolution {
-    pub(super) fn units(&self) -> usize {
-        self.window.output_height().div_ceil(UNIT_ROWS)
+    /// The taps of `channels` inputs in scratch, in the order of the weights (channel, row, column).
+    pub(super) fn offsets(channels: usize, window: Window, pool: bool) -> Vec<usize> {
+        let (rows, pitch) = (Self::input_rows(window, pool), Self::pitch(window));
+        let taps = (0..channels).flat_map(|c| (0..window.kernel).map(move |dy| (c, dy)));
+        taps.flat_map(|(c, dy)| (0..window.kernel).map(move |dx| (c * rows + dy) * pitch + dx)).collect()
     }
 
-    pub(super) fn scratch(&self) -> (usize, usize) {
-        (self.inputs.len() * self.window.scratch(UNIT_ROWS), self.packed.depth)
+    /// Rows of the convolution that a unit computes at most: a maximum looks at one row more above.
+    fn rows(pool: bool) -> usize {
+        if pool { 2 * UNIT_ROWS + 1 } else { UNIT_ROWS }
+    }
+
+    fn input_rows(window: Window, pool: bool) -> usize {
+        (Self::rows(pool) - 1) * window.stride + window.kernel
+    }
+
+    /// Floats in an input row with its border.
+    fn pitch(window: Window) -> usize {
+        window.width + 2 * window.kernel
+    }
+
+    /// Floats in an output row of one block, for all blocks.
+    fn row_values(&self, block: usize) -> usize {
+        self.window.output_width() * block * self.packed.blocks
+    }
+
+    fn final_height(&self) -> usize {
+        if self.pool { self.window.output_height().div_ceil(2) } else { self.window.output_height() }
+    }
+
+    pub(super) fn units(&self) -> usize {
+        self.final_height().div_ceil(UNIT_ROWS)
+    }
+
+    pub(super) fn scratch(&self) -> usize {
+        let inputs = self.channels * Self::input_rows(self.window, self.pool) * Self::pitch(self.window);
+        // A vector is 16 floats at most.
+        inputs.next_multiple_of(16) + if self.pool { Self::rows(true) * self.row_values(16) } else { 0 }
     }
 
     #[inline(always)]
-    pub(super) unsafe fn run<S: Simd, const ROWS: usize>(&self, unit: usize, memory: Memory, scratch: &mut Scratch) {
+    pub(super) unsafe fn run<S: Simd, W: Simd>(&self, unit: usize, memory: Memory, scratch: *mut f32) {
         let window = &self.window;
         let (width, height) = (window.output_width(), window.output_height());
-        let first_row = unit * UNIT_ROWS;
-        let count = UNIT_ROWS.min(height - first_row);
-        let size = window.scratch(UNIT_ROWS);
-        let vectors = width.div_ceil(S::LANES);
-        // SAFETY: scratch has room for every channel's rows; this unit alone writes these rows of the output.
+        let (first, last) = (unit * UNIT_ROWS, ((unit + 1) * UNIT_ROWS).min(self.final_height()));
+        let rows = if self.pool { (2 * first).saturating_sub(1)..(2 * last).min(height) } else { first..last };
+        let pitch = Self::pitch(self.window);
+        // SAFETY: scratch has room for the rows that are read, then for those that are pooled; this unit alone writes its
+        // rows of the output.
         unsafe {
-            for (channel, &input) in self.inputs.iter().enumerate() {
-                window.spread(
-                    memory.read(input),
-                    first_row,
-                    count,
-                    0.0,
-                    scratch.floats.as_mut_ptr().add(channel * size),
-                );
-            }
-            for row in 0..count {
-                let taps = window.kernel * window.kernel;
-                for (k, pointer) in scratch.rows[..self.packed.depth].iter_mut().enumerate() {
-                    let (channel, tap) = (k / taps, k % taps);
-                    let offset = window.tap(row, tap / window.kernel, tap % window.kernel);
-                    *pointer = scratch.floats.as_ptr().add(channel * size + offset);
-                }
-                let offset = (first_row + row) * width;
-                let epilogue = Epilogue {
-                    output: memory.write(self.output + offset),
-                    stride: super::steps::plane_stride(width * height),
-                    columns: width,
-                    activation: self.activation,
-                    residual: self.residual.as_deref(),
-                    residual_offset: offset,
-                    memory,
+            self.spread::<S>(rows.clone(), memory, scratch);
+            let inputs = self.channels * Self::input_rows(self.window, self.pool) * pitch;
+            let convolved = scratch.add(inputs.next_multiple_of(16));
+            for row in rows.clone() {
+                let epilogue = if self.pool {
+                    // Rows lie in scratch one after the other, blocks within them.
+                    let output = convolved.add((row - rows.start) * self.row_values(S::LANES));
+                    Epilogue { output, block_stride: width * S::LANES, activation: self.activation, residual: None }
+                } else {
+                    let at = S::LANES * row * width;
+                    Epilogue {
+                        output: memory.write(self.output + at),
+                        block_stride: S::LANES * width * height,
+                        activation: self.activation,
+                        residual: self.residual.as_ref().map(|blocks| (&blocks[..], memory.read(at))),
+                    }
                 };
-                for tile in 0..vectors.div_ceil(S::TILE_VECTORS) {
-                    let (first, vectors) = piece(vectors, S::TILE_VECTORS, tile);
-                    let blocks = 0..self.packed.channels.div_ceil(ROWS);
-                    let rows = &scratch.rows[..self.packed.depth];
-                    multiply::<S, ROWS>(self.packed.filters(), blocks, rows, first * S::LANES, vectors, &epilogue);
+                let base = scratch.add((row - rows.start) * window.stride * pitch).cast_const();
+                if window.stride == 2 {
+                    let operand = Operand { base, offsets: &self.taps, stride: 2 };
+                    multiply::<S, W>(&self.packed, 0..width, operand, &epilogue);
+                } else {
+                    let operand = Operand { base, offsets: &self.taps, stride: 1 };
+                    multiply::<S, W>(&self.packed, 0..width, operand, &epilogue);
+                }
+            }
+            if self.pool {
+                let pooled = Window { height, width, kernel: 3, stride: 2 };
+                for row in first..last {
+                    for block in 0..self.packed.blocks {
+                        let [above, at, below] = pooled.pool_rows(row).map(|row| {
+                            let row = (row - rows.start) * self.row_values(S::LANES);
+                            convolved.add(row + block * width * S::LANES).cast_const()
+                        });
+                        let positions = pooled.output_width() * pooled.output_height();
+                        let to = self.output + S::LANES * (block * positions + row * pooled.output_width());
+                        pool_row::<S>([above, at, below], width, memory.write(to));
+                    }
                 }
             }
         }
     }
-}
 
-/// A matrix product on its own: `output` (channels, columns) = `filters` x `rows`, used by attention.
-///
-/// # Safety
-/// Rows and output are valid for `columns` rounded up to whole vectors.
-#[inline(always)]
-pub(super) unsafe fn product<S: Simd, const ROWS: usize>(
-    filters: Filters,
-    rows: &[*const f32],
-    columns: usize,
-    output: *mut f32,
-    stride: usize,
-    memory: Memory,
-) {
-    let activation = Activation::Identity;
-    let epilogue =
-        Epilogue { output, stride, columns: usize::MAX, activation, residual: None, residual_offset: 0, memory };
-    let vectors = columns.div_ceil(S::LANES);
-    for index in 0..vectors.div_ceil(S::TILE_VECTORS) {
-        let (first, count) = piece(vectors, S::TILE_VECTORS, index);
-        // SAFETY: the caller's.
-        unsafe {
-            multiply::<S, ROWS>(filters, 0..filters.channels.div_ceil(ROWS), rows, first * S::LANES, count, &epilogue)
+    /// Copies the input rows that output rows `rows` look at into scratch, with zeros around.
+    #[inline(always)]
+    unsafe fn spread<S: Simd>(&self, rows: std::ops::Range<usize>, memory: Memory, scratch: *mut f32) {
+        let Window { height, width, kernel, stride } = self.window;
+        let (reach, pitch) = (kernel / 2, Self::pitch(self.window));
+        let all = Self::input_rows(self.window, self.pool);
+        for channel in 0..self.channels {
+            for row in 0..(rows.len() - 1) * stride + kernel {
+                // SAFETY: each row has `pitch` floats of scratch and `width` of its channel.
+                unsafe {
+                    let target = std::slice::from_raw_parts_mut(scratch.add((channel * all + row) * pitch), pitch);
+                    let y = (rows.start * stride + row).wrapping_sub(reach);
+                    if y >= height {
+                        target.fill(0.0);
+                        continue;
+                    }
+                    target[..reach].fill(0.0);
+                    target[reach + width..].fill(0.0);
+                    let target = &mut target[reach..reach + width];
+                    match &self.source {
+                        Source::Picture => {
+                            let plane = memory.picture.add((channel * height + y) * width);
+                            target.copy_from_slice(std::slice::from_raw_parts(plane, width));
+                        }
+                        Source::Arena(offsets) => {
+                            let plane = memory.read(offsets[channel] + S::LANES * y * width);
+                            for (x, target) in target.iter_mut().enumerate() {
+                                *target = *plane.add(S::LANES * x);
+                            }
+                        }
+                    }
+                }
+            }
         }
     }
 }

@@ -55,3 +55,21 @@ fn feature_maps_share_memory() {
     let all: usize = graph.nodes.iter().filter(|node| !node.op.is_view()).map(|node| 4 * node.shape.values()).sum();
     assert!(engine.arena_bytes() < all / 3, "{} of {all} bytes", engine.arena_bytes());
 }
+
+/// A run that fails ends, for every number of threads and pictures, and the next one works again.
+#[test]
+fn a_panic_in_a_kernel_is_an_error_and_no_hang() {
+    let model = Model::load("n").unwrap();
+    let graph = model.graph(64, 64).unwrap();
+    for threads in [1, 2, 3] {
+        let mut engine = CpuEngine::new(&graph, &model.weights, threads).unwrap();
+        for batch in [1, 3] {
+            let pictures = Array4::zeros((batch, 3, 64, 64));
+            let kernel = std::mem::replace(&mut engine.plan.steps[5], steps::Step::Panic);
+            let error = engine.run(pictures.view()).unwrap_err();
+            assert!(matches!(error, EngineError::Kernel), "{error}");
+            engine.plan.steps[5] = kernel;
+            engine.run(pictures.view()).unwrap();
+        }
+    }
+}

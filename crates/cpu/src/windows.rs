@@ -1,14 +1,11 @@
-//! Operations that look at a window of one plane: depthwise convolution and max pooling.
-//!
-//! A plane is first spread into scratch with its border, and with stride 2 into even and odd columns. Then every tap
-//! of the window is a contiguous row, whatever the stride.
+//! Operations that look at a window of one channel: depthwise convolution and max pooling, a block of channels at a time.
 
 use super::product::activate;
-use super::steps::{Memory, PlaneAt, Scratch, plane_stride};
+use super::steps::{Aligned, Memory, UNIT_WORK, unrolled};
 use yolo_lat_core::model::graph::Activation;
 use yolo_lat_simd::Simd;
 
-/// The geometry of a window that slides over a plane.
+/// The geometry of a window that slides over a map.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Window {
     /// Input rows.
@@ -30,288 +27,334 @@ impl Window {
         self.width.div_ceil(self.stride)
     }
 
-    /// Floats in one scratch row of one parity, with a vector to spare.
-    fn pitch(&self) -> usize {
-        (self.output_width() + self.kernel).next_multiple_of(16) + 16
+    pub(super) fn outputs(&self) -> usize {
+        self.output_height() * self.output_width()
     }
 
-    /// Scratch floats for `rows` output rows of one plane.
-    pub(super) fn scratch(&self, rows: usize) -> usize {
-        self.input_rows(rows) * self.stride * self.pitch()
-    }
-
-    /// Input rows that `rows` output rows look at.
-    fn input_rows(&self, rows: usize) -> usize {
-        (rows - 1) * self.stride + self.kernel
-    }
-
-    /// Offset in scratch of what tap (`dy`, `dx`) of output (`row`, 0) reads; the next columns follow.
+    /// The rows under a 3x3 window at stride 2. Outside, the middle row stands in, which changes no maximum.
     #[inline(always)]
-    pub(super) fn tap(&self, row: usize, dy: usize, dx: usize) -> usize {
-        ((row * self.stride + dy) * self.stride + dx % self.stride) * self.pitch() + dx / self.stride
-    }
-
-    /// Spreads what output rows `first..first + rows` of `plane` need, with `border` around it.
-    ///
-    /// # Safety
-    /// `plane` has `height * width` floats, `scratch` has `self.scratch(rows)`.
-    #[inline(always)]
-    pub(super) unsafe fn spread(&self, plane: *const f32, first: usize, rows: usize, border: f32, scratch: *mut f32) {
-        let (reach, pitch) = (self.kernel / 2, self.pitch());
-        for row in 0..self.input_rows(rows) {
-            // SAFETY: each row has `stride` parities of `pitch` floats; both stay inside what the caller promised.
-            unsafe {
-                let target =
-                    std::slice::from_raw_parts_mut(scratch.add(row * self.stride * pitch), self.stride * pitch);
-                let y = (first * self.stride + row).wrapping_sub(reach);
-                if y >= self.height {
-                    target.fill(border);
-                    continue;
-                }
-                let source = std::slice::from_raw_parts(plane.add(y * self.width), self.width);
-                if self.stride == 1 {
-                    target[..reach].fill(border);
-                    target[reach..reach + self.width].copy_from_slice(source);
-                    target[reach + self.width..].fill(border);
-                } else {
-                    let (even, odd) = target.split_at_mut(pitch);
-                    spread_columns(source, reach, border, even, odd);
-                }
-            }
-        }
+    pub(super) fn pool_rows(&self, row: usize) -> [usize; 3] {
+        let middle = 2 * row;
+        [middle.saturating_sub(1), middle, (middle + 1).min(self.height - 1)]
     }
 }
 
-/// Divides the bordered row into columns of even and of odd index.
-#[inline(always)]
-fn spread_columns(source: &[f32], reach: usize, border: f32, even: &mut [f32], odd: &mut [f32]) {
-    // Column x of the source is column x + reach of the bordered row.
-    let (first, second) = if reach.is_multiple_of(2) { (even, odd) } else { (odd, even) };
-    let (first_at, second_at) = (reach / 2, reach.div_ceil(2));
-    let (pairs, rest) = source.as_chunks::<2>();
-    first[..first_at].fill(border);
-    second[..second_at].fill(border);
-    let targets = first[first_at..].iter_mut().zip(second[second_at..].iter_mut());
-    for (&[a, b], (first, second)) in pairs.iter().zip(targets) {
-        (*first, *second) = (a, b);
-    }
-    first[first_at + pairs.len()..].fill(border);
-    second[second_at + pairs.len()..].fill(border);
-    if let [last] = rest {
-        first[first_at + pairs.len()] = *last;
-    }
+/// How the rows of blocks divide into units: so many blocks, or so many rows of one.
+#[derive(Clone, Copy)]
+pub(super) struct Division {
+    blocks: usize,
+    rows: usize,
+    blocks_a_unit: usize,
+    rows_a_unit: usize,
 }
 
-/// Copies the picture into the arena, where rows may be read past their end.
-pub(super) struct Copy {
-    pub(super) inputs: Vec<PlaneAt>,
-    pub(super) output: usize,
-    pub(super) positions: usize,
-}
+impl Division {
+    /// For `blocks` of `rows`, each row worth `work` multiply-adds of vectors.
+    pub(super) fn new(blocks: usize, rows: usize, work: usize) -> Self {
+        let unit = UNIT_WORK / 8;
+        let rows_a_unit = (unit / work.max(1)).clamp(1, rows);
+        let blocks_a_unit = if rows_a_unit < rows { 1 } else { (unit / (work * rows).max(1)).clamp(1, blocks) };
+        Self { blocks, rows, blocks_a_unit, rows_a_unit }
+    }
 
-impl Copy {
     pub(super) fn units(&self) -> usize {
-        self.inputs.len()
+        self.blocks.div_ceil(self.blocks_a_unit) * self.rows.div_ceil(self.rows_a_unit)
     }
 
-    pub(super) fn scratch(&self) -> (usize, usize) {
-        (0, 0)
-    }
-
-    #[inline(always)]
-    pub(super) unsafe fn run<S: Simd, const ROWS: usize>(&self, unit: usize, memory: Memory, _: &mut Scratch) {
-        // SAFETY: both planes have `positions` floats and different homes.
-        unsafe {
-            let output = memory.write(self.output + unit * plane_stride(self.positions));
-            output.copy_from_nonoverlapping(memory.read(self.inputs[unit]), self.positions);
-        }
+    /// Blocks and rows of a unit.
+    pub(super) fn unit(&self, unit: usize) -> (std::ops::Range<usize>, std::ops::Range<usize>) {
+        let bands = self.rows.div_ceil(self.rows_a_unit);
+        let (first_block, first_row) = (unit / bands * self.blocks_a_unit, unit % bands * self.rows_a_unit);
+        let blocks = first_block..(first_block + self.blocks_a_unit).min(self.blocks);
+        (blocks, first_row..(first_row + self.rows_a_unit).min(self.rows))
     }
 }
 
-/// Weights of the largest window that is unrolled, 5x5.
-const LARGEST_WINDOW: usize = 25;
-
-/// Depthwise convolution: a unit is a channel.
+/// Depthwise convolution.
 pub(super) struct Depthwise {
-    /// `(channels, kernel * kernel)`.
-    pub(super) weights: Vec<f32>,
-    /// One value a channel.
-    pub(super) bias: Vec<f32>,
-    pub(super) inputs: Vec<PlaneAt>,
+    /// `[block][tap][lane]`.
+    pub(super) weights: Aligned,
+    /// `[block][lane]`.
+    pub(super) bias: Aligned,
+    /// Of each block.
+    pub(super) inputs: Vec<usize>,
     pub(super) output: usize,
     pub(super) window: Window,
     pub(super) activation: Activation,
-    pub(super) residual: Option<Vec<PlaneAt>>,
+    /// Of each block.
+    pub(super) residual: Option<Vec<usize>>,
+}
+
+/// Outputs that are summed up together. Maps of pictures whose sides are multiples of 320 have widths of multiples of ten.
+const TILE: usize = 10;
+
+/// One row of one block.
+struct Row<'a> {
+    weights: *const f32,
+    bias: *const f32,
+    /// The block at position 0.
+    input: *const f32,
+    output: *mut f32,
+    residual: Option<*const f32>,
+    window: &'a Window,
+    row: usize,
+    activation: Activation,
 }
 
 impl Depthwise {
+    fn division(&self) -> Division {
+        let Window { kernel, .. } = self.window;
+        Division::new(self.inputs.len(), self.window.output_height(), self.window.output_width() * kernel * kernel)
+    }
+
     pub(super) fn units(&self) -> usize {
-        self.inputs.len()
+        self.division().units()
     }
 
-    pub(super) fn scratch(&self) -> (usize, usize) {
-        (self.window.scratch(self.window.output_height()), 0)
-    }
-
-    #[inline(always)]
-    pub(super) unsafe fn run<S: Simd, const ROWS: usize>(&self, unit: usize, memory: Memory, scratch: &mut Scratch) {
-        // SAFETY: the scratch is as large as `scratch()` says.
-        unsafe {
-            self.window.spread(
-                memory.read(self.inputs[unit]),
-                0,
-                self.window.output_height(),
-                0.0,
-                scratch.floats.as_mut_ptr(),
-            );
-            // Constants let the compiler unroll the window.
-            match (self.window.kernel, self.window.stride) {
-                (3, 1) => self.rows::<S>(Window { kernel: 3, stride: 1, ..self.window }, unit, memory, scratch),
-                (3, 2) => self.rows::<S>(Window { kernel: 3, stride: 2, ..self.window }, unit, memory, scratch),
-                (5, 1) => self.rows::<S>(Window { kernel: 5, stride: 1, ..self.window }, unit, memory, scratch),
-                (5, 2) => self.rows::<S>(Window { kernel: 5, stride: 2, ..self.window }, unit, memory, scratch),
-                _ => self.rows::<S>(self.window, unit, memory, scratch),
-            }
-        }
+    pub(super) fn scratch(&self) -> usize {
+        0
     }
 
     #[inline(always)]
-    unsafe fn rows<S: Simd>(&self, window: Window, channel: usize, memory: Memory, scratch: &mut Scratch) {
-        let taps = window.kernel * window.kernel;
-        let own = &self.weights[channel * taps..(channel + 1) * taps];
-        // SAFETY: as the caller promises; `taps` weights a channel.
-        unsafe {
-            if taps <= LARGEST_WINDOW {
-                // Spread over the lanes once a channel: with 32 registers a 5x5 window stays in them.
-                let mut weights = [S::splat(0.0); LARGEST_WINDOW];
-                for (weight, &value) in weights.iter_mut().zip(own) {
-                    *weight = S::splat(value);
-                }
-                self.blocks::<S>(window, |tap| weights[tap], channel, memory, scratch);
-            } else {
-                self.blocks::<S>(window, |tap| S::splat(own[tap]), channel, memory, scratch);
-            }
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn blocks<S: Simd>(
-        &self,
-        window: Window,
-        weight: impl Fn(usize) -> S::Vector,
-        channel: usize,
-        memory: Memory,
-        scratch: &mut Scratch,
-    ) {
-        let height = window.output_height();
-        let mut row = 0;
-        // SAFETY: rows below `height`.
-        unsafe {
-            while row + 4 <= height {
-                self.block::<S, 4>(window, &weight, channel, row, memory, scratch);
-                row += 4;
-            }
-            while row < height {
-                self.block::<S, 1>(window, &weight, channel, row, memory, scratch);
-                row += 1;
-            }
-        }
-    }
-
-    /// `COUNT` output rows, so that a loaded input row serves several of them.
-    #[inline(always)]
-    unsafe fn block<S: Simd, const COUNT: usize>(
-        &self,
-        window: Window,
-        weight: impl Fn(usize) -> S::Vector,
-        channel: usize,
-        row: usize,
-        memory: Memory,
-        scratch: &mut Scratch,
-    ) {
-        let Window { kernel, stride, .. } = window;
-        let width = window.output_width();
-        let stride_out = plane_stride(width * window.output_height());
-        // SAFETY: the last vector of a row reaches past it. Going through the columns from the right, and through the
-        // rows downwards, whatever it overwrites of the next row is written again afterwards; behind the last row the
-        // plane has room.
-        unsafe {
-            let output = memory.write(self.output + channel * stride_out + row * width);
-            let bias = S::splat(self.bias[channel]);
-            for vector in (0..width.div_ceil(S::LANES)).rev() {
-                let column = vector * S::LANES;
-                let mut sums = [bias; COUNT];
-                for y in 0..(COUNT - 1) * stride + kernel {
-                    for dx in 0..kernel {
-                        let value = S::load(scratch.floats.as_ptr().add(window.tap(row, y, dx) + column));
-                        for (index, sum) in sums.iter_mut().enumerate() {
-                            let dy = y.wrapping_sub(index * stride);
-                            if dy < kernel {
-                                *sum = S::fma(value, weight(dy * kernel + dx), *sum);
-                            }
-                        }
-                    }
-                }
-                for (index, &sum) in sums.iter().enumerate() {
-                    let mut value = activate::<S>(sum, self.activation);
-                    if let Some(residual) = &self.residual {
-                        value =
-                            S::add(value, S::load(memory.read(residual[channel]).add((row + index) * width + column)));
-                    }
-                    S::store(output.add(index * width + column), value);
+    pub(super) unsafe fn run<S: Simd>(&self, unit: usize, memory: Memory, _: *mut f32) {
+        let window = &self.window;
+        let (blocks, rows) = self.division().unit(unit);
+        for block in blocks {
+            for row in rows.clone() {
+                let at = S::LANES * row * window.output_width();
+                // SAFETY: offsets are the plan's; this unit alone writes these rows of these blocks.
+                unsafe {
+                    let row = Row {
+                        weights: self.weights.as_ptr().add(block * window.kernel * window.kernel * S::LANES),
+                        bias: self.bias.as_ptr().add(block * S::LANES),
+                        input: memory.read(self.inputs[block]),
+                        output: memory.write(self.output + block * S::LANES * window.outputs() + at),
+                        residual: self.residual.as_ref().map(|blocks| memory.read(blocks[block] + at)),
+                        window,
+                        row,
+                        activation: self.activation,
+                    };
+                    row.run::<S>();
                 }
             }
         }
     }
 }
 
-/// Maximum over 3x3 windows at stride 2: a unit is a channel.
+impl Row<'_> {
+    #[inline(always)]
+    unsafe fn run<S: Simd>(&self) {
+        let width = self.window.output_width();
+        let reach = self.window.kernel / 2;
+        let unrolled = matches!((self.window.kernel, self.window.stride), (3 | 5, 1 | 2));
+        // SAFETY: tiles lie inside the row; the last one ends with it and computes some outputs again.
+        unsafe {
+            if width < TILE || !unrolled {
+                for x in 0..width {
+                    self.single::<S>(x);
+                }
+                return;
+            }
+            for x in (0..width).step_by(TILE) {
+                let x = x.min(width - TILE);
+                // Columns of the window that lie outside, on the left and on the right.
+                let (left, right) = (reach.saturating_sub(x), (x + TILE + reach).saturating_sub(width));
+                match (self.window.kernel, self.window.stride, left, right) {
+                    (3, 1, 0, 0) => self.tile::<S, 3, 0, 0>(x),
+                    (3, 1, 1, 0) => self.tile::<S, 3, 1, 0>(x),
+                    (3, 1, 0, 1) => self.tile::<S, 3, 0, 1>(x),
+                    (3, 1, 1, 1) => self.tile::<S, 3, 1, 1>(x),
+                    (5, 1, 0, 0) => self.tile::<S, 5, 0, 0>(x),
+                    (5, 1, 2, 0) => self.tile::<S, 5, 2, 0>(x),
+                    (5, 1, 0, 2) => self.tile::<S, 5, 0, 2>(x),
+                    (5, 1, 2, 2) => self.tile::<S, 5, 2, 2>(x),
+                    (3, 2, ..) => self.strided::<S, 3>(x),
+                    (5, 2, ..) => self.strided::<S, 5>(x),
+                    _ => (x..x + TILE).for_each(|x| self.single::<S>(x)),
+                }
+            }
+        }
+    }
+
+    /// The rows of the window that lie inside of the map, with the first of them in the map.
+    #[inline(always)]
+    fn rows(&self) -> (std::ops::Range<usize>, usize) {
+        let Window { height, kernel, stride, .. } = *self.window;
+        let (top, reach) = (self.row * stride, kernel / 2);
+        let first = reach.saturating_sub(top);
+        (first..kernel.min(height + reach - top), top + first - reach)
+    }
+
+    /// `TILE` outputs from `x` at stride 1: every input is loaded once and goes into up to `K` sums. `LEFT` and `RIGHT`
+    /// columns of inputs lie outside.
+    #[inline(always)]
+    unsafe fn tile<S: Simd, const K: usize, const LEFT: usize, const RIGHT: usize>(&self, x: usize) {
+        let (rows, first) = self.rows();
+        // SAFETY: inputs that lie outside are not read.
+        unsafe {
+            let mut sums = [S::load(self.bias); TILE];
+            let row_stride = self.window.width * S::LANES;
+            let mut input =
+                self.input.wrapping_add((first * self.window.width + x) * S::LANES).wrapping_sub(K / 2 * S::LANES);
+            let mut weights = self.weights.add(rows.start * K * S::LANES);
+            for _ in rows {
+                let mut taps = [S::splat(0.0); K];
+                for (k, tap) in taps.iter_mut().enumerate() {
+                    *tap = S::load(weights.add(k * S::LANES));
+                }
+                macro_rules! walk {
+                    ($i:literal) => {
+                        if $i >= LEFT && $i < TILE + K - 1 - RIGHT {
+                            let value = S::load(input.wrapping_add($i * S::LANES));
+                            macro_rules! tap {
+                                ($k:literal) => {
+                                    if $k < K && $i >= $k && $i - $k < TILE {
+                                        let sum = &mut sums[($i - $k as usize) % TILE];
+                                        *sum = S::fma(value, taps[$k % K], *sum);
+                                    }
+                                };
+                            }
+                            unrolled!(tap: 0usize 1usize 2usize 3usize 4usize);
+                        }
+                    };
+                }
+                unrolled!(walk: 0usize 1usize 2usize 3usize 4usize 5usize 6usize 7usize 8usize 9usize 10usize 11usize 12usize 13usize);
+                input = input.wrapping_add(row_stride);
+                weights = weights.add(K * S::LANES);
+            }
+            self.finish::<S>(x, &sums);
+        }
+    }
+
+    /// `TILE` outputs from `x` at stride 2, where two outputs share few inputs.
+    #[inline(always)]
+    unsafe fn strided<S: Simd, const K: usize>(&self, x: usize) {
+        let (rows, first) = self.rows();
+        let width = self.window.width;
+        // SAFETY: only the first and the last output have inputs outside, which are not read.
+        unsafe {
+            let mut sums = [S::load(self.bias); TILE];
+            for (index, dy) in rows.enumerate() {
+                let row = self.input.add((first + index) * width * S::LANES);
+                for dx in 0..K {
+                    let weight = S::load(self.weights.add((dy * K + dx) * S::LANES));
+                    let column = (2 * x + dx).wrapping_sub(K / 2);
+                    let input = row.wrapping_add(column.wrapping_mul(S::LANES));
+                    if column < width {
+                        sums[0] = S::fma(S::load(input), weight, sums[0]);
+                    }
+                    macro_rules! tap {
+                        ($t:literal) => {
+                            sums[$t] = S::fma(S::load(input.wrapping_add(2 * $t * S::LANES)), weight, sums[$t]);
+                        };
+                    }
+                    unrolled!(tap: 1 2 3 4 5 6 7 8);
+                    if column.wrapping_add(2 * (TILE - 1)) < width {
+                        let input = input.wrapping_add(2 * (TILE - 1) * S::LANES);
+                        sums[TILE - 1] = S::fma(S::load(input), weight, sums[TILE - 1]);
+                    }
+                }
+            }
+            self.finish::<S>(x, &sums);
+        }
+    }
+
+    /// One output, of any window.
+    #[inline(always)]
+    unsafe fn single<S: Simd>(&self, x: usize) {
+        let Window { width, kernel, stride, .. } = *self.window;
+        let (rows, first) = self.rows();
+        // SAFETY: inputs that lie outside are not read.
+        unsafe {
+            let mut sum = S::load(self.bias);
+            for (index, dy) in rows.enumerate() {
+                for dx in 0..kernel {
+                    let column = (stride * x + dx).wrapping_sub(kernel / 2);
+                    if column < width {
+                        let value = S::load(self.input.add(((first + index) * width + column) * S::LANES));
+                        sum = S::fma(value, S::load(self.weights.add((dy * kernel + dx) * S::LANES)), sum);
+                    }
+                }
+            }
+            self.finish::<S>(x, &[sum]);
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn finish<S: Simd>(&self, x: usize, sums: &[S::Vector]) {
+        for (index, &sum) in sums.iter().enumerate() {
+            let at = (x + index) * S::LANES;
+            // SAFETY: these outputs lie inside the row.
+            unsafe {
+                let mut value = activate::<S>(sum, self.activation);
+                if let Some(residual) = self.residual {
+                    value = S::add(value, S::load(residual.add(at)));
+                }
+                S::store(self.output.add(at), value);
+            }
+        }
+    }
+}
+
+/// Maximum over 3x3 windows at stride 2.
 pub(super) struct MaxPool {
-    pub(super) inputs: Vec<PlaneAt>,
+    /// Of each block.
+    pub(super) inputs: Vec<usize>,
     pub(super) output: usize,
     pub(super) window: Window,
 }
 
 impl MaxPool {
-    pub(super) fn units(&self) -> usize {
-        self.inputs.len()
+    fn division(&self) -> Division {
+        Division::new(self.inputs.len(), self.window.output_height(), self.window.output_width() * 9)
     }
 
-    pub(super) fn scratch(&self) -> (usize, usize) {
-        // A row of maxima with a vector to spare, then its columns.
-        (self.window.width + 16 + 2 * self.window.pitch(), 0)
+    pub(super) fn units(&self) -> usize {
+        self.division().units()
+    }
+
+    pub(super) fn scratch(&self) -> usize {
+        0
     }
 
     #[inline(always)]
-    pub(super) unsafe fn run<S: Simd, const ROWS: usize>(&self, unit: usize, memory: Memory, scratch: &mut Scratch) {
-        let window = Window { kernel: 3, stride: 2, ..self.window };
-        let (width, height) = (window.output_width(), window.output_height());
-        let Scratch { floats, .. } = scratch;
-        let (peaks, spread) = floats.split_at_mut(window.width + S::LANES);
-        let (even, odd) = spread[..2 * window.pitch()].split_at_mut(window.pitch());
-        // SAFETY: as in `Depthwise::block`; `peaks` has room for a vector past the row, planes may be read past their end.
-        unsafe {
-            let input = memory.read(self.inputs[unit]);
-            let output = memory.write(self.output + unit * plane_stride(width * height));
-            for row in 0..height {
-                // Downwards first: then one row is divided into its columns instead of three. Outside, the middle row
-                // stands in, which changes no maximum.
-                let middle = 2 * row;
-                let rows = [middle.saturating_sub(1), middle, (middle + 1).min(window.height - 1)];
-                let rows = rows.map(|row| input.add(row * window.width));
-                for vector in 0..window.width.div_ceil(S::LANES) {
-                    let [above, at, below] = rows.map(|row| S::load(row.add(vector * S::LANES)));
-                    S::store(peaks.as_mut_ptr().add(vector * S::LANES), S::max(S::max(above, at), below));
-                }
-                spread_columns(&peaks[..window.width], 1, f32::NEG_INFINITY, even, odd);
-                for vector in (0..width.div_ceil(S::LANES)).rev() {
-                    let column = vector * S::LANES;
-                    let left = S::load(even.as_ptr().add(column));
-                    let at = S::load(odd.as_ptr().add(column));
-                    let right = S::load(even.as_ptr().add(column + 1));
-                    S::store(output.add(row * width + column), S::max(S::max(left, at), right));
+    pub(super) unsafe fn run<S: Simd>(&self, unit: usize, memory: Memory, _: *mut f32) {
+        let window = &self.window;
+        let (blocks, rows) = self.division().unit(unit);
+        for block in blocks {
+            for row in rows.clone() {
+                // SAFETY: offsets are the plan's; this unit alone writes these rows of these blocks.
+                unsafe {
+                    let from = window
+                        .pool_rows(row)
+                        .map(|row| memory.read(self.inputs[block] + row * window.width * S::LANES));
+                    let to = self.output + S::LANES * (block * window.outputs() + row * window.output_width());
+                    pool_row::<S>(from, window.width, memory.write(to));
                 }
             }
+        }
+    }
+}
+
+/// Maxima of one output row from the three input rows of `width` vectors under its windows.
+///
+/// # Safety
+/// The pointers are valid for whole rows.
+#[inline(always)]
+pub(super) unsafe fn pool_row<S: Simd>(rows: [*const f32; 3], width: usize, output: *mut f32) {
+    // SAFETY: columns below `width`.
+    unsafe {
+        let column = |x: usize| {
+            let [above, at, below] = rows.map(|row| S::load(row.add(x * S::LANES)));
+            S::max(S::max(above, at), below)
+        };
+        // Outside, the middle column stands in, which changes no maximum.
+        let mut left = column(0);
+        for x in 0..width.div_ceil(2) {
+            let middle = column(2 * x);
+            let right = if 2 * x + 1 < width { column(2 * x + 1) } else { middle };
+            S::store(output.add(x * S::LANES), S::max(S::max(left, middle), right));
+            left = right;
         }
     }
 }

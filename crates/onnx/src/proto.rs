@@ -234,7 +234,7 @@ impl OnnxGraph {
 }
 
 /// Number of weight values in an ONNX file: of all initializers of real numbers with at least one dimension. Single
-/// numbers and integers are no weights. `None` if the bytes are no ONNX file.
+/// numbers and integers are no weights; sides that nothing could hold give the largest count. `None` if the bytes are no ONNX file.
 pub fn count_parameters(file: &[u8]) -> Option<usize> {
     let graph = Fields(file).find_map(|(field, value)| match value? {
         Value::Bytes(bytes) if field == 7 => Some(bytes),
@@ -243,14 +243,17 @@ pub fn count_parameters(file: &[u8]) -> Option<usize> {
     let mut count = 0;
     for (field, value) in Fields(graph) {
         if let (5, Value::Bytes(tensor)) = (field, value?) {
-            let (mut kind, mut dimensions, mut values) = (0, 0, 1);
+            let (mut kind, mut dimensions, mut values) = (0, 0, 1usize);
             for (field, value) in Fields(tensor) {
                 match (field, value?) {
-                    (1, Value::Varint(side)) => (dimensions, values) = (dimensions + 1, values * side as usize),
+                    (1, Value::Varint(side)) => {
+                        (dimensions, values) = (dimensions + 1, values.saturating_mul(side as usize))
+                    }
                     // Some writers pack the sides into one field.
                     (1, Value::Bytes(mut sides)) => {
                         while !sides.is_empty() {
-                            (dimensions, values) = (dimensions + 1, values * varint(&mut sides)? as usize);
+                            let side = varint(&mut sides)? as usize;
+                            (dimensions, values) = (dimensions + 1, values.saturating_mul(side));
                         }
                     }
                     (2, Value::Varint(value)) => kind = value as i64,
@@ -258,7 +261,7 @@ pub fn count_parameters(file: &[u8]) -> Option<usize> {
                 }
             }
             if (kind == FLOAT || kind == FLOAT16) && dimensions > 0 {
-                count += values;
+                count = usize::saturating_add(count, values);
             }
         }
     }

@@ -25,7 +25,7 @@ impl InstructionSet {
         let mut sets = Vec::new();
         #[cfg(target_arch = "x86_64")]
         {
-            if is_x86_feature_detected!("avx512f") {
+            if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vl") {
                 sets.push(Self::Avx512);
             }
             if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
@@ -44,34 +44,19 @@ impl InstructionSet {
         *BEST.get_or_init(|| Self::available().first().copied().unwrap_or(Self::Plain))
     }
 
-    /// Output channels that one tile of the matrix product computes: as many as the registers hold.
-    pub fn tile_rows(self) -> usize {
+    /// Channels in a block of the CPU engine's feature maps. With AVX-512 they are half a register: few layers have
+    /// channels in multiples of 16.
+    pub fn block(self) -> usize {
         match self {
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512 => 8,
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx2 => 6,
+            Self::Avx512 | Self::Avx2 => 8,
             #[cfg(target_arch = "aarch64")]
-            Self::Neon => 8,
+            Self::Neon => 4,
             Self::Plain => 4,
         }
     }
 
-    /// Vectors of columns in such a tile at most. Sums, values and a weight leave a register or more free: of a tile that
-    /// needs all 16 of AVX2 the compiler keeps a sum on the stack, and the product runs at half its speed.
-    pub fn tile_vectors(self) -> usize {
-        match self {
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx512 => 3,
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx2 => 2,
-            #[cfg(target_arch = "aarch64")]
-            Self::Neon => 3,
-            Self::Plain => 3,
-        }
-    }
-
-    /// Floats in a vector.
+    /// Floats in the widest vector: output channels that a matrix product computes together.
     pub fn lanes(self) -> usize {
         match self {
             #[cfg(target_arch = "x86_64")]
@@ -108,8 +93,10 @@ impl std::fmt::Display for InstructionSet {
 pub trait Simd: Copy {
     /// Floats in a vector.
     const LANES: usize;
-    /// [`InstructionSet::tile_vectors`].
-    const TILE_VECTORS: usize;
+    /// Rows of two vectors that a tile of a matrix product sums up: with two vectors and a value beside them, a register or
+    /// more stays free. Of tiles that need every register the compiler keeps a sum on the stack, and the product runs at
+    /// half its speed; it also does so with 12 x 2 of the 32 that AVX-512 has (`scripts/check-kernels` finds such loops).
+    const TILE: usize;
     /// One register.
     type Vector: Copy;
 
@@ -119,6 +106,30 @@ pub trait Simd: Copy {
     unsafe fn load(from: *const f32) -> Self::Vector;
     /// `LANES` floats to memory.
     unsafe fn store(to: *mut f32, x: Self::Vector);
+    /// The first half of the lanes from `low`, the second from `high`.
+    #[inline(always)]
+    unsafe fn load_halves(low: *const f32, high: *const f32) -> Self::Vector {
+        let mut lanes = [0.0; 16];
+        // SAFETY: the caller gives half a vector at each.
+        unsafe {
+            lanes.as_mut_ptr().copy_from_nonoverlapping(low, Self::LANES / 2);
+            lanes.as_mut_ptr().add(Self::LANES / 2).copy_from_nonoverlapping(high, Self::LANES / 2);
+            Self::load(lanes.as_ptr())
+        }
+    }
+
+    /// The first half of the lanes to `low`, the second to `high`.
+    #[inline(always)]
+    unsafe fn store_halves(low: *mut f32, high: *mut f32, x: Self::Vector) {
+        let mut lanes = [0.0; 16];
+        // SAFETY: as for `load_halves`.
+        unsafe {
+            Self::store(lanes.as_mut_ptr(), x);
+            low.copy_from_nonoverlapping(lanes.as_ptr(), Self::LANES / 2);
+            high.copy_from_nonoverlapping(lanes.as_ptr().add(Self::LANES / 2), Self::LANES / 2);
+        }
+    }
+
     /// `a + b`.
     unsafe fn add(a: Self::Vector, b: Self::Vector) -> Self::Vector;
     /// `a - b`.
@@ -180,7 +191,7 @@ mod x86 {
     #[allow(clippy::undocumented_unsafe_blocks)]
     impl Simd for Avx512 {
         const LANES: usize = 16;
-        const TILE_VECTORS: usize = 3;
+        const TILE: usize = 8;
         type Vector = __m512;
 
         #[inline(always)]
@@ -194,6 +205,20 @@ mod x86 {
         #[inline(always)]
         unsafe fn store(to: *mut f32, x: __m512) {
             unsafe { _mm512_storeu_ps(to, x) }
+        }
+        #[inline(always)]
+        unsafe fn load_halves(low: *const f32, high: *const f32) -> __m512 {
+            unsafe {
+                let low = _mm512_castpd256_pd512(_mm256_castps_pd(_mm256_loadu_ps(low)));
+                _mm512_castpd_ps(_mm512_insertf64x4::<1>(low, _mm256_castps_pd(_mm256_loadu_ps(high))))
+            }
+        }
+        #[inline(always)]
+        unsafe fn store_halves(low: *mut f32, high: *mut f32, x: __m512) {
+            unsafe {
+                _mm256_storeu_ps(low, _mm512_castps512_ps256(x));
+                _mm256_storeu_ps(high, _mm256_castpd_ps(_mm512_extractf64x4_pd::<1>(_mm512_castps_pd(x))));
+            }
         }
         #[inline(always)]
         unsafe fn add(a: __m512, b: __m512) -> __m512 {
@@ -240,7 +265,7 @@ mod x86 {
     #[allow(clippy::undocumented_unsafe_blocks)]
     impl Simd for Avx2 {
         const LANES: usize = 8;
-        const TILE_VECTORS: usize = 2;
+        const TILE: usize = 6;
         type Vector = __m256;
 
         #[inline(always)]
@@ -310,7 +335,7 @@ mod arm {
     #[allow(clippy::undocumented_unsafe_blocks)]
     impl Simd for Neon {
         const LANES: usize = 4;
-        const TILE_VECTORS: usize = 3;
+        const TILE: usize = 8;
         type Vector = float32x4_t;
 
         #[inline(always)]
@@ -377,7 +402,7 @@ fn each(a: [f32; 4], b: [f32; 4], f: impl Fn(f32, f32) -> f32) -> [f32; 4] {
 
 impl Simd for Plain {
     const LANES: usize = 4;
-    const TILE_VECTORS: usize = 3;
+    const TILE: usize = 4;
     type Vector = [f32; 4];
 
     #[inline(always)]
@@ -443,7 +468,7 @@ pub trait Work {
 /// `set` is one of [`InstructionSet::available`], and whatever `work` itself asks.
 pub unsafe fn dispatch(set: InstructionSet, work: impl Work) {
     #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "avx512f")]
+    #[target_feature(enable = "avx512f,avx512vl,fma")]
     unsafe fn avx512(work: impl Work) {
         // SAFETY: the caller's.
         unsafe { work.run::<Avx512>() }

@@ -7,8 +7,8 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use yolo_lat::sink::Placing;
 
+use super::sinks::Format;
 use crate::options::{EngineArguments, parse_share};
-use crate::sinks::Format;
 
 #[derive(Args, Debug)]
 pub(crate) struct DetectArguments {

@@ -1,6 +1,7 @@
 //! `yolo-lat detect`: photographs in, detections out.
 
 mod arguments;
+mod sinks;
 mod summary;
 
 use std::process::ExitCode;
@@ -15,12 +16,12 @@ use yolo_lat::postprocess::PostprocessOptions;
 use yolo_lat::{Detector, DetectorOptions};
 
 pub(super) use self::arguments::{DetectArguments, ResultArguments};
+use self::sinks::{Outputs, Run};
 use self::summary::Errors;
 use super::inputs::{InputOptions, Inputs};
 use super::options::{find_classes, is_onnx};
 use super::profile::Profile;
 use super::report;
-use super::sinks::{Outputs, Run};
 
 pub(super) fn run(arguments: DetectArguments) -> anyhow::Result<ExitCode> {
     let outputs = Outputs::new(&arguments.results, arguments.course.quiet)?;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use indicatif::ProgressBar;
 use yolo_lat::batch::{Ending, Event, Summary};
 
-use crate::arguments::{INTERRUPTED, SOME_FAILED, USAGE, report};
+use crate::{INTERRUPTED, SOME_FAILED, USAGE, report};
 
 /// Names what failed on standard error, above the progress bar.
 pub(super) struct Errors {

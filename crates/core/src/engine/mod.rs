@@ -1,4 +1,4 @@
-//! Engines: interpreters of a [`Graph`] that all compute the same function.
+//! Engines: interpreters of a [`Graph`](crate::model::Graph) that all compute the same function.
 
 pub mod allocator;
 pub mod reference;
@@ -45,6 +45,11 @@ pub enum EngineError {
         /// What ONNX Runtime says.
         reason: String,
     },
+    /// A kernel of the CPU engine panicked; the message is on the standard error output.
+    #[error(
+        "the cpu engine failed inside a kernel: a fault of this program, please report it; --engine ort may do instead"
+    )]
+    Kernel,
     /// The system gave no threads.
     #[error("cannot start {threads} threads: {reason}; ask for fewer with --threads")]
     Threads {

@@ -100,9 +100,9 @@ pub enum ModelError {
         /// The tensor.
         name: String,
         /// What the network needs.
-        expected: Vec<usize>,
+        expected: Box<[usize]>,
         /// What the file has.
-        found: Vec<usize>,
+        found: Box<[usize]>,
         /// The network.
         model: String,
     },

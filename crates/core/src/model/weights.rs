@@ -92,7 +92,13 @@ impl Weights {
                 }
                 Some(tensor) if tensor.shape != spec.shape => {
                     let (name, expected, found) = (spec.name.clone(), spec.shape.clone(), tensor.shape.clone());
-                    return Err(ModelError::Shape { path, name, expected, found, model });
+                    return Err(ModelError::Shape {
+                        path,
+                        name,
+                        expected: expected.into(),
+                        found: found.into(),
+                        model,
+                    });
                 }
                 Some(_) => {}
             }

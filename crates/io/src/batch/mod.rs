@@ -155,13 +155,16 @@ impl Summary {
     }
 }
 
+/// Finds objects in some pictures: one list of them a picture.
+pub type Detect<'a> = dyn FnMut(&[&RgbImage]) -> Result<Vec<Found>, DetectFailure> + 'a;
+
 /// Runs `detect` over all inputs. It gets up to [`BatchOptions::batch`] pictures and gives what it found in each.
 ///
 /// # Errors
 /// The system gives no threads; everything else is told by the [`Summary`] and its [`Ending`].
 pub fn run_batch(
     inputs: &[Input],
-    detect: &mut dyn FnMut(&[&RgbImage]) -> Result<Vec<Found>, DetectFailure>,
+    detect: &mut Detect<'_>,
     outlets: Outlets,
     options: &BatchOptions,
 ) -> std::io::Result<Summary> {
@@ -196,7 +199,7 @@ pub fn run_batch(
 
 /// The stage in the middle.
 struct Network<'a> {
-    detect: &'a mut dyn FnMut(&[&RgbImage]) -> Result<Vec<Found>, DetectFailure>,
+    detect: &'a mut Detect<'a>,
     sender: SyncSender<(usize, Outcome)>,
     options: &'a BatchOptions<'a>,
     is_over: &'a dyn Fn() -> bool,

@@ -15,11 +15,11 @@ use yolo_lat::sink::{
 };
 use yolo_lat::source::holds_video;
 
-use super::detect::ResultArguments;
+use super::ResultArguments;
 use super::report;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum Format {
+pub(crate) enum Format {
     /// A readable line a picture
     Text,
     /// One JSON array
