@@ -94,6 +94,41 @@ fn close(a: &BBox, b: &BBox, tolerance: f32) -> bool {
     a.corners().into_iter().zip(b.corners()).all(|(a, b)| (a - b).abs() <= tolerance)
 }
 
+/// The files that the packages of CVAT's and Label Studio's makers have read (`tests/golden/annotators/check.py`): written today, they
+/// are the same.
+#[test]
+fn files_for_annotation_tools_are_those_that_their_packages_read() {
+    let golden = Path::new("../../tests/golden/annotators");
+    let expected: Vec<Record> =
+        serde_json::from_str(&std::fs::read_to_string(golden.join("records.json")).unwrap()).unwrap();
+    let classes: Vec<String> = ["person", "cat", "potted plant"].map(str::to_owned).into();
+    let folder = tempfile::tempdir().unwrap();
+    let output = OutputFolder::open(folder.path(), Default::default()).unwrap();
+    let options = LabelStudioOptions {
+        url: "/data/local-files/?d=images/".into(),
+        model: "yolo-lat-n".into(),
+        classes: classes.clone(),
+    };
+    let tasks = output.target("label-studio.json").unwrap();
+    let mut sinks: [Box<dyn Sink>; 2] = [
+        Box::new(CvatSink::new(output.target("cvat.xml").unwrap(), &classes, false)),
+        Box::new(LabelStudioSink::new(tasks, Some(output.clone()), options)),
+    ];
+    for record in &expected {
+        let path = Path::new(&record.image);
+        let item = Item { record, path, video: None, stem: &path.with_extension(""), picture: None };
+        sinks.iter_mut().for_each(|sink| sink.write(item).unwrap());
+    }
+    sinks.iter_mut().for_each(|sink| sink.finish().unwrap());
+    for name in ["cvat.xml", "label-studio.json", "label-studio.xml"] {
+        let written = std::fs::read_to_string(folder.path().join(name)).unwrap();
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+            std::fs::write(golden.join(name), &written).unwrap();
+        }
+        assert!(written == std::fs::read_to_string(golden.join(name)).unwrap(), "{name}: {written}");
+    }
+}
+
 type MakeSink = fn(&OutputFolder, &Run) -> Box<dyn Sink>;
 
 #[test]
