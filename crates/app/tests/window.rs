@@ -110,6 +110,10 @@ fn attention_of_a_clicked_point_is_drawn_over_the_picture() {
     for head in view.weights.outer_iter() {
         assert!((head.sum() - 1.0).abs() < 1e-9);
     }
+    harness.remove_cursor();
+    harness.run_steps(3);
+    harness.mask(egui::Rect::from_min_max(Pos2::new(0.0, SIZE.y - 32.0), SIZE.to_pos2()));
+    harness.snapshot("attention");
     // Another layer, another grid; a layer that is off has no weights; softmax has some.
     press(&mut harness, Key::F);
     harness.get_by_label("ela16").click();
