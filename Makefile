@@ -28,12 +28,13 @@ test: ## Every test that needs nothing but this folder
 	$(CARGO) test --doc --quiet
 	$(CARGO) nextest run
 
-check: setup ## Format, directions of crates and modules, lints, shaders, documentation
+check: setup ## Format, directions of crates and modules, lints, shaders, documentation, kernels
 	$(CARGO) fmt --all --check
 	scripts/directions
 	$(CARGO) clippy --all-targets -- -D warnings
 	$(CARGO) nextest run -p yolo-lat-shaders
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --quiet
+	$(MAKE) check-kernels
 
 check-kernels: setup ## No sum of a CPU kernel lies on the stack: disassembles the release program
 	$(CARGO) build --release

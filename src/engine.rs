@@ -8,7 +8,6 @@ pub use yolo_lat_gpu as gpu;
 pub use yolo_lat_onnx::ort;
 
 pub use yolo_lat_core::engine::{Engine, EngineError, reference};
-use yolo_lat_core::model::graph::Shape;
 use yolo_lat_core::model::{Graph, Model};
 
 /// The engines by name.
@@ -63,7 +62,8 @@ pub(crate) fn create_for(
     graph: &Graph,
     threads: usize,
 ) -> Result<Box<dyn Engine>, EngineError> {
-    let Shape { width, height, .. } = graph.input();
+    #[cfg(feature = "ort")]
+    let yolo_lat_core::model::graph::Shape { width, height, .. } = graph.input();
     match kind {
         #[cfg(feature = "cpu")]
         EngineKind::Auto | EngineKind::Cpu => Ok(Box::new(cpu::CpuEngine::new(graph, &model.weights, threads)?)),

@@ -99,17 +99,14 @@ impl Work for Product<'_> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         let width = self.right.width;
-        let (wide, whole) = (width / (4 * S::LANES) * (4 * S::LANES), width / S::LANES * S::LANES);
+        let whole = width / S::LANES * S::LANES;
+        // SAFETY: the caller has the instruction set.
+        let wide = unsafe {
+            // Sixteen sums need more than the sixteen registers of AVX2.
+            if S::TILE < 8 { self.wide::<S, 2>() } else { self.wide::<S, 4>() }
+        };
         // SAFETY: tiles lie inside (rows, width), as `multiply_add` checked.
         unsafe {
-            let mut row = 0;
-            while row < self.rows {
-                let four = row + 4 <= self.rows;
-                for column in (0..wide).step_by(4 * S::LANES) {
-                    if four { self.tile::<S, 4, 4>(row, column) } else { self.tile::<S, 1, 4>(row, column) }
-                }
-                row += if four { 4 } else { 1 };
-            }
             // A multiply-add takes four cycles and two start in each: eight sums at least, or the units wait.
             let mut row = 0;
             while row < self.rows && wide < whole {
@@ -134,6 +131,25 @@ impl Work for Product<'_> {
 }
 
 impl Product<'_> {
+    /// Tiles of four rows by VECTORS vectors, as far as they reach; gives the first column beyond them.
+    #[inline(always)]
+    unsafe fn wide<S: Simd, const VECTORS: usize>(&self) -> usize {
+        let step = VECTORS * S::LANES;
+        let wide = self.right.width / step * step;
+        let mut row = 0;
+        while row < self.rows {
+            let four = row + 4 <= self.rows;
+            for column in (0..wide).step_by(step) {
+                // SAFETY: tiles lie inside (rows, width), as `multiply_add` checked.
+                unsafe {
+                    if four { self.tile::<S, 4, VECTORS>(row, column) } else { self.tile::<S, 1, VECTORS>(row, column) }
+                }
+            }
+            row += if four { 4 } else { 1 };
+        }
+        wide
+    }
+
     /// ROWS x (VECTORS * LANES) elements of the result, kept in registers over the whole depth.
     #[inline(always)]
     unsafe fn tile<S: Simd, const ROWS: usize, const VECTORS: usize>(&self, row: usize, column: usize) {
