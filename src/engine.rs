@@ -60,7 +60,7 @@ pub(crate) fn create_for(
     kind: EngineKind,
     model: &Model,
     graph: &Graph,
-    threads: usize,
+    #[cfg_attr(not(any(feature = "cpu", feature = "ort")), expect(unused_variables))] threads: usize,
 ) -> Result<Box<dyn Engine>, EngineError> {
     #[cfg(feature = "ort")]
     let yolo_lat_core::model::graph::Shape { width, height, .. } = graph.input();
