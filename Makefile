@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 CARGO ?= cargo
-export ADAPTER PEERS QUICK
+export ADAPTER CARGO PEERS QUICK
 DEMO := demo
 
 # libtorch comes with PyTorch's wheel; only train/ uses it.
@@ -14,7 +14,7 @@ OUTPUT ?= runs/average
 ARGUMENTS ?= # more of the trainer: --init FILE, --teacher FILE
 DATA ?= data
 
-.PHONY: check-kernels demo test test-camera test-onnx soak screenshots check bench bench-attention bench-gpu bench-peers bench-peers-times fuzz train train-plot ablate average test-train clean setup
+.PHONY: check-features check-kernels check-wasm demo test test-aarch64 test-camera test-onnx soak screenshots check bench bench-cpu bench-attention bench-gpu bench-peers bench-peers-times fuzz train train-plot ablate average test-train clean setup
 
 demo: setup ## Detect objects on the sample photographs
 	$(CARGO) build --release
@@ -25,23 +25,42 @@ demo: setup ## Detect objects on the sample photographs
 
 test: ## Every test that needs nothing but this folder
 	@scripts/setup --test
-	$(CARGO) test --doc --quiet
-	$(CARGO) nextest run
+	scripts/cargo-all test --doc --quiet
+	scripts/tests
 
-check: setup ## Format, directions of crates and modules, lints, shaders, documentation, kernels
+check: ## Format, directions of crates and modules, licences, lints, shaders, documentation, kernels; the trainer where libtorch is
+	@scripts/setup --check
 	$(CARGO) fmt --all --check
 	scripts/directions
-	$(CARGO) clippy --all-targets -- -D warnings
+	$(CARGO) deny --workspace --log-level error check --hide-inclusion-graph bans licenses sources
+	$(CARGO) shear
+	scripts/cargo-all clippy --all-targets -- -D warnings
 	$(CARGO) nextest run -p yolo-lat-shaders
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --quiet
 	$(MAKE) check-kernels
 
-check-kernels: setup ## No sum of a CPU kernel lies on the stack: disassembles the release program
-	$(CARGO) build --release
-	if [ "$$(uname -m)" = x86_64 ]; then scripts/check-kernels $${CARGO_TARGET_DIR:-target}/release/yolo-lat; fi
+check-kernels: setup ## No sum of a CPU kernel lies on the stack: disassembles our libraries as they are in the release program
+	$(CARGO) build --release -p yolo-lat
+	if [ "$$(uname -m)" = x86_64 ]; then scripts/check-kernels $${CARGO_TARGET_DIR:-target}/release; fi
 
-bench: setup ## Speed of the CPU engine on this machine
-	$(CARGO) bench -p yolo-lat --bench engines
+check-features: ## Each crate with each of its features alone, and the program without window and camera (many minutes)
+	@scripts/setup --check
+	$(CARGO) hack check --each-feature --no-dev-deps --workspace --exclude yolo-lat-train
+	$(CARGO) hack check --no-dev-deps -p yolo-lat-cli --no-default-features --features gpu,ort,video,plot
+
+check-wasm: setup ## What shall run in a browser, for wasm32
+	@rustup target list --installed | grep -qx wasm32-unknown-unknown || rustup target add wasm32-unknown-unknown
+	$(CARGO) check --target wasm32-unknown-unknown -p yolo-lat-attention -p yolo-lat-core -p yolo-lat-shaders --no-default-features
+
+bench: setup ## Speed of the CPU engine on this machine, and where it goes
+	$(CARGO) build --release
+	$${CARGO_TARGET_DIR:-target}/release/yolo-lat bench -m n,s --engine cpu --threads 1,2
+	$${CARGO_TARGET_DIR:-target}/release/yolo-lat bench --profile
+
+bench-cpu: setup ## The table of docs/CPU.md: our CPU engine beside ONNX Runtime, minutes on a quiet machine; raw results in benches/runs
+	@scripts/setup --ort
+	$(CARGO) build --release
+	benches/cpu/run $${CARGO_TARGET_DIR:-target}/release/yolo-lat
 
 bench-attention: setup ## Attention alone: time, decoding, gradients, entropy; raw results in benches/runs, charts in docs
 	$(CARGO) build --release
@@ -75,14 +94,23 @@ test-onnx: setup ## Every form of the export through ONNX's checker and ONNX Run
 	$(CARGO) build --release
 	python3 tests/onnx/check.py $${CARGO_TARGET_DIR:-target}/release/yolo-lat
 
+# The kernels against their safe twin, every operation against the reference, and detection on the samples, with NEON.
+test-aarch64: setup ## The CPU engine's tests on 64-bit Arm, executed by qemu (minutes)
+	@scripts/setup --aarch64
+	CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc \
+	CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="qemu-aarch64 -L /usr/aarch64-linux-gnu" \
+	  $(CARGO) nextest run --target aarch64-unknown-linux-gnu -p yolo-lat -p yolo-lat-cpu -p yolo-lat-attention \
+	  --no-default-features --features builtin-models,cpu
+
 test-camera: setup ## Cameras, in a virtual machine with the kernel's own virtual ones (minutes)
 	@scripts/setup --camera
 	$(CARGO) build --release
 	tests/camera/run $${CARGO_TARGET_DIR:-target}/release/yolo-lat
 
-soak: setup ## Ten minutes of live detection: memory, order, ages
+soak: setup ## Ten minutes of live detection with tracks, zones, events and all who are told of them: memory, order, ages
+	@scripts/setup --test
 	$(CARGO) build --release
-	$${CARGO_TARGET_DIR:-target}/release/yolo-lat live --headless --source synthetic --frames 18000 --statistics > /dev/null
+	scripts/soak $${CARGO_TARGET_DIR:-target}/release/yolo-lat
 
 screenshots: setup ## Pictures of the window in docs/, on a display without a screen
 	@scripts/setup --screenshots
@@ -110,7 +138,7 @@ average: setup ## Mean of the weights of MODELS (runs that went on from one anot
 
 test-train: setup ## Tests of the trainer
 	@scripts/setup --train
-	$(TORCH) $(CARGO) nextest run -p yolo-lat-train
+	scripts/cargo-all nextest run -E 'package(yolo-lat-train)'
 
 setup:
 	@scripts/setup

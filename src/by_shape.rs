@@ -1,5 +1,7 @@
 //! One of a thing for each input shape, the last used kept.
 
+use image::RgbImage;
+
 /// Width and height of a network's input.
 pub(crate) type Shape = (usize, usize);
 
@@ -9,6 +11,13 @@ const MOST_SHAPES: usize = 8;
 
 /// Made when a shape is first seen, the last used first; beyond [`MOST_SHAPES`] the one that was used least recently goes.
 pub(crate) struct ByShape<T>(Vec<(Shape, T)>);
+
+/// With none.
+impl<T> Default for ByShape<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
 
 impl<T> ByShape<T> {
     /// With what is made for `shape` already.
@@ -42,22 +51,30 @@ impl<T> ByShape<T> {
     }
 
     /// All of them.
-    #[cfg(feature = "gpu")]
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
         self.0.iter_mut().map(|(_, made)| made)
     }
 }
 
-/// The shapes in the order in which they first stand, each with the places where it stands.
-pub(crate) fn alike(shapes: &[Shape]) -> Vec<(Shape, Vec<usize>)> {
-    let mut groups: Vec<(Shape, Vec<usize>)> = Vec::new();
-    for (index, &shape) in shapes.iter().enumerate() {
-        match groups.iter_mut().find(|(other, _)| *other == shape) {
-            Some((_, members)) => members.push(index),
-            None => groups.push((shape, vec![index])),
-        }
+/// Images of one input shape go through `detect` together, the shape of the first image last: what is kept of a batch is
+/// of that one. `detect` also learns which place in `images` each of its images has.
+pub(crate) fn each_shape<E>(
+    images: &[&RgbImage],
+    shape_of: impl Fn((u32, u32)) -> Shape,
+    mut detect: impl FnMut(Shape, &[&RgbImage], &dyn Fn(usize) -> usize) -> Result<(), E>,
+) -> Result<(), E> {
+    let shape = |at: usize| shape_of(images[at].dimensions());
+    // As a camera's frames are: no lists are made for them.
+    if !images.is_empty() && (1..images.len()).all(|at| shape(at) == shape(0)) {
+        return detect(shape(0), images, &|at| at);
     }
-    groups
+    let first_seen = |&at: &usize| (0..at).all(|before| shape(before) != shape(at));
+    for first in (0..images.len()).rev().filter(first_seen) {
+        let members: Vec<usize> = (first..images.len()).filter(|&other| shape(other) == shape(first)).collect();
+        let same: Vec<&RgbImage> = members.iter().map(|&member| images[member]).collect();
+        detect(shape(first), &same, &|at| members[at])?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -89,7 +106,14 @@ mod tests {
     }
 
     #[test]
-    fn groups_keep_their_order() {
-        assert_eq!(alike(&[(2, 1), (1, 2), (2, 1)]), [((2, 1), vec![0, 2]), ((1, 2), vec![1])]);
+    fn images_of_one_shape_are_computed_together_and_the_first_shape_last() {
+        let images = [2, 1, 2].map(|side| RgbImage::new(side, 1));
+        let mut groups = Vec::new();
+        let shape_of = |(width, height): (u32, u32)| (width as usize, height as usize);
+        let found = each_shape(&images.each_ref(), shape_of, |shape, images, place| {
+            groups.push((shape, (0..images.len()).map(place).collect::<Vec<_>>()));
+            Ok::<_, ()>(())
+        });
+        assert_eq!((found, groups), (Ok(()), vec![((1, 1), vec![1]), ((2, 1), vec![0, 2])]));
     }
 }

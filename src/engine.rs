@@ -7,8 +7,10 @@ pub use yolo_lat_gpu as gpu;
 #[cfg(feature = "ort")]
 pub use yolo_lat_onnx::ort;
 
-pub use yolo_lat_core::engine::{Engine, EngineError, reference};
-use yolo_lat_core::model::{Graph, Model};
+pub use yolo_lat_core::engine::{Engine, EngineError, StepTime, reference};
+use yolo_lat_core::model::{Model, Network};
+
+use crate::runtime::Runtime;
 
 /// The engines by name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,7 +40,7 @@ impl std::fmt::Display for EngineKind {
     }
 }
 
-/// Makes an engine for pictures of `width` x `height` pixels on `threads` threads.
+/// Makes an engine for pictures of `width` x `height` pixels on what a runtime has.
 ///
 /// # Errors
 /// [`EngineError`] where the engine is not available or the size does not suit the model.
@@ -47,43 +49,47 @@ pub fn create(
     model: &Model,
     width: usize,
     height: usize,
-    threads: usize,
+    runtime: &Runtime,
 ) -> Result<Box<dyn Engine>, EngineError> {
-    create_for(kind, model, &model.graph(width, height)?, threads)
+    create_for(kind, model, &model.network(width, height)?, runtime)
 }
 
-/// The same for a graph made of the model's that has been changed since: ONNX Runtime only takes the model's own.
+/// The same for a network made of the model's that has been changed since: ONNX Runtime only takes the model's own.
 ///
 /// # Errors
 /// As [`create`].
 pub(crate) fn create_for(
     kind: EngineKind,
     model: &Model,
-    graph: &Graph,
-    #[cfg_attr(not(any(feature = "cpu", feature = "ort")), expect(unused_variables))] threads: usize,
+    network: &Network,
+    #[cfg_attr(not(any(feature = "cpu", feature = "gpu", feature = "ort")), expect(unused_variables))]
+    runtime: &Runtime,
 ) -> Result<Box<dyn Engine>, EngineError> {
     #[cfg(feature = "ort")]
-    let yolo_lat_core::model::graph::Shape { width, height, .. } = graph.input();
+    let yolo_lat_core::model::graph::Shape { width, height, .. } = network.input();
     match kind {
         #[cfg(feature = "cpu")]
-        EngineKind::Auto | EngineKind::Cpu => Ok(Box::new(cpu::CpuEngine::new(graph, &model.weights, threads)?)),
-        EngineKind::Reference => Ok(Box::new(reference::ReferenceEngine::new(graph.clone(), model.weights.clone()))),
+        EngineKind::Auto | EngineKind::Cpu => Ok(Box::new(cpu::CpuEngine::new(network, runtime.threads())?)),
+        EngineKind::Reference => Ok(Box::new(reference::ReferenceEngine::new(network.clone()))),
         #[cfg(feature = "gpu")]
-        EngineKind::Gpu => Ok(Box::new(gpu::GpuEngine::new(graph, &model.weights)?)),
+        EngineKind::Gpu => Ok(Box::new(gpu::GpuEngine::on(runtime.gpu()?, network)?)),
         #[cfg(feature = "ort")]
-        EngineKind::Ort if *graph != model.graph(width, height)? => Err(EngineError::Unavailable {
+        EngineKind::Ort if *network.graph() != model.graph(width, height)? => Err(EngineError::Unavailable {
             engine: "ort",
             reason: "ONNX Runtime keeps its attention to itself; take the cpu or gpu engine to see or change it".into(),
         }),
         #[cfg(feature = "ort")]
-        EngineKind::Ort => Ok(Box::new(ort::OrtEngine::new(model, width, height, threads)?)),
+        EngineKind::Ort => {
+            let runtime_library = runtime.onnx_runtime()?;
+            Ok(Box::new(ort::OrtEngine::new(&runtime_library, model, width, height, runtime.threads())?))
+        }
         #[allow(unreachable_patterns, reason = "with all features none is missing")]
         missing => Err(not_in_build(missing)),
     }
 }
 
 /// The features of this crate decide which engines it has.
-fn not_in_build(kind: EngineKind) -> EngineError {
+pub(crate) fn not_in_build(kind: EngineKind) -> EngineError {
     let engine = match kind {
         EngineKind::Auto | EngineKind::Cpu => "cpu",
         EngineKind::Gpu => "gpu",

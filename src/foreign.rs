@@ -1,20 +1,25 @@
-//! Other people's detectors as ONNX files: pictures as their networks were taught to see them, and boxes of their outputs.
+//! Other people's detectors as ONNX files: images as their networks were taught to see them, and boxes of their outputs.
 
 mod input;
 mod layout;
 mod names;
+
+use std::path::Path;
 
 use image::RgbImage;
 use ndarray::{Array4, ArrayD, Axis, s};
 
 use yolo_lat_onnx::ort::OnnxSession;
 
-use crate::heads::Head;
+use crate::heads::{Head, HeadError};
+use crate::pipeline::{Each, Pipeline, Stages, run_stages};
 use crate::preprocess::{Preprocessing, Preprocessor};
+use crate::runtime::Runtime;
 use layout::{Clues, Reading, decide, is_doubtful, recognise};
 use names::{COCO_CLASSES, names_for, parse_names};
 use yolo_lat_core::engine::EngineError;
 use yolo_lat_core::geometry::Letterbox;
+use yolo_lat_core::input_size::InputSize;
 use yolo_lat_core::postprocess::{Detection, PostprocessOptions};
 
 pub use input::{
@@ -54,17 +59,24 @@ pub(crate) struct ForeignDetector {
 }
 
 impl ForeignDetector {
-    /// Recognises what `session` holds; `size` is width and height for files that leave them open.
+    /// Opens a file in ONNX Runtime and recognises what it holds.
     ///
     /// # Errors
-    /// [`EngineError::Onnx`] for an input that is no picture, a size that the file does not take, or outputs that are of no
-    /// known layout, or of several: with what was found and what would decide.
+    /// [`EngineError::Unavailable`] without ONNX Runtime; [`EngineError::Onnx`] for an input that is no picture, a size that the
+    /// file does not take, or outputs that are of no known layout, or of several: with what was found and what would decide.
     pub(crate) fn new(
-        mut session: OnnxSession,
-        size: Option<(usize, usize)>,
+        path: &Path,
+        runtime: &Runtime,
+        size: InputSize,
         options: &OnnxOptions,
-        name: String,
     ) -> Result<Self, EngineError> {
+        let name = path.display().to_string();
+        let mut session = OnnxSession::open(&runtime.onnx_runtime()?, path, runtime.threads())?;
+        // Other people's networks were made for one shape; some files leave it open.
+        let size = match size {
+            InputSize::Budget(side) | InputSize::Square(side) => side.map(|side| (side, side)),
+            InputSize::Fixed(width, height) => Some((width, height)),
+        };
         let fail = |reason: String| EngineError::Onnx { origin: name.clone(), reason };
         let form = InputForm::of(&session, size).map_err(fail)?;
         let batch = form.batch.unwrap_or(1);
@@ -85,14 +97,14 @@ impl ForeignDetector {
         clues.shapes = shapes_of(&session, outputs.as_deref(), batch).map_err(fail)?;
         let mut reading = recognise(&clues, options.layout).map_err(fail)?;
         let doubtful = options.layout.is_none() && is_doubtful(&reading, &clues);
-        if outputs.is_none() && (doubtful || form.channels_last) {
+        if outputs.is_none() && (doubtful || reading.box_axis().is_some()) {
             outputs = Some(session.run(form.arranged(&input))?);
         }
         if doubtful {
             reading = decide(reading, &clues, outputs.as_deref().unwrap_or_default()).map_err(fail)?;
         }
         // What came through TensorFlow has boxes as shares of the input.
-        let shares = form.channels_last && are_shares(&reading, outputs.as_deref().unwrap_or_default());
+        let shares = are_shares(&reading, outputs.as_deref().unwrap_or_default());
         let named = given.as_ref().map(Vec::len);
         // An end-to-end file without names has COCO's number of classes, or the decoder says otherwise.
         let count = reading.classes.or(named).unwrap_or(COCO_CLASSES);
@@ -129,19 +141,27 @@ impl ForeignDetector {
         &self.classes
     }
 
-    /// Width and height of the input.
-    pub(crate) fn input_size(&self) -> (usize, usize) {
+    /// Images that are computed together.
+    fn batch(&self) -> usize {
+        self.input.len_of(Axis(0))
+    }
+}
+
+impl Pipeline for ForeignDetector {
+    fn input_size(&self, _: (u32, u32)) -> (usize, usize) {
         let (_, _, height, width) = self.input.dim();
         (width, height)
     }
 
-    /// Pictures that are computed together.
-    pub(crate) fn batch(&self) -> usize {
-        self.input.len_of(Axis(0))
+    fn detect(&mut self, images: &[&RgbImage], options: &PostprocessOptions, each: Each) -> Result<(), EngineError> {
+        let (batch, mut fitted) = (self.batch(), Vec::new());
+        for (number, images) in images.chunks(batch).enumerate() {
+            run_stages(self, images, options, &mut fitted, &mut |at, found| each(number * batch + at, found))?;
+        }
+        Ok(())
     }
 
-    /// What runs, for people.
-    pub(crate) fn description(&self) -> String {
+    fn description(&self) -> String {
         let Self { name, reading, preprocessing, form, .. } = self;
         let InputForm { width, height, .. } = form;
         let mut text = format!("{name} ({reading}; {width}x{height}, {preprocessing}");
@@ -158,34 +178,25 @@ impl ForeignDetector {
         }
         text + ") in ONNX Runtime"
     }
+}
 
-    /// Fits a picture into place `at` of the batch.
-    pub(crate) fn prepare(&mut self, at: usize, picture: &RgbImage) -> Letterbox {
-        self.preprocessor.apply_as(picture, &self.preprocessing, self.input.index_axis_mut(Axis(0), at))
+impl Stages for ForeignDetector {
+    fn fit(&mut self, at: usize, image: &RgbImage) -> Result<Letterbox, EngineError> {
+        self.preprocessor.apply_as(image, &self.preprocessing, self.input.index_axis_mut(Axis(0), at))
     }
 
-    /// Runs the network on the first `count` pictures of the batch; the others are empty.
-    ///
-    /// # Errors
-    /// [`EngineError::Onnx`] if ONNX Runtime fails.
-    pub(crate) fn run(&mut self, count: usize) -> Result<Vec<ArrayD<f32>>, EngineError> {
-        self.input.slice_mut(s![count.., .., .., ..]).fill(0.0);
-        self.session.run(self.form.arranged(&self.input))
-    }
-
-    /// Detections in picture `at` of the batch, in network pixels, suppressed as `options` say.
-    ///
-    /// # Errors
-    /// [`EngineError::Onnx`] if the outputs are not what the file promised.
-    pub(crate) fn decode(
-        &self,
-        outputs: &[ArrayD<f32>],
-        at: usize,
+    fn run(
+        &mut self,
+        images: usize,
         options: &PostprocessOptions,
-    ) -> Result<Vec<Detection>, EngineError> {
+    ) -> Result<impl FnMut(usize) -> Result<Vec<Detection>, EngineError>, EngineError> {
+        // The rest of the batch is empty.
+        self.input.slice_mut(s![images.., .., .., ..]).fill(0.0);
+        let outputs = self.session.run(self.form.arranged(&self.input))?;
         let options = PostprocessOptions { merge: options.merge && self.votes, ..options.clone() };
-        let found = self.head.decode(outputs, at, &options);
-        found.map_err(|error| EngineError::Onnx { origin: self.name.clone(), reason: error.to_string() })
+        let (head, name) = (&self.head, &self.name);
+        let fail = |error: HeadError| EngineError::Onnx { origin: name.clone(), reason: error.to_string() };
+        Ok(move |image| head.decode(&outputs, image, &options).map_err(fail))
     }
 }
 

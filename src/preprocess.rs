@@ -1,11 +1,15 @@
 //! From a picture of any size to the network's input: antialiased resize, border, planar floats.
 
-use fast_image_resize::images::{Image, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use fast_image_resize::images::{TypedImage, TypedImageRef};
+use fast_image_resize::pixels::U8x3;
+use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
 use image::RgbImage;
-use ndarray::ArrayViewMut3;
+use ndarray::{ArrayViewMut3, Axis, s};
 
+use crate::by_shape::ByShape;
+use yolo_lat_core::engine::EngineError;
 use yolo_lat_core::geometry::{Fit, Letterbox};
+use yolo_lat_simd::{RowFilter, planes_of_pixels};
 
 /// The order of the channels in the network's input.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -72,59 +76,104 @@ impl std::fmt::Display for Preprocessing {
 /// Fits pictures into the network's input; keeps its buffers from one picture to the next.
 pub struct Preprocessor {
     resizer: Resizer,
-    resized: Image<'static>,
+    /// Bytes of RGB.
+    resized: Vec<u8>,
+    /// By the widths from which and to which they go.
+    filters: ByShape<RowFilter>,
 }
 
 impl Default for Preprocessor {
     fn default() -> Self {
-        Self { resizer: Resizer::new(), resized: Image::new(1, 1, PixelType::U8x3) }
+        Self { resizer: Resizer::new(), resized: Vec::new(), filters: ByShape::default() }
     }
 }
 
 impl Preprocessor {
-    /// Writes `picture` into `target` (3, height, width) as RGB in 0..1 with a grey border, and says where it lies.
-    pub fn apply(&mut self, picture: &RgbImage, target: ArrayViewMut3<f32>) -> Letterbox {
+    /// Writes `picture` into `target` (3, height, width), whose rows lie in one piece each, as RGB in 0..1 with a grey border, and
+    /// says where it lies.
+    ///
+    /// # Errors
+    /// [`EngineError::Resize`] for a picture without pixels.
+    pub fn apply(&mut self, picture: &RgbImage, target: ArrayViewMut3<f32>) -> Result<Letterbox, EngineError> {
         self.apply_as(picture, &Preprocessing::default(), target)
     }
 
     /// The same as `how` says, into three channels or one of grey (Rec. 601), which has the first mean and deviation.
-    pub fn apply_as(&mut self, picture: &RgbImage, how: &Preprocessing, mut target: ArrayViewMut3<f32>) -> Letterbox {
+    ///
+    /// # Errors
+    /// As [`Preprocessor::apply`].
+    pub fn apply_as(
+        &mut self,
+        picture: &RgbImage,
+        how: &Preprocessing,
+        mut target: ArrayViewMut3<f32>,
+    ) -> Result<Letterbox, EngineError> {
         let (channels, height, width) = target.dim();
         let letterbox = how.fit.place(picture.dimensions(), (width as u32, height as u32));
         let (resized_width, resized_height) = letterbox.resized;
+        let Self { resizer, resized, filters } = self;
+        let (width, height) = picture.dimensions();
+        // With vectors for rows, those become planes at once, and before it only columns are resized.
+        let by_rows = channels == 3 && width > 0 && width != resized_width && RowFilter::is_fast();
+        let filter = if by_rows {
+            let (from, to) = (width as usize, resized_width as usize);
+            Some(filters.get((from, to), || Ok::<_, EngineError>(RowFilter::new(from, to)))?)
+        } else {
+            None
+        };
+        let row_width = if by_rows { width } else { resized_width };
         let bytes: &[u8] = if letterbox.resized == picture.dimensions() {
             picture.as_raw()
         } else {
-            if (self.resized.width(), self.resized.height()) != letterbox.resized {
-                self.resized = Image::new(resized_width, resized_height, PixelType::U8x3);
-            }
+            let length = 3 * row_width as usize * resized_height as usize;
+            resized.resize(length + filter.as_ref().map_or(0, |filter| filter.reach()), 0);
             // Bilinear over the whole footprint of an output pixel: antialiased when it shrinks.
             let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear));
-            let resized = ImageRef::new(picture.width(), picture.height(), picture.as_raw(), PixelType::U8x3)
-                .ok()
-                .and_then(|source| self.resizer.resize(&source, &mut self.resized, &options).ok());
-            debug_assert!(resized.is_some(), "both images are RGB of at least one pixel");
-            self.resized.buffer()
+            // Typed: the other way has code for every kind of pixel, which takes minutes to compile.
+            let fail = |reason: String| EngineError::Resize { width, height, reason };
+            let source = TypedImageRef::<U8x3>::from_buffer(width, height, picture.as_raw());
+            let source = source.map_err(|error| fail(error.to_string()))?;
+            let target = TypedImage::<U8x3>::from_buffer(row_width, resized_height, &mut resized[..length]);
+            let mut target = target.map_err(|error| fail(error.to_string()))?;
+            resizer.resize_typed(&source, &mut target, &options).map_err(|error| fail(error.to_string()))?;
+            resized
         };
         let (left, top) = (letterbox.offset.0 as usize, letterbox.offset.1 as usize);
-        let row_bytes = 3 * resized_width as usize;
-        for (channel, (mut plane, (mean, deviation))) in
-            target.outer_iter_mut().zip(how.mean.into_iter().zip(how.deviation)).enumerate()
-        {
-            plane.fill((f32::from(how.border) / how.scale - mean) / deviation);
-            let (factor, shift) = (1.0 / (how.scale * deviation), -mean / deviation);
-            let from = if how.order == ChannelOrder::Bgr { 2 - channel } else { channel };
-            for (row, pixels) in bytes.chunks_exact(row_bytes).take(resized_height as usize).enumerate() {
-                let values = plane.row_mut(top + row);
-                let values = values.into_iter().skip(left).zip(pixels.as_chunks::<3>().0);
-                if channels == 1 {
-                    values.for_each(|(value, pixel)| *value = grey(*pixel) * factor + shift);
-                } else {
-                    values.for_each(|(value, pixel)| *value = f32::from(pixel[from]) * factor + shift);
-                }
+        let (columns, rows) = (left..left + resized_width as usize, top..top + resized_height as usize);
+        let factors = how.deviation.map(|deviation| 1.0 / (how.scale * deviation));
+        let shifts = [0, 1, 2].map(|channel| -how.mean[channel] / how.deviation[channel]);
+        for (channel, mut plane) in target.outer_iter_mut().enumerate() {
+            let border = (f32::from(how.border) / how.scale - how.mean[channel]) / how.deviation[channel];
+            plane.slice_mut(s![..rows.start, ..]).fill(border);
+            plane.slice_mut(s![rows.end.., ..]).fill(border);
+            plane.slice_mut(s![rows.clone(), ..columns.start]).fill(border);
+            plane.slice_mut(s![rows.clone(), columns.end..]).fill(border);
+        }
+        let mut inside = target.slice_mut(s![.., rows, columns]);
+        if channels == 1 {
+            let pixels = bytes.as_chunks::<3>().0.chunks_exact(resized_width as usize);
+            for (row, pixels) in inside.index_axis_mut(Axis(0), 0).outer_iter_mut().zip(pixels) {
+                row.into_iter().zip(pixels).for_each(|(value, pixel)| *value = grey(*pixel) * factors[0] + shifts[0]);
+            }
+            return Ok(letterbox);
+        }
+        // Where red, green and blue go.
+        let order = if how.order == ChannelOrder::Bgr { [2, 1, 0] } else { [0, 1, 2] };
+        let (factors, shifts) = (order.map(|channel| factors[channel]), order.map(|channel| shifts[channel]));
+        let (mut red, mut green, mut blue) =
+            inside.multi_slice_mut((s![order[0], .., ..], s![order[1], .., ..], s![order[2], .., ..]));
+        let rows = red.outer_iter_mut().zip(green.outer_iter_mut()).zip(blue.outer_iter_mut());
+        for (row, ((red, green), blue)) in rows.enumerate() {
+            let (Some(red), Some(green), Some(blue)) = (red.into_slice(), green.into_slice(), blue.into_slice()) else {
+                unreachable!("rows lie in one piece")
+            };
+            let bytes = &bytes[3 * row_width as usize * row..];
+            match &filter {
+                Some(filter) => filter.apply(bytes, [red, green, blue], factors, shifts),
+                None => planes_of_pixels(bytes.as_chunks().0, [red, green, blue], factors, shifts),
             }
         }
-        letterbox
+        Ok(letterbox)
     }
 }
 
@@ -144,7 +193,7 @@ mod tests {
     fn the_border_is_grey_and_the_picture_centred() {
         let picture = RgbImage::from_pixel(64, 32, Rgb([255, 0, 51]));
         let mut target = Array3::zeros((3, 32, 32));
-        let letterbox = Preprocessor::default().apply(&picture, target.view_mut());
+        let letterbox = Preprocessor::default().apply(&picture, target.view_mut()).unwrap();
         assert_eq!((letterbox.resized, letterbox.offset), ((32, 16), (0, 8)));
         assert_eq!(target[(0, 7, 0)], Letterbox::GREY);
         assert_eq!(target[(2, 24, 31)], Letterbox::GREY);
@@ -159,7 +208,7 @@ mod tests {
         // A checkerboard of single pixels is grey from afar.
         let picture = RgbImage::from_fn(256, 256, |x, y| Rgb([if (x + y) % 2 == 0 { 255 } else { 0 }; 3]));
         let mut target = Array3::zeros((3, 32, 32));
-        Preprocessor::default().apply(&picture, target.view_mut());
+        Preprocessor::default().apply(&picture, target.view_mut()).unwrap();
         assert!(target.iter().all(|value| (value - 0.5).abs() < 0.05), "{target}");
     }
 
@@ -168,7 +217,7 @@ mod tests {
         let picture = RgbImage::from_pixel(64, 32, Rgb([255, 0, 51]));
         let see = |how: &Preprocessing, channels: usize| {
             let mut target = Array3::zeros((channels, 32, 32));
-            (Preprocessor::default().apply_as(&picture, how, target.view_mut()), target)
+            (Preprocessor::default().apply_as(&picture, how, target.view_mut()).unwrap(), target)
         };
         let how = Preprocessing {
             fit: Fit::TopLeft,
@@ -193,10 +242,32 @@ mod tests {
     }
 
     #[test]
+    fn rows_straight_into_planes_are_what_the_library_gives() {
+        for (size, resized) in
+            [((640, 480), (384, 288)), ((61, 47), (96, 74)), ((1283, 711), (416, 231)), ((70, 32), (64, 32))]
+        {
+            let noise = |x: u32, y: u32| (x * 7919 + y * 104_729).wrapping_mul(2_654_435_761).to_le_bytes();
+            let picture =
+                RgbImage::from_fn(size.0, size.1, |x, y| Rgb([noise(x, y)[1], noise(x, y)[2], noise(x, y)[3]]));
+            let mut target = Array3::zeros((3, resized.1 as usize, resized.0 as usize));
+            let how = Preprocessing { fit: Fit::Stretch, scale: 1.0, ..Preprocessing::default() };
+            Preprocessor::default().apply_as(&picture, &how, target.view_mut()).unwrap();
+            let source = TypedImageRef::<U8x3>::from_buffer(size.0, size.1, picture.as_raw()).unwrap();
+            let mut whole = TypedImage::<U8x3>::new(resized.0, resized.1);
+            let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear));
+            Resizer::new().resize_typed(&source, &mut whole, &options).unwrap();
+            for ((channel, y, x), value) in target.indexed_iter() {
+                let pixel = whole.pixels()[y * resized.0 as usize + x].0;
+                assert_eq!(*value, f32::from(pixel[channel]), "{size:?} {resized:?}");
+            }
+        }
+    }
+
+    #[test]
     fn degenerate_pictures_do_not_panic() {
         for (width, height) in [(1, 1), (1, 5000), (5000, 1), (3, 2)] {
             let mut target = Array3::zeros((3, 64, 96));
-            Preprocessor::default().apply(&RgbImage::new(width, height), target.view_mut());
+            Preprocessor::default().apply(&RgbImage::new(width, height), target.view_mut()).unwrap();
             assert!(target.iter().all(|value| (0.0..=1.0).contains(value)));
         }
     }

@@ -2,8 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
+#[cfg(feature = "gpu")]
 mod common;
 
+#[cfg(feature = "gpu")]
 use std::sync::{Arc, LazyLock};
 
 use arbtest::arbitrary::{Result, Unstructured};
@@ -11,36 +13,49 @@ use arbtest::arbtest;
 use ndarray::Array4;
 use yolo_lat::engine::Engine;
 use yolo_lat::engine::cpu::{CpuEngine, InstructionSet};
+#[cfg(feature = "gpu")]
 use yolo_lat::engine::gpu::{Gpu, GpuEngine, Variant};
 use yolo_lat::engine::reference::ReferenceEngine;
-use yolo_lat::model::config::{AttentionKind, HeadConfig, KernelKind};
-use yolo_lat::model::graph::{Activation, Node, NodeId, Op, Scale, Shape};
-use yolo_lat::model::{Graph, Model, ModelConfig, Tensor, Weights, graph_of};
+use yolo_lat::model::config::{AttentionKind, KernelKind};
+use yolo_lat::model::graph::{Activation, Mask, Mixing, Node, NodeId, Op, Scale, Shape};
+use yolo_lat::model::{CheckedGraph, Graph, Model, ModelConfig, Network, Tensor, Weights, graph_of};
 
 /// Searches that are made until all that a test wants to see was drawn.
 const TRIES: usize = 10;
 
 /// Every engine that must agree with the reference: the CPU's for each instruction set and thread count it has, and the
 /// GPU's where there is an adapter, if only a software one.
-fn engines(graph: &Graph, weights: &Weights) -> Vec<Box<dyn Engine>> {
+fn engines(network: &Network, with_gpu: bool) -> Vec<Box<dyn Engine>> {
     let sets = InstructionSet::available().into_iter();
     let mut engines: Vec<Box<dyn Engine>> = sets
         .flat_map(|set| [1, 3].map(|threads| (set, threads)))
         .map(|(set, threads)| -> Box<dyn Engine> {
-            Box::new(CpuEngine::with_instruction_set(graph, weights, threads, set).unwrap())
+            Box::new(CpuEngine::with_instruction_set(network, threads, set).unwrap())
         })
         .collect();
-    for gpu in gpus() {
-        engines.push(Box::new(GpuEngine::on(gpu.clone(), graph, weights).unwrap()));
+    if with_gpu {
+        engines.extend(on_gpus(network));
     }
     engines
 }
 
+#[cfg(feature = "gpu")]
+fn on_gpus(network: &Network) -> Vec<Box<dyn Engine>> {
+    let on = |gpu: &Arc<Gpu>| -> Box<dyn Engine> { Box::new(GpuEngine::on(gpu.clone(), network).unwrap()) };
+    gpus().iter().map(on).collect()
+}
+
+#[cfg(not(feature = "gpu"))]
+fn on_gpus(_: &Network) -> Vec<Box<dyn Engine>> {
+    Vec::new()
+}
+
 /// Devices in 32 bits, without and with subgroups where the adapter has them.
+#[cfg(feature = "gpu")]
 fn gpus() -> &'static [Arc<Gpu>] {
     static GPUS: LazyLock<Vec<Arc<Gpu>>> = LazyLock::new(|| {
         let plain = Variant { half: false, subgroups: false };
-        let devices = [plain, Variant { subgroups: true, ..plain }].into_iter().filter_map(common::open_gpu);
+        let devices = [plain, Variant { subgroups: true, ..plain }].into_iter().map(common::open_gpu);
         let mut devices: Vec<_> = devices.collect();
         devices.dedup_by_key(|gpu| gpu.variant());
         devices
@@ -54,7 +69,7 @@ fn noise(seed: &mut u32) -> f32 {
     (*seed >> 8) as f32 / 8_388_608.0 - 1.0
 }
 
-fn random_weights(graph: &Graph, seed: &mut u32) -> Weights {
+fn with_random_weights(graph: &CheckedGraph, seed: &mut u32) -> Network {
     let mut weights = Weights::default();
     for spec in graph.weights() {
         let count: usize = spec.shape.iter().product();
@@ -62,7 +77,7 @@ fn random_weights(graph: &Graph, seed: &mut u32) -> Weights {
         let values = (0..count).map(|_| noise(seed) / (fan_in as f32).sqrt()).collect();
         weights.insert(spec.name, Tensor { shape: spec.shape, values });
     }
-    weights
+    graph.with(weights).unwrap()
 }
 
 fn random_pictures(batch: usize, shape: Shape, scale: f32, seed: &mut u32) -> Array4<f32> {
@@ -70,10 +85,14 @@ fn random_pictures(batch: usize, shape: Shape, scale: f32, seed: &mut u32) -> Ar
 }
 
 /// Compares all engines with the reference; differences are relative to the largest value of an output.
-fn assert_engines_agree(graph: &Graph, weights: &Weights, pictures: &Array4<f32>, tolerance: f32) {
-    let mut reference = ReferenceEngine::new(graph.clone(), weights.clone());
+fn assert_engines_agree(network: &Network, pictures: &Array4<f32>, tolerance: f32) {
+    assert_some_agree(network, pictures, tolerance, true);
+}
+
+fn assert_some_agree(network: &Network, pictures: &Array4<f32>, tolerance: f32, with_gpu: bool) {
+    let mut reference = ReferenceEngine::new(network.clone());
     let expected = reference.run(pictures.view()).unwrap().to_vec();
-    for mut engine in engines(graph, weights) {
+    for mut engine in engines(network, with_gpu) {
         let found = engine.run(pictures.view()).unwrap().to_vec();
         let again = engine.run(pictures.view()).unwrap().to_vec();
         assert!(again == found, "{}: two runs differ", engine.description());
@@ -87,28 +106,28 @@ fn assert_engines_agree(graph: &Graph, weights: &Weights, pictures: &Array4<f32>
                     (a - b).abs() <= tolerance * scale,
                     "{}: output {output} at {at}: expected {a}, found {b}\n{:?}",
                     engine.description(),
-                    graph.nodes
+                    network.nodes
                 );
             }
         }
     }
 }
 
-/// A graph whose last node is its output.
-fn graph_of_nodes(nodes: Vec<Node>) -> Graph {
-    let last = nodes.len() - 1;
-    let scales = vec![Scale { stride: 8, class: last, boxes: last }];
-    Graph {
-        name: "test".into(),
-        nodes,
-        scales,
-        head: HeadConfig { bins: 2, max_distance: 1.0, shared: 0 },
-        taps: Vec::new(),
-    }
+/// The graph with its last node as output.
+fn finished(mut graph: Graph) -> CheckedGraph {
+    graph.taps.push(graph.nodes.len() - 1);
+    graph.check().unwrap()
 }
 
-fn node(name: &str, op: Op, inputs: &[NodeId], shape: Shape) -> Node {
-    Node { name: name.into(), op, inputs: inputs.to_vec(), shape }
+/// Nothing but attention: the channels of the picture are queries, keys and values.
+fn attention_alone(mixing: Mixing, heads: usize, shape: Shape) -> Network {
+    masked_attention(mixing, heads, Mask::Full, shape)
+}
+
+fn masked_attention(mixing: Mixing, heads: usize, mask: Mask, shape: Shape) -> Network {
+    let mut graph = Graph::new("attention", shape);
+    graph.add("attention", Op::Attention { mixing, heads, mask }, &[0]);
+    finished(graph).with(Weights::default()).unwrap()
 }
 
 fn random_shape(u: &mut Unstructured, channels: usize) -> Result<Shape> {
@@ -121,80 +140,68 @@ fn random_activation(u: &mut Unstructured) -> Result<Activation> {
 }
 
 /// One operation on the picture, the second input (where it has one) a pointwise copy of the right shape.
-fn random_operation(u: &mut Unstructured) -> Result<Graph> {
+fn random_operation(u: &mut Unstructured) -> Result<CheckedGraph> {
     let channels = if u.ratio(1, 5)? { 1 } else { u.int_in_range(1..=40)? };
     let input = random_shape(u, channels)?;
     let (kernel, stride) = (*u.choose(&[1, 3, 5, 7])?, u.int_in_range(1..=2)?);
     let activation = random_activation(u)?;
-    let strided =
-        |channels| Shape { channels, height: input.height.div_ceil(stride), width: input.width.div_ceil(stride) };
-    let mut nodes = vec![node("input", Op::Input, &[], input)];
+    let mut graph = Graph::new("test", input);
+    let wider = |factor| Graph::new("test", Shape { channels: factor * channels, ..input });
+    let pointwise = |channels| Op::Conv { channels, kernel: 1, stride: 1, activation };
     match u.int_in_range(0..=10)? {
         0 => {
             let out = u.int_in_range(1..=40)?;
             let residual: &[NodeId] = if stride == 1 && out == channels && u.arbitrary()? { &[0, 0] } else { &[0] };
-            nodes.push(node("conv", Op::Conv { kernel, stride, activation }, residual, strided(out)));
+            graph.add("conv", Op::Conv { channels: out, kernel, stride, activation }, residual);
         }
         1 => {
             let residual: &[NodeId] = if stride == 1 && u.arbitrary()? { &[0, 0] } else { &[0] };
-            let op = Op::Depthwise { kernel, stride, bias: u.arbitrary()?, activation };
-            nodes.push(node("depthwise", op, residual, strided(channels)));
+            graph.add("depthwise", Op::Depthwise { kernel, stride, bias: u.arbitrary()?, activation }, residual);
         }
         2 => {
-            let shape = Shape { channels, height: input.height.div_ceil(2), width: input.width.div_ceil(2) };
-            nodes.push(node("pool", Op::MaxPool, &[0], shape));
+            graph.add("pool", Op::MaxPool, &[0]);
         }
         3..=5 => {
             let heads = u.int_in_range(1..=4)?;
             let width = heads * u.int_in_range(1..=20)?;
-            nodes[0].shape.channels = 3 * width;
-            let kind = *u.choose(&[AttentionKind::Ela, AttentionKind::Ela, AttentionKind::Softmax])?;
-            let kernel = *u.choose(&[
-                KernelKind::HadamardExp,
-                KernelKind::SumDistance,
-                KernelKind::DiffDistance,
-                KernelKind::ModulatedDot,
-            ])?;
-            let shape = Shape { channels: width, ..input };
-            nodes.push(node("attention", Op::Attention { kind, kernel, heads }, &[0], shape));
+            let kernels =
+                [KernelKind::HadamardExp, KernelKind::SumDistance, KernelKind::DiffDistance, KernelKind::ModulatedDot];
+            let mixing = if u.ratio(1, 3)? { Mixing::Softmax } else { Mixing::Linear(*u.choose(&kernels)?) };
+            return Ok(attention_alone(mixing, heads, Shape { channels: 3 * width, ..input }).graph().clone());
         }
         6 => {
-            nodes[0].shape.channels = 2 * channels;
-            nodes.push(node("u", Op::Slice { start: 0, step: 2 }, &[0], input));
-            nodes.push(node("g", Op::Slice { start: 1, step: 2 }, &[0], input));
-            nodes.push(node("gate", Op::Gate, &[1, 2], input));
+            graph = wider(2);
+            graph.add("u", Op::Slice { start: 0, step: 2, count: channels }, &[0]);
+            graph.add("g", Op::Slice { start: 1, step: 2, count: channels }, &[0]);
+            graph.add("gate", Op::Gate, &[1, 2]);
         }
         7 => {
-            let doubled = Shape { channels, height: 2 * input.height, width: 2 * input.width };
-            nodes.push(node("upsample", Op::Upsample, &[0], doubled));
+            graph.add("upsample", Op::Upsample, &[0]);
             if u.arbitrary()? {
                 let fine = Op::Depthwise { kernel: 3, stride: 1, bias: true, activation };
-                nodes.push(node("fine", fine, &[1], doubled));
-                nodes.push(node("coarse", Op::Upsample, &[0], doubled));
-                nodes.push(node("add", Op::Add, &[2, 3], doubled));
+                graph.add("fine", fine, &[1]);
+                graph.add("coarse", Op::Upsample, &[0]);
+                graph.add("add", Op::Add, if u.arbitrary()? { &[2, 3] } else { &[3, 2] });
             }
         }
-        8 => nodes.push(node("add", Op::Add, &[0, 0], input)),
+        8 => {
+            graph.add("add", Op::Add, &[0, 0]);
+        }
         9 => {
             // The branch of a shuffle unit, with other widths than the network's.
-            let wide = Shape { channels: u.int_in_range(1..=110)?, ..input };
-            nodes.push(node("first", Op::Conv { kernel: 1, stride: 1, activation }, &[0], wide));
-            let bias = u.arbitrary()?;
-            nodes.push(node("window", Op::Depthwise { kernel: 3, stride: 1, bias, activation }, &[1], wide));
-            let out = Shape { channels: u.int_in_range(1..=40)?, ..input };
-            nodes.push(node("last", Op::Conv { kernel: 1, stride: 1, activation }, &[2], out));
+            graph.add("first", pointwise(u.int_in_range(1..=110)?), &[0]);
+            graph.add("window", Op::Depthwise { kernel: 3, stride: 1, bias: u.arbitrary()?, activation }, &[1]);
+            graph.add("last", pointwise(u.int_in_range(1..=40)?), &[2]);
         }
         _ => {
             // Views of views, read by a convolution.
-            let both = Shape { channels: 2 * channels, ..input };
-            nodes.push(node("concat", Op::Concat, &[0, 0], both));
-            nodes.push(node("shuffle", Op::Shuffle { groups: 2 }, &[1], both));
-            let count = channels.div_ceil(2);
-            nodes.push(node("slice", Op::Slice { start: 1, step: 2 }, &[2], Shape { channels: count, ..input }));
-            nodes.push(node("mix", Op::Conv { kernel: 1, stride: 1, activation }, &[3], input));
+            graph.add("concat", Op::Concat, &[0, 0]);
+            graph.add("shuffle", Op::Shuffle { groups: 2 }, &[1]);
+            graph.add("slice", Op::Slice { start: 1, step: 2, count: channels.div_ceil(2) }, &[2]);
+            graph.add("mix", pointwise(channels), &[3]);
         }
     }
-    Ok(graph_of_nodes(nodes))
+    Ok(finished(graph))
 }
 
 #[test]
@@ -210,14 +217,14 @@ fn every_operation_agrees_with_the_reference() {
                 graph.nodes.iter().map(|node| node.op.label().split(' ').next().unwrap_or_default().to_owned()),
             );
             let mut seed = u.arbitrary()?;
-            let weights = random_weights(&graph, &mut seed);
+            let network = with_random_weights(&graph, &mut seed);
             // Softmax multiplies queries by keys: its exponents grow with the square of the scale.
-            let softmax = |node: &Node| matches!(node.op, Op::Attention { kind: AttentionKind::Softmax, .. });
+            let softmax = |node: &Node| matches!(node.op, Op::Attention { mixing: Mixing::Softmax, .. });
             let large = if graph.nodes.iter().any(softmax) { 3.0 } else { 30.0 };
             let scale = *u.choose(&[1.0, 1.0, large])?;
             let pictures = random_pictures(u.int_in_range(1..=3)?, graph.input(), scale, &mut seed);
             // Exponents of size 30 differ by 30 * 2^-24 in f32, and so do the weights, relatively.
-            assert_engines_agree(&graph, &weights, &pictures, 2e-5);
+            assert_engines_agree(&network, &pictures, 2e-5);
             Ok(())
         })
         .budget_ms(15_000);
@@ -230,23 +237,156 @@ fn every_operation_agrees_with_the_reference() {
     }
 }
 
+/// A graph of a few nodes that mostly fit each other, with any parameters, and with a chance something that is wrong.
+fn any_graph(u: &mut Unstructured) -> Result<Graph> {
+    let channels = u.int_in_range(1..=24)?;
+    let mut graph = Graph::new("any", random_shape(u, channels)?);
+    let small = |u: &mut Unstructured, most: usize| if u.ratio(1, 60)? { Ok(0) } else { u.int_in_range(1..=most) };
+    for index in 0..u.int_in_range(1..=9)? {
+        let first = u.int_in_range(0..=graph.nodes.len() - 1)?;
+        // Of a broken node it has none.
+        let (shape, channels) = (graph.nodes[first].shape, graph.nodes[first].shape.channels.max(1));
+        let twins: Vec<NodeId> = (0..graph.nodes.len()).filter(|&id| graph.nodes[id].shape == shape).collect();
+        let second = *u.choose(&twins)?;
+        let activation = random_activation(u)?;
+        let (kernel, stride) = (*u.choose(&[1, 1, 1, 3, 3, 5, 7])?, u.int_in_range(1..=2)?);
+        let (op, pair) = match u.int_in_range(0..=11)? {
+            0..=2 => (Op::Conv { channels: small(u, 24)?, kernel, stride, activation }, false),
+            3 => (Op::Conv { channels, kernel, stride: 1, activation }, true),
+            4 => (Op::Depthwise { kernel, stride, bias: u.arbitrary()?, activation }, false),
+            5 => (Op::Depthwise { kernel, stride: 1, bias: u.arbitrary()?, activation }, true),
+            6 => (*u.choose(&[Op::MaxPool, Op::Upsample])?, false),
+            7 => (*u.choose(&[Op::Gate, Op::Add, Op::Concat])?, true),
+            8 => {
+                let divisors: Vec<usize> = (1..=channels).filter(|parts| channels.is_multiple_of(*parts)).collect();
+                (Op::Shuffle { groups: if u.ratio(1, 20)? { small(u, 9)? } else { *u.choose(&divisors)? } }, false)
+            }
+            9 | 10 => {
+                let (start, step) = (u.int_in_range(0..=channels - 1)?, small(u, 3)?);
+                let most = (channels - start).div_ceil(step.max(1));
+                let most = if u.ratio(1, 20)? { most + 2 } else { most };
+                (Op::Slice { start, step, count: small(u, most)? }, false)
+            }
+            _ => {
+                // The other kernels weigh by directions or differences, which are nothing but rounding near zero.
+                let mixing = if u.arbitrary()? { Mixing::Softmax } else { Mixing::Linear(KernelKind::HadamardExp) };
+                let mask = if u.ratio(1, 8)? { Mask::Causal } else { Mask::Full };
+                let heads = if channels.is_multiple_of(6) && u.arbitrary()? { 2 } else { 1 };
+                (Op::Attention { mixing, heads, mask }, false)
+            }
+        };
+        let pair = pair && !(matches!(op, Op::Depthwise { .. } | Op::Conv { .. }) && u.arbitrary()?);
+        graph.add(format!("node{index}"), op, &[first, second][..if pair { 2 } else { 1 }]);
+        // What does not fit any more is dropped again, so that most graphs are whole.
+        if graph.nodes[graph.nodes.len() - 1].shape == Shape::default() && !u.ratio(1, 8)? {
+            graph.nodes.pop();
+        }
+    }
+    let last = graph.nodes.len() - 1;
+    graph.taps.push(last);
+    graph.taps.push(u.int_in_range(0..=last)?);
+    if u.ratio(1, 3)? {
+        let at = u.int_in_range(0..=last)?;
+        let huge = *u.choose(&[0, 1 << 20, 1 << 40, usize::MAX / 2, usize::MAX])?;
+        match u.int_in_range(0..=9)? {
+            0 => graph.nodes[at].name = graph.nodes[last].name.clone(),
+            1 => graph.nodes[at].inputs.push(u.int_in_range(0..=last + 2)?),
+            2 => {
+                graph.nodes[at].inputs.pop();
+            }
+            3 => graph.nodes[at].shape.channels = huge,
+            4 => graph.nodes[at].shape.width += 1,
+            5 => graph = Graph { nodes: Graph::new("huge", Shape { height: huge, ..graph.input() }).nodes, ..graph },
+            6 => graph.nodes[at].op = Op::Slice { start: huge, step: huge, count: 2 },
+            7 => graph.taps = if u.arbitrary()? { vec![last + 1] } else { Vec::new() },
+            8 => graph.scales.push(Scale { stride: 8, class: at, boxes: last }),
+            _ => graph.nodes.swap(at, last),
+        }
+    }
+    Ok(graph)
+}
+
+/// Weights with a chance something that is wrong.
+fn any_weights(u: &mut Unstructured, graph: &CheckedGraph) -> Result<(Weights, bool)> {
+    let mut weights = with_random_weights(graph, &mut u.arbitrary()?).weights().clone();
+    let names: Vec<String> = weights.iter().map(|(name, _)| name.to_owned()).collect();
+    if names.is_empty() || !u.ratio(1, 6)? {
+        return Ok((weights, true));
+    }
+    let name = u.choose(&names)?;
+    let mut tensor = weights.get(name).unwrap().clone();
+    match u.int_in_range(0..=3)? {
+        0 => tensor.shape.push(1),
+        1 => tensor.values = tensor.values[1..].into(),
+        2 => tensor.values = tensor.values.iter().map(|x| if *x == tensor.values[0] { f32::NAN } else { *x }).collect(),
+        _ => weights.insert("stranger.weight", tensor.clone()),
+    }
+    weights.insert(name, tensor);
+    Ok((weights, false))
+}
+
+#[test]
+fn any_graph_is_refused_or_runs_alike_everywhere() {
+    let (mut refused, mut ran, mut lacking, mut on_gpu) = (std::collections::BTreeSet::new(), 0, 0, 0);
+    let one_line = |error: &dyn std::fmt::Display| assert_eq!(error.to_string().lines().count(), 1, "{error}");
+    for _ in 0..TRIES {
+        arbtest(|u| {
+            let graph = match any_graph(u)?.check() {
+                Ok(graph) => graph,
+                Err(error) => {
+                    one_line(&error);
+                    refused.insert(format!("{error:?}").split([' ', '{']).next().unwrap_or_default().to_owned());
+                    return Ok(());
+                }
+            };
+            let (weights, right) = any_weights(u, &graph)?;
+            let network = match graph.with(weights) {
+                Ok(network) => network,
+                Err(error) => {
+                    assert!(!right, "{error}");
+                    one_line(&error);
+                    return Ok(());
+                }
+            };
+            assert!(right, "wrong weights were taken");
+            let causal = |node: &Node| matches!(node.op, Op::Attention { mask: Mask::Causal, .. });
+            if network.nodes.iter().any(causal) {
+                one_line(&CpuEngine::new(&network, 1).err().unwrap());
+                lacking += 1;
+                return Ok(());
+            }
+            let with_gpu = u.ratio(1, 10)?;
+            let pictures = random_pictures(u.int_in_range(1..=2)?, network.input(), 1.0, &mut u.arbitrary()?);
+            assert_some_agree(&network, &pictures, 2e-4, with_gpu);
+            ran += 1;
+            on_gpu += usize::from(with_gpu);
+            Ok(())
+        })
+        .budget_ms(15_000);
+        if refused.len() >= 6 && ran > 100 && lacking > 0 && on_gpu > 3 {
+            break;
+        }
+    }
+    println!("refused {refused:?}, ran {ran}, {on_gpu} of them on the GPU, {lacking} that the engines lack");
+    assert!(refused.len() >= 6 && ran > 100 && lacking > 0 && on_gpu > 3, "too little was tried");
+}
+
 /// 16-bit tiles: each factor of a product is off by 2^-11 of itself at most.
+#[cfg(feature = "gpu")]
 #[test]
 fn half_precision_is_within_its_rounding() {
-    let Some(gpu) = common::open_gpu(Variant { half: true, subgroups: true }).filter(|gpu| gpu.variant().half) else {
-        eprintln!("skipped: no adapter with 16-bit floats");
-        return;
-    };
+    let gpu = common::open_gpu(Variant { half: true, subgroups: true });
+    assert!(gpu.variant().half, "{} has no 16-bit floats", gpu.name());
     let mut largest = 0.0f32;
     for _ in 0..TRIES {
         arbtest(|u| {
             let graph = random_operation(u)?;
             let mut seed = u.arbitrary()?;
-            let weights = random_weights(&graph, &mut seed);
+            let network = with_random_weights(&graph, &mut seed);
             let pictures = random_pictures(2, graph.input(), 1.0, &mut seed);
-            let mut reference = ReferenceEngine::new(graph.clone(), weights.clone());
+            let mut reference = ReferenceEngine::new(network.clone());
             let expected = reference.run(pictures.view()).unwrap().to_vec();
-            let mut engine = GpuEngine::on(gpu.clone(), &graph, &weights).unwrap();
+            let mut engine = GpuEngine::on(gpu.clone(), &network).unwrap();
             for (a, b) in expected.iter().zip(engine.run(pictures.view()).unwrap()) {
                 let scale = a.iter().fold(1.0f32, |scale, x| scale.max(x.abs()));
                 for (a, b) in a.iter().zip(b) {
@@ -270,14 +410,8 @@ fn half_precision_is_within_its_rounding() {
     for (kernel, scale) in
         [(KernelKind::HadamardExp, 80.0), (KernelKind::HadamardExp, 1e6), (KernelKind::SumDistance, 1e6)]
     {
-        let op = Op::Attention { kind: AttentionKind::Ela, kernel, heads: 2 };
-        let attended = node("attention", op, &[0], Shape { channels: 8, ..shape });
-        let mut engine = GpuEngine::on(
-            gpu.clone(),
-            &graph_of_nodes(vec![node("input", Op::Input, &[], shape), attended]),
-            &Weights::default(),
-        )
-        .unwrap();
+        let network = attention_alone(Mixing::Linear(kernel), 2, shape);
+        let mut engine = GpuEngine::on(gpu.clone(), &network).unwrap();
         let pictures = random_pictures(1, shape, scale, &mut 11);
         assert!(engine.run(pictures.view()).unwrap()[0].iter().all(|x| x.is_finite()), "{kernel:?} at {scale}");
     }
@@ -287,14 +421,12 @@ fn half_precision_is_within_its_rounding() {
 fn attention_survives_inputs_that_overflow_exp() {
     let shape = Shape { channels: 3 * 8, height: 5, width: 7 };
     for scale in [80.0, 1e4] {
-        let op = Op::Attention { kind: AttentionKind::Ela, kernel: KernelKind::HadamardExp, heads: 2 };
-        let attended = node("attention", op, &[0], Shape { channels: 8, ..shape });
-        let graph = graph_of_nodes(vec![node("input", Op::Input, &[], shape), attended]);
+        let network = attention_alone(Mixing::Linear(KernelKind::HadamardExp), 2, shape);
         let mut pictures = random_pictures(1, shape, 1.0, &mut 7);
         // Multiples of 2^(1/2) * scale / 64: the query scale 4^(-1/4) then leaves exponents nearly exact in f32.
         let step = scale / 64.0;
         pictures.mapv_inplace(|x| (x * 64.0).round() * step);
-        assert_engines_agree(&graph, &Weights::default(), &pictures, 2e-4);
+        assert_engines_agree(&network, &pictures, 2e-4);
     }
 }
 
@@ -304,18 +436,40 @@ fn keys_that_cancel_the_query_give_the_mean_of_the_values() {
         [(KernelKind::SumDistance, -1.0), (KernelKind::DiffDistance, 1.0), (KernelKind::ModulatedDot, -1.0)]
     {
         let shape = Shape { channels: 3, height: 1, width: 5 };
-        let op = Op::Attention { kind: AttentionKind::Ela, kernel, heads: 1 };
-        let attended = node("attention", op, &[0], Shape { channels: 1, ..shape });
-        let graph = graph_of_nodes(vec![node("input", Op::Input, &[], shape), attended]);
+        let network = attention_alone(Mixing::Linear(kernel), 1, shape);
         let mut pictures = Array4::from_elem((1, 3, 1, 5), 0.75 * sign);
         for token in 0..5 {
             pictures[(0, 0, 0, token)] = 0.75;
             pictures[(0, 2, 0, token)] = token as f32;
         }
-        for mut engine in engines(&graph, &Weights::default()) {
+        for mut engine in engines(&network, true) {
             let found = engine.run(pictures.view()).unwrap()[0].clone();
             assert!(found.iter().all(|&mean| (mean - 2.0).abs() < 1e-6), "{}: {found}", engine.description());
         }
+    }
+}
+
+/// What a position sees behind a causal mask is the picture that ends with it.
+#[test]
+fn causal_attention_sees_what_came_before() {
+    let kernels =
+        [KernelKind::HadamardExp, KernelKind::SumDistance, KernelKind::DiffDistance, KernelKind::ModulatedDot];
+    for mixing in kernels.map(Mixing::Linear).into_iter().chain([Mixing::Softmax]) {
+        let shape = Shape { channels: 3 * 6, height: 1, width: 7 };
+        let pictures = random_pictures(1, shape, 1.0, &mut 5);
+        let network = masked_attention(mixing, 2, Mask::Causal, shape);
+        let causal = ReferenceEngine::new(network.clone()).run(pictures.view()).unwrap()[0].clone();
+        for width in 1..=shape.width {
+            let network = attention_alone(mixing, 2, Shape { width, ..shape });
+            let mut engine = ReferenceEngine::new(network);
+            let seen = engine.run(pictures.slice(ndarray::s![.., .., .., ..width])).unwrap();
+            for channel in 0..6 {
+                let at = (0, channel, 0, width - 1);
+                assert!((seen[0][at] - causal[at]).abs() < 1e-6, "{mixing:?}, {width} positions");
+            }
+        }
+        let error = CpuEngine::new(&network, 1).err().unwrap().to_string();
+        assert!(error.contains("the cpu engine does not compute node \"attention\" (causal "), "{error}");
     }
 }
 
@@ -362,9 +516,9 @@ fn whole_networks_agree_with_the_reference() {
         for (width, height) in [(64, 96), (32, 32)] {
             let graph = graph_of(&config, width, height).unwrap();
             let mut seed = index as u32;
-            let weights = random_weights(&graph, &mut seed);
+            let network = with_random_weights(&graph, &mut seed);
             let pictures = random_pictures(2, graph.input(), 1.0, &mut seed);
-            assert_engines_agree(&graph, &weights, &pictures, 1e-5);
+            assert_engines_agree(&network, &pictures, 1e-5);
         }
     }
 }
@@ -372,10 +526,10 @@ fn whole_networks_agree_with_the_reference() {
 #[test]
 fn a_batch_equals_its_pictures_one_by_one_bit_for_bit() {
     let model = Model::load("n").unwrap();
-    let graph = model.graph(96, 64).unwrap();
-    let pictures = random_pictures(3, graph.input(), 1.0, &mut 3);
-    let mut together = CpuEngine::new(&graph, &model.weights, 2).unwrap();
-    let mut alone = CpuEngine::new(&graph, &model.weights, 1).unwrap();
+    let network = model.network(96, 64).unwrap();
+    let pictures = random_pictures(3, network.input(), 1.0, &mut 3);
+    let mut together = CpuEngine::new(&network, 2).unwrap();
+    let mut alone = CpuEngine::new(&network, 1).unwrap();
     let batch = together.run(pictures.view()).unwrap();
     for (index, picture) in pictures.outer_iter().enumerate() {
         let single = alone.run(picture.insert_axis(ndarray::Axis(0))).unwrap();
@@ -388,8 +542,7 @@ fn a_batch_equals_its_pictures_one_by_one_bit_for_bit() {
 #[test]
 fn a_wrong_input_shape_is_refused() {
     let model = Model::load("n").unwrap();
-    let graph = model.graph(64, 64).unwrap();
-    let mut engine = CpuEngine::new(&graph, &model.weights, 1).unwrap();
+    let mut engine = CpuEngine::new(&model.network(64, 64).unwrap(), 1).unwrap();
     for dim in [(1, 3, 64, 32), (1, 1, 64, 64), (0, 3, 64, 64)] {
         let error = engine.run(Array4::zeros(dim).view()).unwrap_err().to_string();
         assert!(error.contains("3x64x64"), "{error}");
@@ -400,14 +553,14 @@ fn a_wrong_input_shape_is_refused() {
 fn the_golden_logits_are_reproduced_by_every_engine() {
     let golden: serde_json::Value = serde_json::from_str(include_str!("golden/yolo-lat-n.json")).unwrap();
     let model = Model::load("tests/golden/bootstrap/yolo-lat-n.toml").unwrap();
-    let graph = model.graph(64, 64).unwrap();
+    let network = model.network(64, 64).unwrap();
     let formula = |(_, c, y, x): (usize, usize, usize, usize)| {
         let i = (c * 64 + y) * 64 + x;
         (0.5 + 0.5 * (0.37 * i as f64).sin()) as f32
     };
     let picture = Array4::from_shape_fn((1, 3, 64, 64), formula);
-    let mut all = engines(&graph, &model.weights);
-    all.push(Box::new(ReferenceEngine::new(graph.clone(), model.weights.clone())));
+    let mut all = engines(&network, true);
+    all.push(Box::new(ReferenceEngine::new(network)));
     for mut engine in all {
         let outputs = engine.run(picture.view()).unwrap().to_vec();
         // Row r of the golden file is anchor r: finest scale first, rows of cells first.

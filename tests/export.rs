@@ -3,18 +3,22 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use ndarray::{Array4, ArrayD, Axis, Ix3};
-use yolo_lat::engine::ort::{OnnxSession, OrtEngine, load};
-use yolo_lat::engine::{Engine, EngineKind, create};
+use yolo_lat::engine::ort::{OnnxRuntime, OnnxSession, Provider};
+use yolo_lat::engine::{EngineKind, create};
 use yolo_lat::export::{ExportOptions, ExportOutput, OPSETS, export_onnx};
 use yolo_lat::model::Model;
 use yolo_lat::model::config::{AttentionKind, KernelKind};
 use yolo_lat::postprocess::PostprocessOptions;
 use yolo_lat::source::open_image;
-use yolo_lat::{Detector, DetectorOptions, InputSize};
+use yolo_lat::{DetectError, Detector, DetectorOptions, InputSize, ModelFile, Runtime};
 
-/// Whether there is an ONNX Runtime; says so where there is none.
-fn onnx_runtime() -> bool {
-    load(None).inspect_err(|error| eprintln!("SKIPPED: {error}")).is_ok()
+fn open(path: &std::path::Path, options: &DetectorOptions) -> Result<Detector, DetectError> {
+    Detector::new(&ModelFile::open(path.to_str().unwrap())?, &Runtime::default(), options)
+}
+
+fn session(bytes: &[u8]) -> OnnxSession {
+    let runtime = OnnxRuntime::load(None, Provider::Cpu).unwrap();
+    OnnxSession::from_bytes(&runtime, bytes, 1, "export".into()).unwrap()
 }
 
 /// Reproducible pictures in 0..1.
@@ -25,7 +29,7 @@ fn pictures(batch: usize, height: usize, width: usize) -> Array4<f32> {
 }
 
 fn run(bytes: &[u8], input: &Array4<f32>) -> Vec<ArrayD<f32>> {
-    OnnxSession::from_bytes(bytes, 1, "export".into()).unwrap().run(input.view().into_dyn()).unwrap()
+    session(bytes).run(input.view().into_dyn()).unwrap()
 }
 
 fn largest_difference<'a>(a: impl IntoIterator<Item = &'a f32>, b: impl IntoIterator<Item = &'a f32>) -> f32 {
@@ -33,17 +37,15 @@ fn largest_difference<'a>(a: impl IntoIterator<Item = &'a f32>, b: impl IntoIter
 }
 
 #[test]
+#[ignore = "needs ONNX Runtime"]
 fn logits_are_those_of_the_reference_for_every_shape_and_opset() {
-    if !onnx_runtime() {
-        return;
-    }
     for name in ["n", "s"] {
         let model = Model::load(name).unwrap();
         for (width, height) in [(160, 160), (96, 192)] {
             let input = pictures(2, height, width);
-            let mut reference = create(EngineKind::Reference, &model, width, height, 1).unwrap();
+            let mut reference = create(EngineKind::Reference, &model, width, height, &Runtime::default()).unwrap();
             let expected = reference.run(input.view()).unwrap();
-            let mut ort = OrtEngine::new(&model, width, height, 1).unwrap();
+            let mut ort = create(EngineKind::Ort, &model, width, height, &Runtime::with_threads(1)).unwrap();
             let worst = |found: Vec<ArrayD<f32>>, limit: f32, what: &str| {
                 assert_eq!(found.len(), expected.len());
                 for (found, expected) in found.iter().zip(expected) {
@@ -71,10 +73,18 @@ fn logits_are_those_of_the_reference_for_every_shape_and_opset() {
 }
 
 #[test]
+#[ignore = "needs ONNX Runtime"]
+fn a_process_has_one_onnx_runtime() {
+    OnnxRuntime::load(None, Provider::Cpu).unwrap();
+    let error =
+        OnnxRuntime::load(Some("elsewhere/libonnxruntime.so".as_ref()), Provider::Cpu).err().unwrap().to_string();
+    assert!(error.contains("elsewhere") && error.contains("one is all that it can load"), "{error}");
+    OnnxRuntime::load(None, Provider::Cpu).unwrap();
+}
+
+#[test]
+#[ignore = "needs ONNX Runtime"]
 fn every_attention_is_exported() {
-    if !onnx_runtime() {
-        return;
-    }
     let trained = Model::load("n").unwrap();
     let input = pictures(1, 96, 128);
     for (kind, kernel) in [
@@ -86,8 +96,8 @@ fn every_attention_is_exported() {
         let mut config = trained.config.clone();
         (config.neck.attention, config.neck.kernel) = (kind, kernel);
         let model = Model::new(config, trained.weights.clone(), "n").unwrap();
-        let mut reference = create(EngineKind::Reference, &model, 128, 96, 1).unwrap();
-        let mut ort = OrtEngine::new(&model, 128, 96, 1).unwrap();
+        let mut reference = create(EngineKind::Reference, &model, 128, 96, &Runtime::default()).unwrap();
+        let mut ort = create(EngineKind::Ort, &model, 128, 96, &Runtime::with_threads(1)).unwrap();
         let expected = reference.run(input.view()).unwrap();
         for (expected, found) in expected.iter().zip(ort.run(input.view()).unwrap()) {
             let worst = largest_difference(expected, found);
@@ -97,15 +107,13 @@ fn every_attention_is_exported() {
 }
 
 #[test]
+#[ignore = "needs ONNX Runtime"]
 fn the_file_alone_gives_the_detections_of_the_program() {
-    if !onnx_runtime() {
-        return;
-    }
     for (name, merge) in [("n", true), ("n", false), ("s", true)] {
         let postprocess = PostprocessOptions { confidence: 0.2, merge, ..PostprocessOptions::default() };
         let model = Model::load(name).unwrap();
         let options = DetectorOptions { postprocess: postprocess.clone(), ..DetectorOptions::default() };
-        let mut detector = Detector::new(&model, &options).unwrap();
+        let mut detector = Detector::of_model(&model, &Runtime::default(), &options).unwrap();
         // Of the network's own size: the letterbox is then the picture itself.
         let picture = open_image("assets/chelsea.jpg").unwrap();
         let picture = image::imageops::thumbnail(&picture, 320, 320);
@@ -154,15 +162,13 @@ fn the_file_alone_gives_the_detections_of_the_program() {
 }
 
 #[test]
+#[ignore = "needs ONNX Runtime"]
 fn metadata_are_what_other_tools_look_for() {
     let model = Model::load("n").unwrap();
     let bytes = export_onnx(&model, &ExportOptions::default()).unwrap();
     let opset = ExportOptions { opset: 9, ..ExportOptions::default() };
     assert!(export_onnx(&model, &opset).unwrap_err().to_string().contains("opset 9 cannot be written: 17 to 23 can"));
-    if !onnx_runtime() {
-        return;
-    }
-    let session = OnnxSession::from_bytes(&bytes, 1, "export".into()).unwrap();
+    let session = session(&bytes);
     assert_eq!(session.metadata("task").as_deref(), Some("detect"));
     assert_eq!(session.metadata("stride").as_deref(), Some("32"));
     assert_eq!(session.metadata("imgsz").as_deref(), Some("[320, 320]"));
@@ -172,16 +178,14 @@ fn metadata_are_what_other_tools_look_for() {
 }
 
 #[test]
+#[ignore = "needs ONNX Runtime"]
 fn foreign_layouts_are_recognised_and_others_refused() {
-    if !onnx_runtime() {
-        return;
-    }
     let folder = tempfile::tempdir().unwrap();
     let model = Model::load("n").unwrap();
     let picture = open_image("assets/chelsea.jpg").unwrap();
     // The files are for squares.
     let options = DetectorOptions { size: InputSize::Square(None), ..DetectorOptions::default() };
-    let expected = Detector::new(&model, &options).unwrap().detect(&picture).unwrap();
+    let expected = Detector::of_model(&model, &Runtime::default(), &options).unwrap().detect(&picture).unwrap();
     assert!(!expected.is_empty());
     let write = |name: &str, output: ExportOutput| {
         let path = folder.path().join(name);
@@ -192,7 +196,7 @@ fn foreign_layouts_are_recognised_and_others_refused() {
     let end_to_end = ExportOutput::Detections { confidence: 0.25, iou: options.postprocess.iou, merge: true };
     // YOLOv8's layout and the end-to-end one.
     for path in [write("predictions.onnx", ExportOutput::Predictions), write("detections.onnx", end_to_end)] {
-        let mut detector = Detector::open_onnx(&path, &options).unwrap();
+        let mut detector = open(&path, &options).unwrap();
         assert_eq!(detector.classes(), model.config.classes, "read from the file");
         let found = detector.detect(&picture).unwrap();
         assert_eq!(found.len(), expected.len());
@@ -203,7 +207,7 @@ fn foreign_layouts_are_recognised_and_others_refused() {
         }
     }
     let refused = |path: &std::path::Path| {
-        let error = Detector::open_onnx(path, &options).map(|_| ()).unwrap_err().to_string();
+        let error = open(path, &options).map(|_| ()).unwrap_err().to_string();
         assert_eq!(error.lines().count(), 1, "{error}");
         error
     };

@@ -5,12 +5,11 @@
 
 use arbtest::arbitrary::{Result, Unstructured};
 use arbtest::arbtest;
-use yolo_lat::engine::ort::load;
-use yolo_lat::eval::{Dataset, Split};
-use yolo_lat::model::{Model, ModelConfig, Weights, graph_of};
+use yolo_lat::eval::{Dataset, Split, TrackScores, measure_tracks};
+use yolo_lat::model::{Model, ModelConfig, ModelError, Weights, graph_of};
 use yolo_lat::onnx::{Dimension, OnnxGraph, count_parameters};
 use yolo_lat::source::{Found, decode_image, files_in, holds_video, image_size, is_picture, is_video, open_image};
-use yolo_lat::{Detector, DetectorOptions, InputSize};
+use yolo_lat::{Detector, DetectorOptions, InputSize, ModelFile, Runtime};
 
 fn budget_ms() -> u64 {
     let seconds = std::env::var("YOLO_LAT_FUZZ_SECONDS").ok().and_then(|seconds| seconds.parse::<u64>().ok());
@@ -59,6 +58,28 @@ fn pictures() -> Vec<Vec<u8>> {
     formats.into_iter().map(encode).collect()
 }
 
+/// Text of tracks: what is read is measured with shares that are shares.
+#[test]
+fn fuzz_tracks() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("found.txt");
+    let truth = "tests/golden/tracks/truth/walk/gt/gt.txt".as_ref();
+    let seeds = [std::fs::read("tests/golden/tracks/found/walk.txt").unwrap(), std::fs::read(truth).unwrap()];
+    let mut measured = 0;
+    arbtest(|u| {
+        std::fs::write(&path, mutate(u, &seeds)?).unwrap();
+        if let Ok(scores) = measure_tracks(truth, &path) {
+            measured += 1;
+            let TrackScores { clear, identity, hota, .. } = &scores[0].1;
+            let shares = [hota.hota(), hota.detection(), hota.association(), identity.idf1(), clear.motp()];
+            assert!(shares.iter().all(|share| (0.0..=1.0 + 1e-9).contains(share)) && clear.mota() <= 1.0, "{scores:?}");
+        }
+        Ok(())
+    })
+    .budget_ms(budget_ms());
+    assert!(measured > 0);
+}
+
 /// Stray, cut and misnamed files in a folder: what is read has the size that was said, and nothing panics.
 #[test]
 fn fuzz_picture_files() {
@@ -94,8 +115,8 @@ fn fuzz_picture_files() {
 fn fuzz_picture_to_detections() {
     let seeds = pictures();
     let model = Model::load("n").unwrap();
-    let options = DetectorOptions { size: InputSize::Fixed(32, 32), threads: 1, ..DetectorOptions::default() };
-    let mut detector = Detector::new(&model, &options).unwrap();
+    let options = DetectorOptions { size: InputSize::Fixed(32, 32), ..DetectorOptions::default() };
+    let mut detector = Detector::of_model(&model, &Runtime::with_threads(1), &options).unwrap();
     let mut decoded = 0;
     arbtest(|u| {
         if let Ok(picture) = decode_image(&mutate(u, &seeds)?) {
@@ -118,10 +139,11 @@ fn fuzz_weights() {
     file.extend((header.len() as u64).to_le_bytes());
     file.extend(header);
     file.extend([0; 12]);
-    assert!(Weights::parse(&file, "seed").is_ok());
+    let mut read = 0;
     arbtest(|u| {
         let bytes = mutate(u, std::slice::from_ref(&file))?;
         if let Ok(weights) = Weights::parse(&bytes, "fuzz") {
+            read += 1;
             for (name, tensor) in weights.iter() {
                 assert_eq!(tensor.shape.iter().product::<usize>(), tensor.values.len(), "{name}");
             }
@@ -129,6 +151,7 @@ fn fuzz_weights() {
         Ok(())
     })
     .budget_ms(budget_ms());
+    assert!(read > 0, "some files must survive, or this test looks at nothing");
 }
 
 #[test]
@@ -138,24 +161,32 @@ fn fuzz_configuration() {
         include_bytes!("../models/yolo-lat-s.toml").to_vec(),
         include_bytes!("golden/bootstrap/yolo-lat-n.toml").to_vec(),
     ];
+    let mut read = 0;
     arbtest(|u| {
         if let Ok(text) = String::from_utf8(mutate(u, &seeds)?)
             && let Ok(config) = ModelConfig::parse(&text, "fuzz")
         {
-            // What is accepted describes a network.
-            assert!(graph_of(&config, config.input, config.input).unwrap().parameters() > 0);
+            read += 1;
+            // What is accepted describes a network, or one beyond all bounds.
+            match graph_of(&config, config.input, config.input) {
+                Ok(graph) => assert!(graph.parameters() > 0),
+                Err(error) => assert!(matches!(error, ModelError::Graph { .. }), "{error}"),
+            }
         }
         Ok(())
     })
     .budget_ms(budget_ms());
+    assert!(read > 0, "some files must survive, or this test looks at nothing");
 }
 
 #[test]
 fn fuzz_labels() {
     let seed = br#"{"images":[{"id":1,"file_name":"a.jpg"}],"categories":[{"id":1,"name":"cat"}],"annotations":[{"image_id":1,"category_id":1,"bbox":[1,2,3,4.5],"area":9,"iscrowd":0}]}"#;
+    let mut read = 0;
     arbtest(|u| {
         let bytes = mutate(u, std::slice::from_ref(&seed.to_vec()))?;
         if let Ok(dataset) = Dataset::parse_coco(&String::from_utf8_lossy(&bytes), "fuzz".as_ref(), "".as_ref()) {
+            read += 1;
             for object in dataset.images.iter().flat_map(|image| &image.objects) {
                 assert!(object.class < dataset.classes.len() && object.bbox.x1.is_finite());
             }
@@ -163,6 +194,7 @@ fn fuzz_labels() {
         Ok(())
     })
     .budget_ms(budget_ms());
+    assert!(read > 0, "some files must survive, or this test looks at nothing");
 }
 
 /// Folders with files of all formats, some broken, misnamed, in wrong places or linked in circles.
@@ -265,6 +297,7 @@ fn fuzz_data_set_folders() {
         match Dataset::load(&path, split) {
             Ok(dataset) => {
                 read += usize::from(dataset.images.iter().any(|image| !image.objects.is_empty()));
+                read += 1;
                 for object in dataset.images.iter().flat_map(|image| &image.objects) {
                     assert!(object.class < dataset.classes.len() && object.bbox.x1.is_finite(), "{object:?}");
                 }
@@ -287,7 +320,8 @@ fn fuzz_data_set_folders() {
 /// What a foreign ONNX file says of itself, and the shapes of its outputs: read or refused in one line.
 #[test]
 fn fuzz_onnx_headers() {
-    let with_runtime = load(None).inspect_err(|error| eprintln!("without ONNX Runtime: {error}")).is_ok();
+    let runtime = Runtime::with_threads(1);
+    let with_runtime = runtime.onnx_runtime().inspect_err(|error| eprintln!("without ONNX Runtime: {error}")).is_ok();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("fuzz.onnx");
     let picture = image::RgbImage::from_pixel(40, 30, image::Rgb([200, 100, 50]));
@@ -329,8 +363,8 @@ fn fuzz_onnx_headers() {
         count_parameters(&mutate(u, std::slice::from_ref(&bytes))?);
         if with_runtime {
             std::fs::write(&path, bytes).unwrap();
-            let options = DetectorOptions { threads: 1, ..DetectorOptions::default() };
-            let found = match Detector::open_onnx(&path, &options) {
+            let file = ModelFile::open(path.to_str().unwrap()).unwrap();
+            let found = match Detector::new(&file, &runtime, &DetectorOptions::default()) {
                 Ok(mut detector) => detector.detect(&picture),
                 Err(error) => Err(error),
             };

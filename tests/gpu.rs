@@ -9,15 +9,16 @@ use std::sync::Arc;
 use image::RgbImage;
 use ndarray::{Array4, ArrayView3, Axis, s};
 use yolo_lat::detector::AttentionOptions;
-use yolo_lat::engine::gpu::{Gpu, GpuEngine, Picture, PixelFormat, Variant, allow_features, prefer_adapter, wgpu};
+use yolo_lat::engine::gpu::{Gpu, GpuEngine, GpuOptions, Picture, PixelFormat, Variant, wgpu};
 use yolo_lat::engine::reference::ReferenceEngine;
 use yolo_lat::engine::{Engine, EngineError, EngineKind};
 use yolo_lat::geometry::Letterbox;
-use yolo_lat::model::config::{AttentionKind, HeadConfig, KernelKind, STRIDES};
+use yolo_lat::model::config::{HeadConfig, KernelKind, STRIDES};
+use yolo_lat::model::graph::Mixing;
 use yolo_lat::postprocess::{PostprocessOptions, decode, decode_box, suppress};
 use yolo_lat::preprocess::Preprocessor;
 use yolo_lat::source::open_image;
-use yolo_lat::{Detection, Detector, DetectorOptions, InputSize, Model};
+use yolo_lat::{Detection, Detector, DetectorOptions, InputSize, Model, Runtime, RuntimeOptions};
 
 const PLAIN: Variant = Variant { half: false, subgroups: false };
 
@@ -43,7 +44,7 @@ fn expected(
     let letterboxes: Vec<Letterbox> = pictures
         .iter()
         .zip(input.outer_iter_mut())
-        .map(|(picture, target)| preprocessor.apply(picture, target))
+        .map(|(picture, target)| preprocessor.apply(picture, target).unwrap())
         .collect();
     let outputs = reference.run(input.view()).unwrap();
     letterboxes
@@ -122,9 +123,9 @@ fn compare(
     limits: &Limits,
     options: &PostprocessOptions,
 ) -> usize {
-    let graph = model.graph(size.0, size.1).unwrap();
-    let mut reference = ReferenceEngine::new(graph.clone(), model.weights.clone());
-    let mut engine = GpuEngine::on(gpu.clone(), &graph, &model.weights).unwrap();
+    let network = model.network(size.0, size.1).unwrap();
+    let mut reference = ReferenceEngine::new(network.clone());
+    let mut engine = GpuEngine::on(gpu.clone(), &network).unwrap();
     let mut objects = 0;
     for (name, picture) in pictures {
         let expected = expected(&mut reference, model, &[picture], options);
@@ -139,7 +140,7 @@ fn compare(
 
 #[test]
 fn detections_are_those_of_the_reference_on_sample_photographs() {
-    let Some(gpu) = common::open_gpu(PLAIN) else { return };
+    let gpu = common::open_gpu(PLAIN);
     for name in ["n", "s"] {
         let model = Model::load(name).unwrap();
         assert!(compare(&gpu, &model, (320, 320), &samples(), &SAME, &Default::default()) >= 3);
@@ -148,7 +149,7 @@ fn detections_are_those_of_the_reference_on_sample_photographs() {
 
 #[test]
 fn detections_are_those_of_the_reference_on_pictures_of_odd_sizes() {
-    let Some(gpu) = common::open_gpu(PLAIN) else { return };
+    let gpu = common::open_gpu(PLAIN);
     let (samples, mut seed) = (samples(), 2);
     let pictures: Vec<_> = (0..50)
         .map(|index| {
@@ -161,7 +162,7 @@ fn detections_are_those_of_the_reference_on_pictures_of_odd_sizes() {
 
 #[test]
 fn other_input_sizes_give_the_same_too() {
-    let Some(gpu) = common::open_gpu(PLAIN) else { return };
+    let gpu = common::open_gpu(PLAIN);
     let model = Model::load("n").unwrap();
     assert!(compare(&gpu, &model, (416, 320), &samples(), &SAME, &Default::default()) >= 2);
     assert!(compare(&gpu, &model, (640, 640), &samples()[..2], &SAME, &Default::default()) >= 1);
@@ -169,11 +170,11 @@ fn other_input_sizes_give_the_same_too() {
 
 #[test]
 fn a_batch_of_four_gives_what_its_pictures_do() {
-    let Some(gpu) = common::open_gpu(PLAIN) else { return };
+    let gpu = common::open_gpu(PLAIN);
     let model = Model::load("n").unwrap();
-    let graph = model.graph(320, 320).unwrap();
-    let mut reference = ReferenceEngine::new(graph.clone(), model.weights.clone());
-    let mut engine = GpuEngine::on(gpu, &graph, &model.weights).unwrap();
+    let network = model.network(320, 320).unwrap();
+    let mut reference = ReferenceEngine::new(network.clone());
+    let mut engine = GpuEngine::on(gpu, &network).unwrap();
     let samples = samples();
     let pictures: Vec<&RgbImage> = samples.iter().map(|(_, picture)| picture).take(4).collect();
     let options = PostprocessOptions { confidence: 0.1, ..PostprocessOptions::default() };
@@ -211,20 +212,17 @@ fn edge_limits(logits: &ArrayView3<f32>, (row, column): (usize, usize), stride: 
 /// find what these logits say (before suppression: of two boxes as sure as each other, either may suppress the other).
 #[test]
 fn half_precision_finds_the_same_objects() {
-    let half = common::open_gpu(Variant { half: true, subgroups: true }).filter(|gpu| gpu.variant().half);
-    let Some(gpu) = half else {
-        eprintln!("skipped: no adapter with 16-bit floats");
-        return;
-    };
+    let gpu = common::open_gpu(Variant { half: true, subgroups: true });
+    assert!(gpu.variant().half, "{} has no 16-bit floats", gpu.name());
     let options = PostprocessOptions { iou: 1.0, ..PostprocessOptions::default() };
     for model in ["n", "s"].map(|name| Model::load(name).unwrap()) {
-        let (graph, head) = (model.graph(320, 320).unwrap(), model.config.head);
-        let mut reference = ReferenceEngine::new(graph.clone(), model.weights.clone());
-        let mut engine = GpuEngine::on(gpu.clone(), &graph, &model.weights).unwrap();
+        let (network, head) = (model.network(320, 320).unwrap(), model.config.head);
+        let mut reference = ReferenceEngine::new(network.clone());
+        let mut engine = GpuEngine::on(gpu.clone(), &network).unwrap();
         let (mut cells, mut worst) = (0, 0.0f32);
         for (name, picture) in samples() {
             let mut input = Array4::zeros((1, 3, 320, 320));
-            Preprocessor::default().apply(&picture, input.index_axis_mut(Axis(0), 0));
+            Preprocessor::default().apply(&picture, input.index_axis_mut(Axis(0), 0)).unwrap();
             let expected = reference.run(input.view()).unwrap();
             let found = engine.run(input.view()).unwrap();
             let scales: Vec<_> = STRIDES
@@ -272,12 +270,12 @@ fn half_precision_finds_the_same_objects() {
 
 #[test]
 fn two_detectors_in_two_threads_share_one_device() {
-    let Some(gpu) = common::open_gpu(PLAIN) else { return };
+    let gpu = common::open_gpu(PLAIN);
     let samples = samples();
     let options = PostprocessOptions::default();
     let run = |name: &str, size: usize, rounds: usize| -> Vec<Vec<(Letterbox, Vec<Detection>)>> {
         let model = Model::load(name).unwrap();
-        let mut engine = GpuEngine::on(gpu.clone(), &model.graph(size, size).unwrap(), &model.weights).unwrap();
+        let mut engine = GpuEngine::on(gpu.clone(), &model.network(size, size).unwrap()).unwrap();
         (0..rounds)
             .flat_map(|_| &samples)
             .map(|(_, picture)| engine.detect(&views(&[picture]), &options).unwrap())
@@ -295,9 +293,9 @@ fn two_detectors_in_two_threads_share_one_device() {
 
 #[test]
 fn a_texture_of_the_same_device_gives_the_same_detections() {
-    let Some(gpu) = common::open_gpu(PLAIN) else { return };
+    let gpu = common::open_gpu(PLAIN);
     let model = Model::load("n").unwrap();
-    let mut engine = GpuEngine::on(gpu.clone(), &model.graph(320, 320).unwrap(), &model.weights).unwrap();
+    let mut engine = GpuEngine::on(gpu.clone(), &model.network(320, 320).unwrap()).unwrap();
     let options = PostprocessOptions::default();
     for (name, picture) in samples() {
         let expected = engine.detect(&views(&[&picture]), &options).unwrap();
@@ -314,9 +312,9 @@ fn a_texture_of_the_same_device_gives_the_same_detections() {
 
 #[test]
 fn a_too_large_input_names_the_limit() {
-    let Some(gpu) = common::open_gpu(PLAIN) else { return };
+    let gpu = common::open_gpu(PLAIN);
     let model = Model::load("n").unwrap();
-    let mut engine = GpuEngine::on(gpu, &model.graph(32, 32).unwrap(), &model.weights).unwrap();
+    let mut engine = GpuEngine::on(gpu, &model.network(32, 32).unwrap()).unwrap();
     // More than any buffer can hold; the bytes are never touched.
     let picture = Picture { size: (65_535, 65_535), format: PixelFormat::Rgb, bytes: &[0; 4] };
     let error = engine.detect(&[picture], &PostprocessOptions::default()).unwrap_err();
@@ -327,17 +325,18 @@ fn a_too_large_input_names_the_limit() {
 
 #[test]
 fn warm_frames_make_nothing_and_a_lost_device_is_replaced_once() {
-    let Some(_) = common::open_gpu(PLAIN) else { return };
-    if Gpu::shared().is_err() {
-        prefer_adapter(Some("llvmpipe"));
-    }
+    let gpu = common::open_gpu(PLAIN);
+    // A new device is opened as the options say.
+    let adapter = gpu.name().split(" (").next().map(str::to_owned);
+    let gpu = GpuOptions { adapter, ..GpuOptions::default() };
+    let runtime = Runtime::new(RuntimeOptions { gpu, ..RuntimeOptions::default() });
     let model = Model::load("n").unwrap();
     let picture = open_image("assets/chelsea.jpg").unwrap();
     let options = DetectorOptions { engine: EngineKind::Gpu, ..Default::default() };
-    let mut detector = Detector::new(&model, &options).unwrap();
+    let mut detector = Detector::of_model(&model, &runtime, &options).unwrap();
     let found = detector.detect(&picture).unwrap();
     assert!(!found.is_empty());
-    let device = detector.gpu_engine().unwrap().gpu().clone();
+    let device = detector.gpu().unwrap().device().clone();
     let made = device.created();
     for _ in 0..3 {
         assert_eq!(detector.detect(&picture).unwrap(), found);
@@ -346,29 +345,26 @@ fn warm_frames_make_nothing_and_a_lost_device_is_replaced_once() {
 
     device.destroy();
     assert_eq!(detector.detect(&picture).unwrap(), found);
-    let second = detector.gpu_engine().expect("a new device").gpu().clone();
+    let second = detector.gpu().expect("a new device").device().clone();
     assert!(!Arc::ptr_eq(&device, &second));
     second.destroy();
     let on_cpu = detector.detect(&picture).unwrap();
-    assert!(detector.gpu_engine().is_none(), "{}", detector.description());
+    assert!(detector.gpu().is_none(), "{}", detector.description());
     assert_eq!(on_cpu.len(), found.len());
 }
 
 /// What the window shows of attention is what the engines compute, whichever runs.
 #[test]
 fn engines_agree_on_attention_that_is_watched_or_changed() {
-    if common::open_gpu(Variant::default()).is_none() {
-        return;
-    }
-    prefer_adapter(Some("vulkan"));
-    allow_features(Variant::default());
+    let gpu = common::open_gpu(PLAIN);
+    let runtime = Runtime::default().with_gpu(gpu);
     let model = Model::load("n").unwrap();
     let picture = open_image("assets/chelsea.jpg").unwrap();
     let changes = [
         vec![],
         vec![(1, None)],
-        vec![(0, Some((AttentionKind::Softmax, KernelKind::HadamardExp)))],
-        vec![(0, Some((AttentionKind::Ela, KernelKind::SumDistance))), (1, None)],
+        vec![(0, Some(Mixing::Softmax))],
+        vec![(0, Some(Mixing::Linear(KernelKind::SumDistance))), (1, None)],
     ];
     let mut first = None;
     for replaced in changes {
@@ -377,7 +373,7 @@ fn engines_agree_on_attention_that_is_watched_or_changed() {
             let attention = AttentionOptions { replaced: replaced.clone(), watched: Some(1) };
             let options =
                 DetectorOptions { engine, attention, size: InputSize::Fixed(160, 160), ..DetectorOptions::default() };
-            let mut detector = Detector::new(&model, &options).unwrap();
+            let mut detector = Detector::of_model(&model, &runtime, &options).unwrap();
             let found = detector.detect(&picture).unwrap();
             outcomes.push((found, detector.queries_keys_values().unwrap().clone()));
         }

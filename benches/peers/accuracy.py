@@ -59,12 +59,17 @@ def cell(found):
     return f"{found['map50']:.1f} ({found['coco']['ap50']:.1f}) / {found['map50_95']:.1f}" if found else ""
 
 
+def size_of(row):
+    side = row["size"] or 320
+    return f"rectangles of {side}x{side} pixels' area in the picture's shape"
+
+
 best = max(rows, key=lambda row: row["sets"].get("voc2007/val", {}).get("map50_95", 0))
 table = [f"| network | input, as the program read the file | {' | '.join(sets)} |", "|---|---|" + "---|" * len(sets)]
 for row in rows:
     first = next(iter(row["sets"].values()))
     name = f"**{row['model']}**" if row is best else row["model"]
-    read = (first["read_as"] or "ours: 320x320, letterboxed (grey 114), RGB / 255; boxes vote").replace("; ", ", ")
+    read = (first["read_as"] or f"ours: {size_of(row)}, RGB / 255, boxes vote").replace("; ", ", ")
     table.append(f"| {name} | {read} | " + " | ".join(cell(row["sets"].get(label)) for label in sets) + " |")
 with open(document) as old:
     text = old.read()

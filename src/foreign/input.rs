@@ -39,7 +39,14 @@ impl InputForm {
             return Err(format!("{} inputs, {}: one picture is needed", names.len(), names.join(", ")));
         };
         let wanted = "(batch, 3 or 1, height, width) or (batch, height, width, 3 or 1) of floats or bytes is needed";
-        let unknown = || format!("the input {:?} is {:?} of {:?}: {wanted}", input.name, input.shape, input.element);
+        let unknown = || {
+            let element = match input.element {
+                Element::Other => "neither floats nor bytes",
+                Element::Byte => "bytes",
+                _ => "floats",
+            };
+            format!("the input {:?} is {:?} of {element}: {wanted}", input.name, input.shape)
+        };
         let &[batch, a, b, c] = input.shape.as_slice() else { return Err(unknown()) };
         if input.element == Element::Other {
             return Err(unknown());
@@ -50,7 +57,11 @@ impl InputForm {
             (..=0, _) => (false, [3, b, c]),
             _ => return Err(unknown()),
         };
-        let metadata = session.metadata("imgsz").and_then(|text| parse_imgsz(&text));
+        let text = session.metadata("imgsz");
+        let metadata = text.as_deref().and_then(parse_imgsz);
+        if let Some(text) = text.filter(|_| metadata.is_none()) {
+            log::warn!("imgsz {text:?} in the metadata is no size; --size says one");
+        }
         let side = |found: i64, wanted: Option<usize>, own: Option<usize>| match (usize::try_from(found), wanted) {
             (Ok(0), _) => Err(unknown()),
             (Ok(fixed), Some(wanted)) if fixed != wanted => Err(format!("takes {width}x{height} pixels only")),

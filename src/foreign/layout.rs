@@ -324,6 +324,20 @@ pub(super) fn decide(reading: Reading, clues: &Clues, outputs: &[ArrayD<f32>]) -
             }
             // YOLOv6 has a column for objectness and nothing to say with it.
             let layout = if values(4..5).iter().all(|&x| x == 1.0) { Layout::Yolov5 } else { Layout::YoloxDecoded };
+            // Where there is nothing, objectness alone says so: classes, given that there is something, are likely in most cells.
+            let classes = first.outer_iter().map(|row| row.iter().skip(5).copied().fold(0f32, f32::max));
+            let mut likeliest: Vec<f32> = classes.collect();
+            likeliest.sort_by(f32::total_cmp);
+            let unlikely = likeliest[likeliest.len() / 2] < 0.05 && values(4..5).iter().all(|&x| x < 0.5);
+            let unnamed = clues.names.is_none() && reading.classes != Some(COCO_CLASSES);
+            if layout == Layout::YoloxDecoded && unlikely && unnamed {
+                return Err(format!(
+                    "outputs {:?} may have objectness and {} classes (--layout yolox-decoded) or {} classes (--layout yolov8)",
+                    clues.shapes,
+                    first.len_of(Axis(1)) - 5,
+                    first.len_of(Axis(1)) - 4
+                ));
+            }
             Ok(Reading { layout, ..reading })
         }
         Layout::EndToEnd if clues.shapes == [vec![first.len_of(Axis(0)), 6]] => {

@@ -36,7 +36,9 @@ pub fn parse_class_names(text: &str) -> Result<Vec<String>, EngineError> {
     let trimmed = |names: std::str::Split<'_, char>| -> Vec<String> {
         names.map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect()
     };
-    let names = if std::path::Path::new(text).is_file() {
+    let is_path =
+        text.contains(['/', '\\']) || [".txt", ".names", ".yaml", ".yml"].iter().any(|end| text.ends_with(end));
+    let names = if std::path::Path::new(text).is_file() || (is_path && !text.contains(',')) {
         let lines = std::fs::read_to_string(text).map_err(|error| fail(format!("cannot be read: {error}")))?;
         trimmed(lines.trim_start_matches('\u{feff}').split('\n'))
     } else {
@@ -99,7 +101,15 @@ fn literal<'a>(text: &'a str, ends: &[char]) -> Option<(String, &'a str)> {
                         _ => 8,
                     };
                     let number: String = characters.by_ref().take(digits).collect();
-                    value.push(char::from_u32(u32::from_str_radix(&number, 16).ok()?)?);
+                    let mut code = u32::from_str_radix(&number, 16).ok()?;
+                    // JSON writes what is beyond 16 bits in two parts.
+                    if (0xD800..0xDC00).contains(&code) && digits == 4 {
+                        characters.next().zip(characters.next()).filter(|pair| *pair == ('\\', 'u'))?;
+                        let low = u32::from_str_radix(&characters.by_ref().take(4).collect::<String>(), 16).ok()?;
+                        code =
+                            0x10000 + ((code - 0xD800) << 10) + low.checked_sub(0xDC00).filter(|low| *low < 0x400)?;
+                    }
+                    value.push(char::from_u32(code)?);
                 }
                 other => value.push(other),
             },
@@ -129,6 +139,7 @@ mod tests {
         is("{\"1\": \"nut\", \"0\": \"bolt\"}", &["bolt", "nut"]);
         is("{2: 'ring', 0: bolt}", &["bolt", "class1", "ring"]);
         is("('\\u732b', '\\x41\\\\')", &["猫", "A\\"]);
+        is("[\"bolt\", \"\\ud83d\\ude00\"]", &["bolt", "😀"]);
     }
 
     #[test]
@@ -148,5 +159,6 @@ mod tests {
         assert_eq!(parse_class_names(" bolt, nut").unwrap(), ["bolt", "nut"]);
         assert_eq!(parse_class_names("coco").unwrap().len(), COCO_CLASSES);
         assert!(parse_class_names(",").is_err());
+        assert!(parse_class_names("/nowhere/names.txt").unwrap_err().to_string().contains("cannot be read"));
     }
 }

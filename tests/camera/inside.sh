@@ -38,7 +38,7 @@ ok "formats are listed, of kinds $(sed -n 's/.*@[0-9]*,//p' /tmp/formats | sort 
 
 frames=200
 [ "$form" = short ] && frames=20
-yolo-lat live --headless --camera "$first" $small --frames $frames --format jsonl >/tmp/frames 2>/tmp/errors ||
+yolo-lat live --headless "$first" $small --max-frames $frames -f jsonl >/tmp/frames 2>/tmp/errors ||
   fail "frames" /tmp/frames /tmp/errors
 [ "$(lines /tmp/frames)" = $frames ] || fail "as many frames as were asked for" /tmp/errors
 rising /tmp/frames || fail "frames come in order" /tmp/frames
@@ -49,30 +49,39 @@ ok "$frames frames in order, in the format that there is"
 
 kinds=$(sed -n 's/.*320x180@[0-9]*,//p' /tmp/formats | sort -u)
 for kind in $kinds; do
-  timeout 60 yolo-lat live --headless --camera "$first" --camera-format 320x180,$kind $small --frames 3 --format jsonl >/tmp/one 2>/tmp/errors ||
+  timeout 60 yolo-lat live --headless "$first" --camera-format 320x180,$kind $small --max-frames 3 -f jsonl >/tmp/one 2>/tmp/errors ||
     fail "format $kind" /tmp/one /tmp/errors
   grep -q '"width":320,"height":180' /tmp/one || fail "format $kind" /tmp/one
   grep -q ",$kind\"" /tmp/one || fail "format $kind is the one that is used" /tmp/one
   ok "format $kind"
 done
 [ "$(echo "$kinds" | wc -w)" -ge 2 ] || fail "several kinds of format" /tmp/formats
-timeout 60 yolo-lat live --headless --camera "$first" --camera-format 123x45 $small --frames 1 >/tmp/one 2>/tmp/errors
+timeout 60 yolo-lat live --headless "$first" --camera-format 123x45 $small --max-frames 1 >/tmp/one 2>/tmp/errors
 grep -q "it offers" /tmp/errors || fail "a format that is not there is refused with a list" /tmp/errors
 ok "a format that is not there is refused with a list"
 
-yolo-lat live --headless --camera vivid $small --frames 2 >/tmp/one 2>/tmp/errors || fail "a camera by its name" /tmp/errors
+yolo-lat live --headless --camera vivid $small --max-frames 2 >/tmp/one 2>/tmp/errors || fail "a camera by its name" /tmp/errors
 ok "a camera by its name"
 
-yolo-lat live --headless --camera "$first" $small --frames 20 >/tmp/a 2>/tmp/errors &
-yolo-lat live --headless --camera "$second" $small --frames 20 >/tmp/b 2>>/tmp/errors || fail "the second camera" /tmp/b /tmp/errors
+yolo-lat live --headless "$first" $small --max-frames 20 >/tmp/a 2>/tmp/errors &
+yolo-lat live --headless "$second" $small --max-frames 20 >/tmp/b 2>>/tmp/errors || fail "the second camera" /tmp/b /tmp/errors
 wait
 [ "$(lines /tmp/a)" = 20 ] && [ "$(lines /tmp/b)" = 20 ] || fail "two cameras at once" /tmp/errors
 ok "two cameras at once"
 
-yolo-lat live --headless --camera "$first" $small --format jsonl >/tmp/long 2>/tmp/errors &
+yolo-lat live --headless "$first" "$second" $small --max-frames 20 -f jsonl >/tmp/both 2>/tmp/errors || fail "one session" /tmp/errors
+[ "$(lines /tmp/both)" = 40 ] || fail "as many frames of each camera" /tmp/both /tmp/errors
+[ "$(sed 's/.*"source":"\([^"]*\)".*/\1/' /tmp/both | sort -u | wc -l)" = 2 ] || fail "each names itself" /tmp/both
+ok "two cameras in one session name themselves"
+
+yolo-lat detect "$first" $small --stride 2 --max-frames 5 -q -f jsonl >/tmp/five 2>/tmp/errors || fail "detect" /tmp/errors
+[ "$(lines /tmp/five)" = 5 ] && grep -q '"time_s":0.0' /tmp/five || fail "five frames of a camera" /tmp/five
+ok "detect takes frames of a camera"
+
+yolo-lat live --headless "$first" $small -f jsonl >/tmp/long 2>/tmp/errors &
 long=$!
 grow /tmp/long 5 /tmp/errors
-timeout 10 yolo-lat live --headless --camera "$first" $small --frames 1 >/tmp/one 2>/tmp/busy
+timeout 10 yolo-lat live --headless "$first" $small --max-frames 1 >/tmp/one 2>/tmp/busy
 grep -q "another program" /tmp/busy || fail "a busy camera says so" /tmp/busy
 ok "a busy camera says so"
 

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use yolo_lat::engine::gpu::{Gpu, Variant, adapters};
+use yolo_lat::engine::gpu::{Gpu, GpuOptions, Variant};
 
-/// A device of its own on the best adapter, software ones last, with what it has of `variant`; says so if there is none.
-pub(crate) fn open_gpu(variant: Variant) -> Option<Arc<Gpu>> {
-    let found = Gpu::open(None, variant).or_else(|_| Gpu::open(Some("llvmpipe"), variant));
-    let message = |error: &yolo_lat::engine::EngineError| {
-        let there: Vec<String> = adapters().into_iter().map(|adapter| adapter.info.name).collect();
-        eprintln!("skipped: {error}; adapters: {there:?}; `make test` installs Mesa's software adapter");
+/// A device of its own with what it has of `features`: on the best adapter, or the software one where that lacks 16-bit floats.
+pub(crate) fn open_gpu(features: Variant) -> Arc<Gpu> {
+    let open = |adapter: Option<&str>| {
+        Gpu::open(&GpuOptions { adapter: adapter.map(str::to_owned), features, ..GpuOptions::default() })
     };
-    found.inspect_err(message).ok().map(Arc::new)
+    let found = open(None).ok().filter(|gpu| gpu.variant().half || !features.half);
+    let found = found.map_or_else(|| open(Some("llvmpipe")), Ok);
+    Arc::new(found.unwrap_or_else(|error| panic!("{error}; `make test` installs Mesa's software adapter")))
 }

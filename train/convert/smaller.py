@@ -5,7 +5,7 @@ Layer by layer, on the photographs: the channels that explain the layer's result
 weights are fitted by least squares so that it computes those channels from what the smaller network has (He et al. 2017,
 "Channel pruning for accelerating very deep neural networks", here for every layer). Depthwise filters of chosen channels
 are kept. Both configurations have split = "halves", fusion = "ghost", shared heads, the same stem, widths of the second and third stage, bins and classes.
-`scripts/setup --gpu` installs what it needs. The result is a start: training takes it on (train/configs/n-small.toml).
+`scripts/setup --gpu` installs what it needs. The result is a start: training takes it on (train/gpu/n.toml).
 """
 import json
 import pathlib

@@ -9,7 +9,7 @@ use ndarray::Array4;
 use tch::{Device, Tensor};
 use yolo_lat::engine::Engine;
 use yolo_lat::engine::cpu::CpuEngine;
-use yolo_lat::model::{Graph, ModelConfig, Weights, graph_of};
+use yolo_lat::model::{self, ModelConfig, Weights, graph_of};
 
 use crate::network::{Network, in_order};
 
@@ -82,12 +82,14 @@ impl FrozenPart {
         Ok(Some(Self { model: model.clone(), weights: network.fold()?, count, read, engines: Engines::default() }))
     }
 
-    fn graph(&self, size: usize) -> anyhow::Result<Graph> {
-        let mut graph = graph_of(&self.model, size, size)?;
-        graph.nodes.truncate(self.count);
-        graph.scales.clear();
-        graph.taps.clone_from(&self.read);
-        Ok(graph)
+    fn part(&self, size: usize) -> anyhow::Result<model::Network> {
+        let part = graph_of(&self.model, size, size)?.edit(|graph| {
+            graph.nodes.truncate(self.count);
+            graph.scales.clear();
+            graph.taps.clone_from(&self.read);
+        })?;
+        let weights = self.weights.only(&part);
+        Ok(part.with(weights)?)
     }
 
     /// The maps that the other nodes read, (1, channels, rows, columns) each, of one picture: RGB planes of `size` x `size` in 0..1.
@@ -95,7 +97,7 @@ impl FrozenPart {
     /// # Errors
     /// The engine fails.
     pub(crate) fn maps(&self, pixels: &[f32], size: usize) -> anyhow::Result<Vec<Array4<f32>>> {
-        let make = || Ok(CpuEngine::new(&self.graph(size)?, &self.weights, 1)?);
+        let make = || Ok(CpuEngine::new(&self.part(size)?, 1)?);
         self.engines.run(pixels, size, make, <[_]>::to_vec)
     }
 

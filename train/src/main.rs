@@ -1,4 +1,5 @@
 //! `yolo-lat-train`: trains the network that the library describes and writes weights that its engines run.
+#![allow(unsafe_code, reason = "libtorch")]
 
 mod ablate;
 mod attention;

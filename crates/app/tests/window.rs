@@ -2,19 +2,21 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
-#[path = "../../../tests/common/mod.rs"]
-mod common;
-
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use eframe::egui;
 use egui::{Key, Pos2, Vec2};
 use egui_kittest::kittest::Queryable;
 use egui_kittest::{Harness, SnapshotOptions};
-use yolo_lat::DetectorOptions;
 use yolo_lat::engine::EngineKind;
-use yolo_lat::source::SourceRequest;
-use yolo_lat_app::live::{EngineStatus, Settings, SourceStatus};
+use yolo_lat::follow::FollowOptions;
+use yolo_lat::sink::Drawing;
+use yolo_lat::source::{SourceOptions, SourceRequest};
+use yolo_lat::{DetectorOptions, Runtime};
+use yolo_lat_app::live::{EngineStatus, LiveResult, Observer, Settings, SourceStatus};
 use yolo_lat_app::window::{LiveApp, Preferences, WindowOptions};
 
 const SNAPSHOTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/snapshots");
@@ -26,26 +28,37 @@ const PATIENCE: usize = 3_000;
 
 fn options(source: &str, folder: &Path) -> WindowOptions {
     WindowOptions {
-        source: if source == "synthetic" { SourceRequest::Synthetic } else { SourceRequest::Path(source.into()) },
+        sources: vec![if source == "synthetic" {
+            SourceRequest::Synthetic
+        } else {
+            SourceRequest::Path(source.into())
+        }],
+        reading: SourceOptions::default(),
         settings: Settings {
             model: "n".into(),
-            detector: DetectorOptions { engine: EngineKind::Cpu, threads: 1, ..DetectorOptions::default() },
+            detector: DetectorOptions { engine: EngineKind::Cpu, ..DetectorOptions::default() },
             classes: Vec::new(),
+            class_confidence: Vec::new(),
+            least_size: Vec::new(),
+            follow: FollowOptions { track: true, ..FollowOptions::default() },
             probe: None,
         },
+        runtime: Runtime::with_threads(1),
         use_remembered: false,
         preferences: Some(folder.join("live.json")),
         output: Some(folder.to_owned()),
+        drawing: Drawing::Box,
+        zones_file: Some(folder.join("zones.toml")),
+        observer: None,
     }
 }
 
-/// The window, once there is a result. `None` without an adapter to draw with.
-fn open(options: WindowOptions) -> Option<Harness<'static, LiveApp>> {
+/// The window, once there is a result.
+fn open(options: WindowOptions) -> Harness<'static, LiveApp> {
     open_at(options, 1.0)
 }
 
-fn open_at(options: WindowOptions, pixels_per_point: f32) -> Option<Harness<'static, LiveApp>> {
-    common::open_gpu(yolo_lat::engine::gpu::Variant::default())?;
+fn open_at(options: WindowOptions, pixels_per_point: f32) -> Harness<'static, LiveApp> {
     // The window shows paths as they are given: from the repository's root, where the samples are.
     std::env::set_current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")).unwrap();
     let snapshots = SnapshotOptions::new().output_path(SNAPSHOTS).threshold(1.5).max_failed_pixels(1200);
@@ -57,7 +70,7 @@ fn open_at(options: WindowOptions, pixels_per_point: f32) -> Option<Harness<'sta
         .wgpu()
         .build_eframe(move |context| LiveApp::new(context, options).unwrap());
     until(&mut harness, "a result", |app| app.result().is_some());
-    Some(harness)
+    harness
 }
 
 /// Draws until something is so.
@@ -86,7 +99,7 @@ fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {
 #[test]
 fn the_picture_is_shown_with_its_boxes() {
     let folder = tempfile::tempdir().unwrap();
-    let Some(mut harness) = open(options("assets/chelsea.jpg", folder.path())) else { return };
+    let mut harness = open(options("assets/chelsea.jpg", folder.path()));
     // Only the picture: times differ from run to run.
     press(&mut harness, Key::F);
     harness.remove_cursor();
@@ -94,12 +107,17 @@ fn the_picture_is_shown_with_its_boxes() {
     harness.mask(egui::Rect::from_min_max(Pos2::new(0.0, SIZE.y - 32.0), SIZE.to_pos2()));
     harness.snapshot("picture");
     assert_eq!(harness.state().result().unwrap().detections[0].name, "cat");
+    // What is drawn sixty times a second is not copied as often.
+    let (engine, source) = (harness.state().live().engine(), harness.state().feed().source());
+    harness.run_steps(3);
+    let app = harness.state();
+    assert!(Arc::ptr_eq(&engine, &app.live().engine()) && Arc::ptr_eq(&source, &app.feed().source()));
 }
 
 #[test]
 fn attention_of_a_clicked_point_is_drawn_over_the_picture() {
     let folder = tempfile::tempdir().unwrap();
-    let Some(mut harness) = open(options("assets/chelsea.jpg", folder.path())) else { return };
+    let mut harness = open(options("assets/chelsea.jpg", folder.path()));
     press(&mut harness, Key::A);
     press(&mut harness, Key::F);
     click(&mut harness, CAT);
@@ -116,13 +134,14 @@ fn attention_of_a_clicked_point_is_drawn_over_the_picture() {
     harness.snapshot("attention");
     // Another layer, another grid; a layer that is off has no weights; softmax has some.
     press(&mut harness, Key::F);
-    harness.get_by_label("ela16").click();
+    // Below what the panel shows: asked for as a screen reader would.
+    harness.get_by_label("ela16").click_accesskit();
     until(&mut harness, "the other layer", |app| {
         app.result().is_some_and(|result| result.attention.as_ref().is_some_and(|view| view.grid == (16, 24)))
     });
-    harness.get_by_label("off").click();
+    harness.get_by_label("off").click_accesskit();
     until(&mut harness, "no weights", |app| app.result().is_some_and(|result| result.attention.is_none()));
-    harness.get_by_label("off").click();
+    harness.get_by_label("off").click_accesskit();
     until(&mut harness, "weights again", |app| app.result().is_some_and(|result| result.attention.is_some()));
 }
 
@@ -140,7 +159,7 @@ fn click(harness: &mut Harness<'static, LiveApp>, at: Pos2) {
 #[test]
 fn help_and_messages_open_and_close() {
     let folder = tempfile::tempdir().unwrap();
-    let Some(mut harness) = open(options("assets/chelsea.jpg", folder.path())) else { return };
+    let mut harness = open(options("assets/chelsea.jpg", folder.path()));
     assert!(harness.query_by_label_contains("snapshot: photo and JSON").is_none());
     press(&mut harness, Key::Questionmark);
     assert!(harness.query_by_label_contains("snapshot: photo and JSON").is_some());
@@ -153,7 +172,7 @@ fn help_and_messages_open_and_close() {
 #[test]
 fn a_snapshot_writes_photo_and_data() {
     let folder = tempfile::tempdir().unwrap();
-    let Some(mut harness) = open(options("assets/chelsea.jpg", folder.path())) else { return };
+    let mut harness = open(options("assets/chelsea.jpg", folder.path()));
     press(&mut harness, Key::S);
     let photo = yolo_lat::source::open_image(&files(folder.path(), "jpg")[0]).unwrap();
     assert_eq!(photo.dimensions(), (451, 300));
@@ -165,7 +184,7 @@ fn a_snapshot_writes_photo_and_data() {
 #[test]
 fn a_recording_becomes_a_file() {
     let folder = tempfile::tempdir().unwrap();
-    let Some(mut harness) = open(options("synthetic", folder.path())) else { return };
+    let mut harness = open(options("synthetic", folder.path()));
     press(&mut harness, Key::R);
     let begin = harness.state().results_seen();
     until(&mut harness, "some results", move |app| app.results_seen() > begin + 4);
@@ -177,10 +196,64 @@ fn a_recording_becomes_a_file() {
     assert_eq!(videos, 1);
 }
 
+/// Pictures that come every two seconds: what is seen when recording begins and ends counts too.
+#[test]
+fn a_recording_lasts_from_key_to_key() {
+    use yolo_lat::source::{FrameSource, VideoSource};
+
+    let folder = tempfile::tempdir().unwrap();
+    let mut harness = open(options("assets", folder.path()));
+    let asked = Instant::now();
+    press(&mut harness, Key::R);
+    let (begun, seen) = (Instant::now(), harness.state().results_seen());
+    until(&mut harness, "another picture", move |app| app.results_seen() > seen);
+    let least = begun.elapsed();
+    press(&mut harness, Key::R);
+    let most = asked.elapsed();
+    until(&mut harness, "the end of the recording", |app| {
+        app.live().events().iter().any(|event| event.line.starts_with("recorded"))
+    });
+    let reading = SourceOptions { live: false, ..SourceOptions::default() };
+    let mut video = VideoSource::open(&files(folder.path(), "mp4")[0], &reading).unwrap();
+    video.next_frame(&AtomicBool::new(false)).unwrap();
+    let (length, slack) = (video.length().unwrap(), Duration::from_millis(100));
+    assert!(length + slack >= least && length <= most + slack, "{length:?} of {least:?} to {most:?}");
+}
+
+#[test]
+fn without_a_camera_it_is_said_what_is_shown() {
+    if !yolo_lat::source::cameras().is_empty() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let harness = open(WindowOptions { sources: vec![SourceRequest::Auto], ..options("synthetic", folder.path()) });
+    assert!(harness.query_all_by_label_contains("no camera: synthetic scene").next().is_some());
+}
+
+#[test]
+fn one_of_several_sources_is_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut two = options("assets/chelsea.jpg", folder.path());
+    two.sources.push(SourceRequest::Path("assets/astronaut.jpg".into()));
+    let mut harness = open(two);
+    assert_eq!(harness.state().result().unwrap().detections[0].name, "cat");
+    press(&mut harness, Key::N);
+    until(&mut harness, "the other", |app| app.result().is_some_and(|result| result.captured.name.contains("astro")));
+    assert_eq!(harness.state().feed().source().1, "assets/astronaut.jpg");
+    assert_eq!(harness.state().result().unwrap().detections[0].name, "person");
+    // What is opened takes the place of the one that is shown.
+    harness.state_mut().open("assets/coffee.jpg".into());
+    until(&mut harness, "the new one", |app| {
+        app.result().is_some_and(|result| result.captured.name.contains("coffee"))
+    });
+    press(&mut harness, Key::N);
+    until(&mut harness, "the first", |app| app.result().is_some_and(|result| result.captured.name.contains("chelsea")));
+}
+
 #[test]
 fn pause_stops_the_frames() {
     let folder = tempfile::tempdir().unwrap();
-    let Some(mut harness) = open(options("synthetic", folder.path())) else { return };
+    let mut harness = open(options("synthetic", folder.path()));
     press(&mut harness, Key::Space);
     // What was on its way arrives, however busy the machine is; then nothing more comes.
     let mut nothing_new = || {
@@ -198,11 +271,11 @@ fn pause_stops_the_frames() {
 #[test]
 fn controls_change_the_detector_while_it_runs() {
     let folder = tempfile::tempdir().unwrap();
-    let Some(mut harness) = open(options("synthetic", folder.path())) else { return };
+    let mut harness = open(options("synthetic", folder.path()));
     harness.get_by_label("s").click();
     harness.run_steps(3);
     assert_eq!(harness.state().settings().model, "s");
-    until(&mut harness, "model s", |app| matches!(app.live().engine(), EngineStatus::Ready { .. }));
+    until(&mut harness, "model s", |app| matches!(*app.live().engine(), EngineStatus::Ready { .. }));
     // Below what the list shows: asked for as a screen reader would.
     harness.get_by_label("dog").click_accesskit();
     harness.run_steps(3);
@@ -212,7 +285,7 @@ fn controls_change_the_detector_while_it_runs() {
     until(&mut harness, "everything", |app| app.result().is_some_and(|result| !result.detections.is_empty()));
     // An engine that is not there leaves the old one at work, and says why.
     harness.get_by_label("gpu").click();
-    until(&mut harness, "an answer", |app| !matches!(app.live().engine(), EngineStatus::Loading));
+    until(&mut harness, "an answer", |app| !matches!(*app.live().engine(), EngineStatus::Loading));
     let seen = harness.state().results_seen();
     until(&mut harness, "results all the same", move |app| app.results_seen() > seen + 2);
 }
@@ -220,7 +293,7 @@ fn controls_change_the_detector_while_it_runs() {
 #[test]
 fn what_is_dropped_is_opened_and_what_is_wrong_is_said() {
     let folder = tempfile::tempdir().unwrap();
-    let Some(mut harness) = open(options("assets/chelsea.jpg", folder.path())) else { return };
+    let mut harness = open(options("assets/chelsea.jpg", folder.path()));
     harness.state_mut().open("assets/astronaut.jpg".into());
     until(&mut harness, "a person", |app| {
         app.result().is_some_and(|result| result.detections.first().is_some_and(|found| found.name == "person"))
@@ -228,14 +301,103 @@ fn what_is_dropped_is_opened_and_what_is_wrong_is_said() {
     let broken = folder.path().join("broken.jpg");
     std::fs::write(&broken, "no picture").unwrap();
     harness.state_mut().open(broken);
-    until(&mut harness, "a complaint", |app| matches!(app.live().source().0, SourceStatus::Failed { .. }));
+    until(&mut harness, "a complaint", |app| matches!(app.feed().source().0, SourceStatus::Failed { .. }));
     assert!(harness.query_all_by_label_contains("broken.jpg").next().is_some());
     // The picture before it stays, and another source works.
     harness.state_mut().open("assets".into());
-    until(&mut harness, "the folder", |app| app.live().source().0 == SourceStatus::Running);
+    until(&mut harness, "the folder", |app| app.feed().source().0 == SourceStatus::Running);
     // A model that is none.
     harness.state_mut().open(folder.path().join("no.safetensors"));
-    until(&mut harness, "no model", |app| matches!(app.live().engine(), EngineStatus::Failed { .. }));
+    until(&mut harness, "no model", |app| matches!(*app.live().engine(), EngineStatus::Failed { .. }));
+}
+
+#[test]
+fn zones_and_lines_are_drawn_with_the_mouse_and_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let kept = || std::fs::read_to_string(folder.path().join("zones.toml")).unwrap_or_default();
+    {
+        let mut harness = open(options("assets/chelsea.jpg", folder.path()));
+        press(&mut harness, Key::Z);
+        // One corner is taken back; the first one again closes it. Nothing is pinned meanwhile.
+        for at in [Pos2::new(40.0, 60.0), Pos2::new(300.0, 200.0)] {
+            click(&mut harness, at);
+        }
+        press(&mut harness, Key::Backspace);
+        for at in [Pos2::new(700.0, 60.0), Pos2::new(700.0, 660.0), Pos2::new(40.0, 660.0), Pos2::new(41.0, 61.0)] {
+            click(&mut harness, at);
+        }
+        harness.run_steps(3);
+        assert!(harness.query_by_label_contains("pinned").is_none());
+        assert_eq!(harness.state().settings().follow.zones[0].points().len(), 4);
+        until(&mut harness, "the cat in the zone", |app| {
+            app.result().is_some_and(|result| result.detections.iter().any(|found| found.zones == ["zone 1"]))
+        });
+        assert!(harness.query_by_label_contains("zone 1: 1 inside").is_some());
+        press(&mut harness, Key::X);
+        for at in [Pos2::new(100.0, 300.0), Pos2::new(600.0, 300.0)] {
+            click(&mut harness, at);
+        }
+        until(&mut harness, "the line's count", |app| {
+            app.result().is_some_and(|result| result.counts.contains_key("line 1"))
+        });
+        assert!(harness.query_by_label_contains("line 1: 0 in, 0 out").is_some());
+        // What is given up leaves nothing; Enter closes a zone, and points on a line are none.
+        press(&mut harness, Key::Z);
+        click(&mut harness, CAT);
+        press(&mut harness, Key::Escape);
+        press(&mut harness, Key::Z);
+        for x in [100.0, 200.0, 300.0] {
+            click(&mut harness, Pos2::new(x, 300.0));
+        }
+        press(&mut harness, Key::Enter);
+        let event = harness.state().live().last_event().unwrap();
+        assert!(event.is_error && event.line.contains("one line or in one place"), "{}", event.line);
+        assert_eq!(harness.state().settings().follow.zones.len(), 1);
+    }
+    let file = kept();
+    assert!(file.contains("[zone]") && file.contains("\"zone 1\" = [") && file.contains("\"line 1\" = ["), "{file}");
+    // They are there again, and go when they are removed.
+    let mut harness = open(options("assets/chelsea.jpg", folder.path()));
+    assert_eq!(harness.state().settings().follow.lines[0].name(), "line 1");
+    harness.get_all_by_label("x").next().unwrap().click_accesskit();
+    harness.run_steps(3);
+    assert!(harness.state().settings().follow.zones.is_empty());
+    assert!(!kept().contains("[zone]") && kept().contains("[line]"), "{}", kept());
+}
+
+#[test]
+fn hidden_objects_are_hidden_in_window_and_snapshots() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut harness = open(WindowOptions { drawing: Drawing::Blur, ..options("assets/chelsea.jpg", folder.path()) });
+    harness.run_steps(3);
+    // The cat's fur is fine; blurred, neighbours are nearly equal.
+    let detail = |picture: &image::RgbaImage, x: std::ops::Range<u32>, y: std::ops::Range<u32>| {
+        let differences = y.flat_map(|y| x.clone().map(move |x| (x, y)));
+        let differences = differences.map(|(x, y)| picture.get_pixel(x, y)[0].abs_diff(picture.get_pixel(x + 1, y)[0]));
+        differences.map(f64::from).sum::<f64>()
+    };
+    let at_the_cat = |harness: &mut Harness<'static, LiveApp>| detail(&harness.render().unwrap(), 300..420, 250..400);
+    harness.remove_cursor();
+    harness.run_steps(3);
+    let blurred = at_the_cat(&mut harness);
+    press(&mut harness, Key::S);
+    let photo = image::open(&files(folder.path(), "jpg")[0]).unwrap().into_rgba8();
+    let original = image::open("assets/chelsea.jpg").unwrap().into_rgba8();
+    let (hidden, seen) = (detail(&photo, 180..260, 100..160), detail(&original, 180..260, 100..160));
+    assert!(hidden < 0.3 * seen, "{hidden} {seen}");
+    harness.get_by_label("boxes").click();
+    harness.remove_cursor();
+    harness.run_steps(5);
+    let shown = at_the_cat(&mut harness);
+    assert!(blurred < 0.3 * shown, "{blurred} {shown}");
+    // While objects are hidden, no picture is shown before it was looked at.
+    let mut slow = options("synthetic", folder.path());
+    slow.settings.detector.engine = EngineKind::Reference;
+    slow.drawing = Drawing::Pixelate;
+    let mut harness =
+        Harness::builder().with_size(SIZE).wgpu().build_eframe(move |context| LiveApp::new(context, slow).unwrap());
+    until(&mut harness, "a frame", |app| app.frames_seen() > 2);
+    assert_eq!((harness.state().results_seen(), harness.state().is_showing()), (0, false));
 }
 
 #[test]
@@ -243,7 +405,7 @@ fn settings_are_remembered() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("live.json");
     {
-        let Some(mut harness) = open(options("assets/chelsea.jpg", folder.path())) else { return };
+        let mut harness = open(options("assets/chelsea.jpg", folder.path()));
         harness.get_by_label("cat  1").click_accesskit();
         harness.get_by_label("light").click();
         harness.run_steps(3);
@@ -253,7 +415,7 @@ fn settings_are_remembered() {
     assert!(kept.contains("cat") && kept.contains("light"), "{kept}");
     let mut again = options("assets/chelsea.jpg", folder.path());
     again.use_remembered = true;
-    let harness = open(again).unwrap();
+    let harness = open(again);
     assert_eq!(harness.state().settings().classes, ["cat"]);
     assert_ne!(Preferences::load(&file), Preferences::default());
 }
@@ -264,7 +426,7 @@ fn on_the_gpu_the_network_reads_the_texture_that_is_shown() {
     let folder = tempfile::tempdir().unwrap();
     let mut on_gpu = options("assets/chelsea.jpg", folder.path());
     on_gpu.settings.detector.engine = EngineKind::Gpu;
-    let Some(mut harness) = open(on_gpu) else { return };
+    let mut harness = open(on_gpu);
     assert!(harness.state().live().takes_textures());
     let result = harness.state().result().unwrap();
     assert!(result.engine.starts_with("gpu"), "{}", result.engine);
@@ -283,7 +445,7 @@ fn on_the_gpu_the_network_reads_the_texture_that_is_shown() {
 #[test]
 fn a_display_with_many_pixels_shows_the_same() {
     let folder = tempfile::tempdir().unwrap();
-    let Some(mut harness) = open_at(options("assets/chelsea.jpg", folder.path()), 2.0) else { return };
+    let mut harness = open_at(options("assets/chelsea.jpg", folder.path()), 2.0);
     let picture = harness.render().unwrap();
     assert_eq!(picture.dimensions(), (2 * SIZE.x as u32, 2 * SIZE.y as u32));
     press(&mut harness, Key::S);
@@ -296,9 +458,6 @@ fn the_window_never_waits_for_the_network() {
     let folder = tempfile::tempdir().unwrap();
     let mut slow = options("synthetic", folder.path());
     slow.settings.detector.engine = EngineKind::Reference;
-    if common::open_gpu(yolo_lat::engine::gpu::Variant::default()).is_none() {
-        return;
-    }
     let mut harness =
         Harness::builder().with_size(SIZE).wgpu().build_eframe(move |context| LiveApp::new(context, slow).unwrap());
     until(&mut harness, "a frame", |app| app.frames_seen() > 0);
@@ -311,4 +470,39 @@ fn the_window_never_waits_for_the_network() {
     }
     assert!(repaints > 10, "{repaints} repaints");
     assert!(harness.state().frames_seen() > frames + 3);
+}
+
+/// Counts what it is told, and has something to say once.
+#[derive(Default)]
+struct Listener {
+    results: AtomicUsize,
+    classes: AtomicUsize,
+    has_spoken: AtomicBool,
+}
+
+impl Observer for Listener {
+    fn classes(&self, classes: &[String]) {
+        self.classes.store(classes.len(), Ordering::Relaxed);
+    }
+
+    fn result(&self, _: &Arc<LiveResult>) {
+        self.results.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn notes(&self) -> Vec<(bool, String)> {
+        let has_spoken = self.has_spoken.swap(true, Ordering::Relaxed);
+        (!has_spoken).then(|| (true, "nobody answers".to_owned())).into_iter().collect()
+    }
+}
+
+#[test]
+fn who_observes_is_told_every_result_and_heard() {
+    let folder = tempfile::tempdir().unwrap();
+    let listener = Arc::new(Listener::default());
+    let mut harness = open(WindowOptions { observer: Some(listener.clone()), ..options("synthetic", folder.path()) });
+    let EngineStatus::Ready { classes, .. } = &*harness.state().live().engine() else { panic!("there was a result") };
+    assert_eq!(listener.classes.load(Ordering::Relaxed), classes.len());
+    until(&mut harness, "two results that were told", |_| listener.results.load(Ordering::Relaxed) >= 2);
+    let events = harness.state().live().events();
+    assert_eq!(events.iter().filter(|event| event.is_error && event.line == "nobody answers").count(), 1);
 }

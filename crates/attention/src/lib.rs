@@ -8,6 +8,9 @@
 //!
 //! When `k(a, b) = phi(a) . psi(b)` *exactly*, both sums over `j` are independent of `i` and are computed once:
 //! the cost is linear in the number of tokens, and the result equals the quadratic form up to rounding.
+//!
+//! The feature `rayon` (default) takes several threads.
+#![allow(unsafe_code, reason = "vectors")]
 
 mod causal;
 mod check;
@@ -16,6 +19,7 @@ mod gradient;
 mod half_precision;
 mod kernel;
 mod linear;
+mod parts;
 mod rows;
 mod softmax;
 mod weights;

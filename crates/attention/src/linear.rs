@@ -1,8 +1,7 @@
 //! The linear form in f32: blocks of tokens, vectors, threads.
 
-use rayon::prelude::*;
-
 use super::kernel::{Kernel, Shift};
+use super::parts::{for_each_chunk, map};
 use super::rows::{Left, Rows, multiply_add};
 use yolo_lat_simd::InstructionSet;
 
@@ -27,7 +26,7 @@ impl Sums {
 
 /// One head of attention in linear form: `queries` (Lq, D), `keys` (L, D), `values` (L, Dv) give (Lq, Dv). Equal to
 /// [`quadratic`](super::quadratic) up to rounding for every finite input; rows without any weight get the mean of the
-/// values. Runs on the threads of the current rayon pool; the result does not depend on their number.
+/// values. With the feature `rayon` it runs on the threads of the current pool; the result does not depend on their number.
 ///
 /// # Panics
 /// If the shapes do not fit together, or there are queries but no keys.
@@ -49,7 +48,7 @@ fn linear_scaled(kernel: &dyn Kernel, queries: Rows, keys: Rows, values: Rows, s
     let shift = kernel.shift(keys);
     let sums = key_side(kernel, &shift, keys, values, scale);
     let mut result = vec![0.0; queries.len() * width];
-    result.par_chunks_mut(BLOCK * width).enumerate().for_each(|(block, result)| {
+    for_each_chunk(&mut result, BLOCK * width, |block, result| {
         let queries = queries.slice(block * BLOCK, (block * BLOCK + BLOCK).min(queries.len()));
         let rows = queries.len();
         let mut phi = vec![0.0; rows * features];
@@ -103,7 +102,7 @@ fn key_side(kernel: &dyn Kernel, shift: &Shift, keys: Rows, values: Rows, scale:
         }
         sums.values
     };
-    let parts: Vec<Vec<f32>> = (0..keys.len().div_ceil(TASK)).into_par_iter().map(task).collect();
+    let parts: Vec<Vec<f32>> = map(keys.len().div_ceil(TASK), task);
     let mut total = Sums::new(features, width);
     for (index, total) in total.values.iter_mut().enumerate() {
         *total = parts.iter().map(|part| f64::from(part[index])).sum::<f64>() as f32;
@@ -151,7 +150,7 @@ pub fn multi_head(
             Rows::head(values, heads, head, width),
         )
     };
-    let parts: Vec<Vec<f32>> = (0..heads).into_par_iter().map(head).collect();
+    let parts: Vec<Vec<f32>> = map(heads, head);
     let mut result = vec![0.0; queries.len() / dimensions * width];
     for (row, result) in result.chunks_exact_mut(heads * width).enumerate() {
         for (part, result) in parts.iter().zip(result.chunks_exact_mut(width)) {

@@ -1,9 +1,8 @@
 //! Softmax attention, the baseline: blocked so that no L x L matrix is ever stored (Dao et al. 2022), and with a cache
 //! of keys and values for decoding. Same product and exponential as the linear form, so that the comparison is fair.
 
-use rayon::prelude::*;
-
 use super::kernel::highest;
+use super::parts::for_each_chunk;
 use super::rows::{Left, Rows, exp_in_place, multiply_add};
 use yolo_lat_simd::{InstructionSet, Simd, Work, dispatch};
 
@@ -110,7 +109,8 @@ fn sum(values: &[f32]) -> f32 {
 }
 
 /// One head of softmax attention: `queries` (Lq, D), `keys` (L, D), `values` (L, Dv) give (Lq, Dv), with weights
-/// `exp(a . b)`. Memory grows with L, not with its square. Runs on the threads of the current rayon pool.
+/// `exp(a . b)`. Memory grows with L, not with its square. With the feature `rayon` it runs on
+/// the threads of the current pool.
 ///
 /// # Panics
 /// If the shapes do not fit together, or there are queries but no keys.
@@ -120,7 +120,7 @@ pub fn softmax_f32(queries: Rows, keys: Rows, values: Rows) -> Vec<f32> {
     let (dimensions, width) = (keys.width(), values.width());
     // (blocks, D, KEYS): the right side of the product of scores.
     let mut transposed = vec![0.0; keys.len().div_ceil(KEYS) * KEYS * dimensions];
-    transposed.par_chunks_mut(KEYS * dimensions).enumerate().for_each(|(block, transposed)| {
+    for_each_chunk(&mut transposed, KEYS * dimensions, |block, transposed| {
         let end = (block * KEYS + KEYS).min(keys.len());
         for (place, key) in keys.slice(block * KEYS, end).iter().enumerate() {
             for (line, key) in transposed.chunks_exact_mut(KEYS).zip(key) {
@@ -129,7 +129,7 @@ pub fn softmax_f32(queries: Rows, keys: Rows, values: Rows) -> Vec<f32> {
         }
     });
     let mut result = vec![0.0; queries.len() * width];
-    result.par_chunks_mut(QUERIES * width).enumerate().for_each(|(block, result)| {
+    for_each_chunk(&mut result, QUERIES * width, |block, result| {
         let queries = queries.slice(block * QUERIES, (block * QUERIES + QUERIES).min(queries.len()));
         attend(queries, &transposed, values, result);
     });

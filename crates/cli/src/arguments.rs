@@ -5,7 +5,13 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use super::{bench, cameras, classes, detect, devices, documents, eval, export, info, live, parity};
+#[cfg(all(feature = "ort", feature = "plot"))]
+use super::bench;
+#[cfg(feature = "camera")]
+use super::cameras;
+#[cfg(feature = "gpu")]
+use super::devices;
+use super::{classes, detect, documents, eval, export, info, live, parity};
 
 /// Some inputs failed; each was named on standard error.
 pub(crate) const SOME_FAILED: u8 = 1;
@@ -39,6 +45,7 @@ enum Command {
     /// Detect objects live: camera, video or pictures, in a window or on the command line
     Live(Box<live::LiveArguments>),
     /// List the cameras of this machine
+    #[cfg(feature = "camera")]
     Cameras(cameras::CamerasArguments),
     /// Measure average precision on labelled photographs
     Eval(Box<eval::EvalArguments>),
@@ -47,12 +54,14 @@ enum Command {
     /// Describe a model: layers, shapes, parameters, multiply-adds, classes
     Info(info::InfoArguments),
     /// List the GPUs of this machine, their limits and features
+    #[cfg(feature = "gpu")]
     Devices(devices::DevicesArguments),
     /// Compare all engines of this machine with the reference
     Parity(parity::ParityArguments),
     /// Write a model as ONNX
     Export(export::ExportArguments),
     /// Measure speed and numerics on this machine
+    #[cfg(all(feature = "ort", feature = "plot"))]
     Bench(Box<bench::BenchArguments>),
     /// Print a completion script for a shell
     Completions(documents::CompletionsArguments),
@@ -75,13 +84,16 @@ impl Arguments {
         match self.command {
             Command::Detect(arguments) => detect::run(*arguments),
             Command::Live(arguments) => live::run(*arguments),
+            #[cfg(feature = "camera")]
             Command::Cameras(arguments) => cameras::run(&arguments),
             Command::Eval(arguments) => eval::run(*arguments),
             Command::Classes(arguments) => classes::run(&arguments),
             Command::Info(arguments) => info::run(&arguments),
+            #[cfg(feature = "gpu")]
             Command::Devices(arguments) => devices::run(&arguments),
             Command::Parity(arguments) => parity::run(&arguments),
             Command::Export(arguments) => export::run(&arguments),
+            #[cfg(all(feature = "ort", feature = "plot"))]
             Command::Bench(arguments) => bench::run(&arguments),
             Command::Completions(arguments) => documents::completions(&arguments),
             Command::Man(arguments) => documents::man(&arguments),
@@ -109,6 +121,11 @@ pub(crate) fn print(text: &str) -> anyhow::Result<ExitCode> {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(ExitCode::SUCCESS),
     }
+}
+
+/// Percent with two decimals, rounded as Python does.
+pub(crate) fn percent(share: f64) -> f64 {
+    (share * 1e4).round_ties_even() / 1e2
 }
 
 /// Set by Ctrl-C or SIGTERM; a second signal ends the program at once.

@@ -38,7 +38,7 @@ pub(super) fn run(arguments: &CamerasArguments) -> anyhow::Result<ExitCode> {
         return super::print(&format!("{}\n", json!({ "cameras": all })));
     }
     if cameras.is_empty() {
-        return super::print("no cameras; `yolo-lat live --source synthetic` shows a scene without one\n");
+        return super::print("no cameras; `yolo-lat live synthetic` shows a scene without one\n");
     }
     let mut text = String::new();
     for (camera, formats) in cameras.iter().zip(&formats) {

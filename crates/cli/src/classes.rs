@@ -7,9 +7,7 @@ use clap::Args;
 use serde_json::json;
 use yolo_lat::model::classes::aliases;
 use yolo_lat::model::load_config;
-use yolo_lat::{Detector, DetectorOptions};
-
-use super::options::is_onnx;
+use yolo_lat::{Detector, DetectorOptions, ModelFile, Runtime};
 
 #[derive(Args, Debug)]
 pub(super) struct ClassesArguments {
@@ -22,10 +20,13 @@ pub(super) struct ClassesArguments {
 }
 
 pub(super) fn run(arguments: &ClassesArguments) -> anyhow::Result<ExitCode> {
-    let classes = if is_onnx(&arguments.model) {
-        Detector::open_onnx(arguments.model.as_ref(), &DetectorOptions::default())?.classes().to_vec()
-    } else {
-        load_config(&arguments.model)?.classes
+    // One of ours needs no weights for this.
+    let classes = match load_config(&arguments.model) {
+        Ok(config) => config.classes,
+        Err(_) => {
+            let file = ModelFile::open(&arguments.model)?;
+            Detector::new(&file, &Runtime::default(), &DetectorOptions::default())?.classes().to_vec()
+        }
     };
     super::print(&if arguments.json { format!("{}\n", as_json(&classes)) } else { as_table(&classes) })
 }

@@ -9,17 +9,16 @@ use anyhow::bail;
 use clap::{Args, ValueEnum};
 use image::RgbImage;
 use serde_json::json;
-use yolo_lat::eval::{
-    Correspondence, Dataset, Evaluation, Feed, Measured, Split, measure, plot_precision_recall, read_results,
-};
-use yolo_lat::model::Model;
+use yolo_lat::eval::{Correspondence, Dataset, Evaluation, Feed, Measured, Split, measure, read_results};
 use yolo_lat::postprocess::PostprocessOptions;
 
-use yolo_lat::{Detector, DetectorOptions};
+use yolo_lat::Detector;
 
-use super::options::{EngineArguments, is_onnx, parse_share};
+use super::for_class::parse_share;
+use super::options::EngineArguments;
 use super::threshold::{self, Curve, LEAST_THRESHOLD};
-use super::{INTERRUPTED, SOME_FAILED, report};
+use super::tracks;
+use super::{INTERRUPTED, SOME_FAILED, percent, report};
 
 const LAYOUTS: &str = "Layouts of data sets:
   COCO  a .json file; a folder with annotations.json, _annotations.coco.json, labels.json or annotations/instances_*.json
@@ -44,7 +43,7 @@ pub(super) struct EvalArguments {
 
     /// Instead of average precision: precision, recall, F1 and second boxes on one object at every least confidence (IoU 0.5, all
     /// classes together, one class a cell as `detect` gives it), and the best for the model file
-    #[arg(long, conflicts_with_all = ["plot", "conf", "single_label"])]
+    #[arg(long, conflicts_with_all = ["conf", "single_label"])]
     threshold: bool,
 
     #[command(flatten)]
@@ -71,8 +70,15 @@ pub(super) struct EvalArguments {
     #[arg(long, value_enum, default_value = "ignore")]
     difficult: Difficult,
     /// Measure the detections of this file instead of running a model: COCO results, or what detect -f json, jsonl or csv wrote
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["model", "engine", "size", "square", "batch", "single_label"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["model", "engine", "size", "square", "slice", "batch", "single_label"])]
     detections: Option<PathBuf>,
+    /// Measure tracks in MOTChallenge's text (detect --track -f mot) instead: MOTA, IDF1, HOTA. DATASET is the truth then: gt.txt of a
+    /// sequence, its folder, or a folder of them, with NAME.txt of each in the folder TRACKS
+    #[arg(long, value_name = "TRACKS", conflicts_with_all = [
+        "model", "engine", "size", "square", "threads", "batch", "conf", "iou", "no_merge", "max_det", "single_label", "difficult",
+        "detections", "threshold", "split", "strict", "limit",
+    ])]
+    tracks: Option<PathBuf>,
     /// Only the first N photographs
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
@@ -80,7 +86,8 @@ pub(super) struct EvalArguments {
     #[arg(long)]
     json: bool,
     /// Draw precision against recall into this file (.png or .svg)
-    #[arg(long, value_name = "FILE")]
+    #[cfg(feature = "plot")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["threshold", "tracks"])]
     plot: Option<PathBuf>,
     /// No progress
     #[arg(short, long)]
@@ -100,8 +107,11 @@ pub(super) fn run(arguments: EvalArguments) -> anyhow::Result<ExitCode> {
         return thresholds(&arguments);
     }
     let [path] = &arguments.datasets[..] else {
-        bail!("average precision is measured on one data set at a time; several are for --threshold");
+        bail!("average precision and tracks are measured on one data set at a time; several are for --threshold");
     };
+    if let Some(tracks) = &arguments.tracks {
+        return super::print(&tracks::run(path, tracks, arguments.json)?);
+    }
     let dataset = load(path, &arguments)?;
     let measured = measured(&arguments, &dataset)?;
     if measured.interrupted {
@@ -115,8 +125,9 @@ pub(super) fn run(arguments: EvalArguments) -> anyhow::Result<ExitCode> {
     if evaluation.per_class.is_empty() {
         bail!("{}: no labelled object is of a class that the model knows", path.display());
     }
+    #[cfg(feature = "plot")]
     if let Some(path) = &arguments.plot {
-        plot_precision_recall(path, &dataset.classes, &evaluation)?;
+        yolo_lat::eval::plot_precision_recall(path, &dataset.classes, &evaluation)?;
     }
     let text = if arguments.json {
         format!("{}\n", as_json(&dataset, &evaluation, &measured))
@@ -203,35 +214,26 @@ fn measured(arguments: &EvalArguments, dataset: &Dataset) -> anyhow::Result<Meas
 
 /// Runs the model on all photographs.
 fn detect_all(arguments: &EvalArguments, dataset: &Dataset) -> anyhow::Result<Measured> {
-    arguments.engine.devices.apply()?;
-    let options = DetectorOptions {
-        engine: arguments.engine.kind(),
-        size: arguments.engine.size()?,
-        threads: arguments.engine.threads(),
-        postprocess: PostprocessOptions {
-            // No threshold below is tried.
-            confidence: if arguments.threshold { LEAST_THRESHOLD } else { arguments.conf },
-            iou: arguments.iou,
-            max_detections: arguments.max_det,
-            multi_label: !arguments.single_label && !arguments.threshold,
-            merge: !arguments.no_merge,
-            ..PostprocessOptions::default()
-        },
-        attention: yolo_lat::detector::AttentionOptions::default(),
-        onnx: arguments.engine.onnx()?,
+    let runtime = arguments.engine.runtime()?;
+    let (file, mut options) = arguments.engine.open()?;
+    options.postprocess = PostprocessOptions {
+        // No threshold below is tried.
+        confidence: if arguments.threshold { LEAST_THRESHOLD } else { arguments.conf },
+        iou: arguments.iou,
+        max_detections: arguments.max_det,
+        multi_label: !arguments.single_label && !arguments.threshold,
+        merge: !arguments.no_merge,
+        ..options.postprocess
     };
     let name = &arguments.engine.model;
-    let mut detector = if is_onnx(name) {
-        Detector::open_onnx(name.as_ref(), &options)?
-    } else {
-        Detector::new(&Model::load(name)?, &options)?
-    };
+    let mut detector = Detector::new(&file, &runtime, &options)?;
     log::info!("{name} on {}", detector.description());
     let left_out = Correspondence::new(detector.classes(), &dataset.classes)?.left_out(dataset).join(", ");
     if !left_out.is_empty() {
         log::warn!("{name} lacks classes of the data set; their objects are left out: {left_out}");
     }
-    let feed = Feed { batch: arguments.engine.batch(), threads: options.threads, stop: super::interrupt_flag()? };
+    let threads = runtime.threads();
+    let feed = Feed { batch: arguments.engine.batch(threads), threads, stop: super::interrupt_flag()? };
     let progress = super::progress_bar(dataset.images.len(), arguments.quiet);
     let classes = detector.classes().to_vec();
     let mut inputs = BTreeMap::new();
@@ -253,11 +255,6 @@ fn detect_all(arguments: &EvalArguments, dataset: &Dataset) -> anyhow::Result<Me
         bail!("none of the photographs could be read");
     }
     Ok(measured)
-}
-
-/// Percent with two decimals, rounded as Python does.
-fn percent(share: f64) -> f64 {
-    (share * 1e4).round_ties_even() / 1e2
 }
 
 /// Inputs that the network had, the most frequent first: `384x288`, and how many photographs.

@@ -5,12 +5,15 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
+#[cfg(feature = "ort")]
 use yolo_lat::engine::ort::simplify;
 use yolo_lat::export::{ExportOptions, ExportOutput, OPSETS, export_onnx};
-use yolo_lat::model::{Model, default_confidence};
+use yolo_lat::model::Model;
+use yolo_lat::model::config::CONFIDENCE;
 use yolo_lat::sink::write_atomically;
 
-use super::options::{parse_share, parse_size};
+use super::for_class::parse_share;
+use super::options::parse_size;
 
 #[derive(Args, Debug)]
 pub(super) struct ExportArguments {
@@ -52,6 +55,7 @@ pub(super) struct ExportArguments {
     #[arg(long)]
     raw: bool,
     /// Let ONNX Runtime fold and fuse what it can by standard operators
+    #[cfg(feature = "ort")]
     #[arg(long)]
     simplify: bool,
 }
@@ -72,7 +76,7 @@ pub(super) fn run(arguments: &ExportArguments) -> anyhow::Result<ExitCode> {
     let output = if arguments.raw {
         ExportOutput::Logits
     } else if arguments.nms {
-        let confidence = arguments.conf.unwrap_or_else(|| default_confidence(&arguments.model));
+        let confidence = arguments.conf.or(model.config.confidence).unwrap_or(CONFIDENCE);
         ExportOutput::Detections { confidence, iou: arguments.iou, merge: !arguments.no_merge }
     } else {
         ExportOutput::Predictions
@@ -85,10 +89,10 @@ pub(super) fn run(arguments: &ExportArguments) -> anyhow::Result<ExitCode> {
         half: arguments.half,
         output,
     };
-    let mut bytes = export_onnx(&model, &options)?;
-    if arguments.simplify {
-        bytes = simplify(&bytes)?;
-    }
+    let bytes = export_onnx(&model, &options)?;
+    #[cfg(feature = "ort")]
+    let bytes =
+        if arguments.simplify { simplify(&yolo_lat::Runtime::default().onnx_runtime()?, &bytes)? } else { bytes };
     let path = arguments.output.clone().unwrap_or_else(|| format!("{}.onnx", model.config.name).into());
     write_atomically(&path, |writer| writer.write_all(&bytes))?;
     super::print(&format!("{} ({:.2} MB)\n", path.display(), bytes.len() as f64 / 1e6))

@@ -5,7 +5,6 @@ use std::process::ExitCode;
 
 use clap::Args;
 use serde_json::json;
-use yolo_lat::engine::gpu::{DispatchReport, PlanReport, Roofline};
 use yolo_lat::input_size::rectangle;
 use yolo_lat::model::graph::{Graph, Node};
 use yolo_lat::model::{graph_of, load_config};
@@ -24,12 +23,9 @@ pub(super) struct InfoArguments {
     /// Input size in pixels, multiples of 32: 320 for a square, or 416x256 (width x height); default: the model's
     #[arg(long, value_name = "PIXELS", value_parser = parse_size)]
     size: Option<(usize, usize)>,
-    /// Print the dispatches of a frame on a GPU: bytes moved, arithmetic, and what the roofline model gives for --gpu
-    #[arg(long)]
-    plan: bool,
-    /// The GPU of --plan: a known name, or TFLOPS,GB/S from its data sheet
-    #[arg(long, value_name = "GPU", default_value = "rtx-3060", requires = "plan")]
-    gpu: Roofline,
+    #[cfg(feature = "gpu")]
+    #[command(flatten)]
+    plan: super::plan::PlanArguments,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -39,37 +35,30 @@ pub(super) fn run(arguments: &InfoArguments) -> anyhow::Result<ExitCode> {
     let config = load_config(&arguments.model)?;
     let (width, height) = arguments.size.unwrap_or((config.input, config.input));
     let graph = graph_of(&config, width, height)?;
-    let plan = arguments.plan.then(|| PlanReport::new(&graph));
     if arguments.json {
         let mut value = as_json(&graph);
         value["classes"] = super::classes::as_json(&config.classes);
         let rectangles = USUAL_SHAPES.map(|(name, picture)| (name.to_owned(), json!(rectangle(config.input, picture))));
         value["rectangles"] = serde_json::Map::from_iter(rectangles).into();
-        if let (Some(plan), Some(object)) = (&plan, value.as_object_mut()) {
-            object.insert("dispatches".into(), plan.dispatches.len().into());
-            object.insert("bytes_per_frame".into(), plan.bytes().into());
-            object.insert("arena_bytes".into(), plan.arena_bytes.into());
-            object.insert("gpu".into(), json!(arguments.gpu.name));
-            object.insert("plan".into(), plan_as_json(plan, &arguments.gpu));
-        }
+        #[cfg(feature = "gpu")]
+        arguments.plan.add_to(&mut value, &graph)?;
         return super::print(&format!("{value}\n"));
     }
-    match plan {
-        Some(plan) => super::print(&plan_as_table(&graph, &plan, &arguments.gpu)),
-        None => {
-            let shape = |(name, picture)| {
-                let (width, height) = rectangle(config.input, picture);
-                format!("{name} {width}x{height}")
-            };
-            super::print(&format!(
-                "{}input for pictures of other shapes (--size {}): {}\n\n{}",
-                as_table(&graph),
-                config.input,
-                USUAL_SHAPES.map(shape).join(", "),
-                super::classes::as_table(&config.classes)
-            ))
-        }
+    #[cfg(feature = "gpu")]
+    if let Some(table) = arguments.plan.table(&graph)? {
+        return super::print(&table);
     }
+    let shape = |(name, picture)| {
+        let (width, height) = rectangle(config.input, picture);
+        format!("{name} {width}x{height}")
+    };
+    super::print(&format!(
+        "{}input for pictures of other shapes (--size {}): {}\n\n{}",
+        as_table(&graph),
+        config.input,
+        USUAL_SHAPES.map(shape).join(", "),
+        super::classes::as_table(&config.classes)
+    ))
 }
 
 fn as_json(graph: &Graph) -> serde_json::Value {
@@ -86,45 +75,6 @@ fn as_json(graph: &Graph) -> serde_json::Value {
         "input": [graph.input().width, graph.input().height],
         "layers": graph.nodes.iter().map(layer).collect::<Vec<_>>(),
     })
-}
-
-fn plan_as_json(plan: &PlanReport, gpu: &Roofline) -> serde_json::Value {
-    let dispatch = |dispatch: &DispatchReport| {
-        json!({
-            "kernel": dispatch.kernel, "nodes": dispatch.nodes, "workgroups": dispatch.groups, "bytes": dispatch.bytes,
-            "multiply_adds": dispatch.multiply_adds, "roofline_us": gpu.microseconds(dispatch),
-        })
-    };
-    plan.dispatches.iter().map(dispatch).collect()
-}
-
-fn plan_as_table(graph: &Graph, plan: &PlanReport, gpu: &Roofline) -> String {
-    let head = ["", "kernel", "groups", "bytes", "multiply-adds", "roofline us", "nodes"];
-    let [number, kernel, groups, bytes, arithmetic, time, nodes] = head;
-    let mut table = format!("{number:>3} {kernel:<18} {groups:>6} {bytes:>10} {arithmetic:>13} {time:>11}  {nodes}\n");
-    for (index, dispatch) in plan.dispatches.iter().enumerate() {
-        let DispatchReport { kernel, groups, bytes, multiply_adds, nodes } = dispatch;
-        let (time, nodes) = (gpu.microseconds(dispatch), nodes.join(" "));
-        // Writing to a String cannot fail.
-        let _ = writeln!(
-            table,
-            "{:>3} {kernel:<18} {groups:>6} {bytes:>10} {multiply_adds:>13} {time:>11.2}  {nodes}",
-            index + 1
-        );
-    }
-    let total: f64 = plan.dispatches.iter().map(|dispatch| gpu.microseconds(dispatch)).sum();
-    let _ = writeln!(
-        table,
-        "{}: {} dispatches, {:.2} MB moved, {:.2} MB of feature maps, {:.3} G multiply-adds; at least {total:.1} us on {} \
-         besides what starting the dispatches takes",
-        graph.name,
-        plan.dispatches.len(),
-        plan.bytes() as f64 / 1e6,
-        plan.arena_bytes as f64 / 1e6,
-        graph.multiply_adds() as f64 / 1e9,
-        gpu.name,
-    );
-    table
 }
 
 fn as_table(graph: &Graph) -> String {

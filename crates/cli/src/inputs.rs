@@ -1,16 +1,20 @@
-//! Which files a run works on, and under which names their results are written.
+//! Which sources are meant, and under which names their results are written.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::io::Read;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use yolo_lat::batch::Input;
 use yolo_lat::sink::written_files;
-use yolo_lat::source::{Found, IMAGE_EXTENSIONS, VIDEO_EXTENSIONS, as_url, file_stem, files_in, is_picture, is_video};
+use yolo_lat::source::{
+    Found, IMAGE_EXTENSIONS, SourceRequest, VIDEO_EXTENSIONS, display_name, file_stem, files_in, holds_picture,
+    is_picture, is_video, unknown_scheme,
+};
 
-/// What the sources gave.
+/// The inputs of a run, with the names of their results.
 #[derive(Debug, Default)]
 pub(super) struct Inputs {
     pub(super) inputs: Vec<Input>,
@@ -19,7 +23,7 @@ pub(super) struct Inputs {
 }
 
 /// How sources are read.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct InputOptions {
     /// Sub-folders too.
     pub(super) recursive: bool,
@@ -30,66 +34,157 @@ pub(super) struct InputOptions {
 }
 
 impl Inputs {
-    /// Expands files, folders, glob patterns and `-` (paths from standard input) in the order given; a folder's files
-    /// by name.
+    /// Finds all that the sources mean, and a name for the results of each.
     pub(super) fn find(sources: &[OsString], options: &InputOptions) -> anyhow::Result<Self> {
-        let mut found = Self::default();
-        let mut roots: Vec<PathBuf> = Vec::new();
-        let mut paths: Vec<PathBuf> = Vec::new();
-        for source in sources {
-            let path = Path::new(source);
-            if source == "-" {
-                for path in paths_from_stdin(options.null)? {
-                    roots.extend(as_url(&path).is_none().then(|| folder_of(&path)));
-                    paths.push(path);
-                }
-            } else if as_url(path).is_some() {
-                paths.push(path.to_owned());
-            } else if path.is_dir() {
-                let before = paths.len() + found.errors.len();
-                found.walk(path, options, &mut roots, &mut paths);
-                if paths.len() + found.errors.len() == before {
-                    let hint = if options.recursive { "" } else { "; --recursive looks into sub-folders" };
-                    let known = IMAGE_EXTENSIONS.iter().chain(&VIDEO_EXTENSIONS).copied().collect::<Vec<_>>();
-                    bail!("{}: no pictures in this folder ({}){hint}", path.display(), known.join(", "));
-                }
-            } else if let Some(text) = path.to_str().filter(|text| text.contains(['*', '?', '[']) && !path.exists()) {
-                let matches = matching(path).with_context(|| format!("{text}: not a valid pattern"))?;
-                let before = paths.len() + found.errors.len();
-                for path in matches {
-                    // As a shell would, had it expanded the pattern.
-                    if path.is_dir() {
-                        found.walk(&path, options, &mut roots, &mut paths);
-                    } else {
-                        roots.push(folder_of(&path));
-                        paths.push(path);
-                    }
-                }
-                if paths.len() + found.errors.len() == before {
-                    bail!("{text}: no file matches this pattern");
-                }
-            } else {
-                roots.push(folder_of(path));
-                paths.push(path.to_owned());
-            }
-        }
-        if paths.is_empty() && found.errors.is_empty() {
-            bail!("no input: standard input gave no paths");
-        }
+        let Sources { paths, contents, roots, errors } = Sources::find(sources, options)?;
         let root = common_folder(&roots);
         let mut taken = folders_below(&root, &paths);
-        found.inputs = paths.into_iter().map(|path| Input { stem: stem_for(&path, &root, &mut taken), path }).collect();
+        let input = |path: PathBuf| {
+            let contents = contents.clone().filter(|_| path == Path::new("-"));
+            Input { stem: stem_for(&path, &root, &mut taken), path, contents }
+        };
+        Ok(Self { inputs: paths.into_iter().map(input).collect(), errors })
+    }
+}
+
+/// What sources mean: files, addresses, cameras, screens.
+#[derive(Debug, Default)]
+pub(super) struct Sources {
+    /// In the order given; a folder's files by name.
+    pub(super) paths: Vec<PathBuf>,
+    /// The picture that came on standard input; its path is `-`.
+    pub(super) contents: Option<Arc<[u8]>>,
+    /// Folders that files were looked for in.
+    roots: Vec<PathBuf>,
+    /// Folders that could not be read: a line each.
+    pub(super) errors: Vec<(PathBuf, String)>,
+}
+
+impl Sources {
+    /// Expands files, folders, glob patterns, lists (`.txt`) and `-` (standard input).
+    pub(super) fn find(sources: &[OsString], options: &InputOptions) -> anyhow::Result<Self> {
+        let mut found = Self::default();
+        for source in sources {
+            found.add(Path::new(source), options)?;
+        }
+        if found.paths.is_empty() && found.errors.is_empty() {
+            bail!("no input: standard input gave no paths");
+        }
         Ok(found)
     }
 
-    fn walk(&mut self, folder: &Path, options: &InputOptions, roots: &mut Vec<PathBuf>, paths: &mut Vec<PathBuf>) {
-        roots.push(folder.to_owned());
+    fn add(&mut self, path: &Path, options: &InputOptions) -> anyhow::Result<()> {
+        let before = self.paths.len() + self.errors.len();
+        let stream = SourceRequest::of_stream(path).map_err(anyhow::Error::msg)?;
+        if path == Path::new("-") {
+            self.add_standard_input(options.null)?;
+        } else if stream.is_some() {
+            self.paths.push(path.to_owned());
+        } else if path.is_dir() {
+            self.walk(path, options);
+            if self.paths.len() + self.errors.len() == before {
+                let hint = if options.recursive { "" } else { "; --recursive looks into sub-folders" };
+                let known = IMAGE_EXTENSIONS.iter().chain(&VIDEO_EXTENSIONS).copied().collect::<Vec<_>>();
+                bail!("{}: no pictures in this folder ({}){hint}", path.display(), known.join(", "));
+            }
+        } else if let Some(text) = path.to_str().filter(|text| text.contains(['*', '?', '[']) && !path.exists()) {
+            let matches = self.matching(path, options).with_context(|| format!("{text}: not a valid pattern"))?;
+            for path in matches {
+                // As a shell would, had it expanded the pattern.
+                if path.is_dir() { self.walk(&path, options) } else { self.push(path) }
+            }
+            if self.paths.len() + self.errors.len() == before {
+                bail!("{text}: no file matches this pattern");
+            }
+        } else if path.is_file() && path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("txt")) {
+            self.add_list(path)?;
+        } else if let Some(reason) = unknown_scheme(path) {
+            bail!("{}: {reason}", display_name(path));
+        } else {
+            self.push(path.to_owned());
+        }
+        Ok(())
+    }
+
+    /// A file, which need not be there, or a line of a list.
+    fn push(&mut self, path: PathBuf) {
+        if matches!(SourceRequest::of_stream(&path), Ok(None)) {
+            self.roots.push(folder_of(&path));
+        }
+        self.paths.push(path);
+    }
+
+    /// Paths and addresses, or one picture.
+    fn add_standard_input(&mut self, null: bool) -> anyhow::Result<()> {
+        let mut bytes = Vec::new();
+        std::io::stdin().lock().read_to_end(&mut bytes).context("standard input cannot be read")?;
+        if holds_picture(&bytes) {
+            self.paths.push("-".into());
+            self.contents = Some(bytes.into());
+            return Ok(());
+        }
+        if !null && bytes.contains(&0) {
+            bail!(
+                "standard input holds neither paths nor a picture in a known format (--null: paths that end with NUL)"
+            );
+        }
+        lines_of(&bytes, if null { 0 } else { b'\n' })?.into_iter().for_each(|path| self.push(path));
+        Ok(())
+    }
+
+    /// A path or address a line; what is not found from here is looked for beside the list.
+    fn add_list(&mut self, list: &Path) -> anyhow::Result<()> {
+        let bytes = std::fs::read(list).with_context(|| format!("{}: cannot be read", list.display()))?;
+        let lines = if bytes.contains(&0) { Vec::new() } else { lines_of(&bytes, b'\n')? };
+        if lines.is_empty() {
+            bail!("{}: lists no sources; a list has a path or an address a line", list.display());
+        }
+        for line in lines {
+            let beside = folder_of(list).join(&line);
+            self.push(if !line.exists() && beside.exists() { beside } else { line });
+        }
+        Ok(())
+    }
+
+    fn walk(&mut self, folder: &Path, options: &InputOptions) {
+        self.roots.push(folder.to_owned());
         let wanted = |path: &Path| is_picture(path) || is_video(path);
         let Found { files, errors } = files_in(folder, options.recursive, options.except.as_deref(), wanted);
-        paths.extend(without_results(folder, files));
-        let reason = |(path, error)| (path, format!("cannot be read: {error}"));
-        self.errors.extend(errors.into_iter().map(reason));
+        self.paths.extend(without_results(folder, files));
+        self.errors.extend(errors.into_iter().map(unreadable));
     }
+
+    /// Files and folders that match a pattern. As much of it as is there as a folder is meant literally, whatever brackets its
+    /// name has; hidden files match only a pattern with their dot.
+    fn matching(&mut self, pattern: &Path, options: &InputOptions) -> anyhow::Result<Vec<PathBuf>> {
+        let folder = pattern.ancestors().skip(1).find(|folder| folder.is_dir()).unwrap_or(Path::new(""));
+        let rest = pattern.strip_prefix(folder)?;
+        let dots = glob::MatchOptions { require_literal_leading_dot: true, ..glob::MatchOptions::new() };
+        if !rest.components().any(|part| part.as_os_str() == "**") {
+            let literal = glob::Pattern::escape(&folder.to_string_lossy());
+            let matches = glob::glob_with(&Path::new(&literal).join(rest).to_string_lossy(), dots)?;
+            return Ok(matches.filter_map(Result::ok).collect());
+        }
+        // Any number of folders: each once, however many links lead to it.
+        let pattern = glob::Pattern::new(&rest.to_string_lossy())?;
+        let dots = glob::MatchOptions { require_literal_separator: true, ..dots };
+        let matches = |path: &Path| pattern.matches_path_with(path, dots);
+        let anything = rest.ends_with("**");
+        let depth = if options.recursive { usize::MAX } else { 1 };
+        let root = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+        let found = files_in(root, true, options.except.as_deref(), |path| {
+            let below = path.strip_prefix(root).unwrap_or(path);
+            let listed = is_picture(path) || is_video(path);
+            // A folder that matches means its pictures.
+            (matches(below) && (listed || !anything)) || (listed && below.ancestors().skip(1).take(depth).any(matches))
+        });
+        self.errors.extend(found.errors.into_iter().map(unreadable));
+        Ok(found.files.into_iter().map(|path| path.strip_prefix("./").map(Path::to_owned).unwrap_or(path)).collect())
+    }
+}
+
+fn unreadable((path, error): (PathBuf, std::io::Error)) -> (PathBuf, String) {
+    (path, format!("cannot be read: {error}"))
 }
 
 /// What runs have written into `folder` or folders below it is no input.
@@ -106,24 +201,10 @@ fn without_results(folder: &Path, mut files: Vec<PathBuf>) -> Vec<PathBuf> {
     files
 }
 
-/// Files and folders that match a pattern. As much of it as is there as a folder is meant literally, whatever brackets its
-/// name has; hidden files match only a pattern with their dot.
-fn matching(pattern: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    let folder = pattern.ancestors().skip(1).find(|folder| folder.is_dir()).unwrap_or(Path::new(""));
-    let rest = pattern.strip_prefix(folder)?;
-    let literal = glob::Pattern::escape(&folder.to_string_lossy());
-    let pattern = Path::new(&literal).join(rest);
-    let options = glob::MatchOptions { require_literal_leading_dot: true, ..glob::MatchOptions::new() };
-    let matches = glob::glob_with(&pattern.to_string_lossy(), options)?;
-    Ok(matches.filter_map(Result::ok).collect())
-}
-
-fn paths_from_stdin(null: bool) -> anyhow::Result<Vec<PathBuf>> {
-    let mut bytes = Vec::new();
-    std::io::stdin().lock().read_to_end(&mut bytes).context("standard input cannot be read")?;
-    let separator = if null { 0 } else { b'\n' };
+fn lines_of(bytes: &[u8], separator: u8) -> anyhow::Result<Vec<PathBuf>> {
+    let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes);
     let lines = bytes.split(|&byte| byte == separator);
-    let lines = lines.map(|line| if null { line } else { line.strip_suffix(b"\r").unwrap_or(line) });
+    let lines = lines.map(|line| if separator == 0 { line } else { line.strip_suffix(b"\r").unwrap_or(line) });
     lines.filter(|line| !line.is_empty()).map(path_from_bytes).collect()
 }
 
@@ -135,7 +216,7 @@ fn path_from_bytes(bytes: &[u8]) -> anyhow::Result<PathBuf> {
 
 #[cfg(not(unix))]
 fn path_from_bytes(bytes: &[u8]) -> anyhow::Result<PathBuf> {
-    let text = std::str::from_utf8(bytes).context("a path on standard input is not UTF-8")?;
+    let text = std::str::from_utf8(bytes).context("a path in the list is not UTF-8")?;
     Ok(text.into())
 }
 
@@ -175,10 +256,17 @@ fn folders_below(root: &Path, paths: &[PathBuf]) -> HashSet<PathBuf> {
 
 /// The path below `root` without extension; where that is taken (a.jpg and a.png), with it; else numbered.
 fn stem_for(path: &Path, root: &Path, taken: &mut HashSet<PathBuf>) -> PathBuf {
-    let of_stream = as_url(path).map(|url| PathBuf::from(format!("{}.stream", file_stem(url))));
+    let of_stream = match SourceRequest::of_stream(path) {
+        _ if path == Path::new("-") => Some("stdin".into()),
+        Ok(None) => None,
+        Ok(Some(request)) => Some(file_stem(&request.to_string())),
+        Err(_) => Some("stream".into()),
+    };
+    let of_stream = of_stream.map(|name| PathBuf::from(format!("{name}.stream")));
     let path = of_stream.as_deref().unwrap_or(path);
     let folder = resolve(&folder_of(path));
-    let below = folder.strip_prefix(root).unwrap_or(Path::new(""));
+    // An address lies in no folder.
+    let below = folder.strip_prefix(root).ok().filter(|_| of_stream.is_none()).unwrap_or(Path::new(""));
     // Whatever the input is called, outputs stay inside their folder.
     let below: PathBuf = below.components().filter(|part| matches!(part, Component::Normal(_))).collect();
     let name = path.file_name().unwrap_or_default();

@@ -1,19 +1,37 @@
 //! Arguments that several subcommands share, and how their texts become values.
 
+use std::time::Duration;
+
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
-use yolo_lat::InputSize;
 use yolo_lat::engine::EngineKind;
-use yolo_lat::engine::gpu::Variant;
-use yolo_lat::engine::ort::{Provider, prefer_provider};
+#[cfg(feature = "gpu")]
+use yolo_lat::engine::gpu::{GpuOptions, Variant};
+#[cfg(feature = "ort")]
+use yolo_lat::engine::ort::Provider;
+#[cfg(feature = "ort")]
 use yolo_lat::foreign::{
     Layout, OnnxOptions, PreprocessingChanges, parse_border, parse_channels, parse_class_names, parse_deviations,
     parse_fit, parse_order, parse_scale,
 };
+#[cfg(feature = "ort")]
 use yolo_lat::geometry::Fit;
 use yolo_lat::model::classes::find_class;
 use yolo_lat::model::config::check_side;
+use yolo_lat::postprocess::PostprocessOptions;
+#[cfg(feature = "ort")]
 use yolo_lat::preprocess::ChannelOrder;
+#[cfg(feature = "plot")]
+use yolo_lat::sink::Drawing;
+use yolo_lat::source::SourceOptions;
+use yolo_lat::{DetectorOptions, InputSize, ModelFile, Runtime, RuntimeOptions, Slices};
+
+use super::for_class::{ClassLimitArguments, parse_share};
+
+/// Overlap of two boxes of a class above which one goes.
+const IOU: f32 = 0.45;
+/// Detections in a picture.
+const MOST_DETECTIONS: usize = 300;
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(super) enum EngineName {
@@ -41,6 +59,32 @@ impl From<EngineName> for EngineKind {
     }
 }
 
+/// What is drawn for objects.
+#[cfg(feature = "plot")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum DrawingName {
+    /// Boxes with names; zones, and lines with their counts
+    Box,
+    /// Objects blurred beyond recognition, nothing else
+    Blur,
+    /// Objects as a few large tiles, nothing else
+    Pixelate,
+    /// A map of where objects were so far
+    Heat,
+}
+
+#[cfg(feature = "plot")]
+impl From<DrawingName> for Drawing {
+    fn from(name: DrawingName) -> Self {
+        match name {
+            DrawingName::Box => Self::Box,
+            DrawingName::Blur => Self::Blur,
+            DrawingName::Pixelate => Self::Pixelate,
+            DrawingName::Heat => Self::Heat,
+        }
+    }
+}
+
 /// What runs the network.
 #[derive(Args, Clone, Debug)]
 pub(super) struct EngineArguments {
@@ -59,18 +103,24 @@ pub(super) struct EngineArguments {
     /// A square input for every picture, the rest of it grey
     #[arg(long)]
     square: bool,
+    /// Looks at large pictures in slices too, for small things: auto (where a side is more than three times the input's), a slice's size
+    /// and, after a colon, the share that neighbours have in common: 320, 640x480:0.3
+    #[arg(long, value_name = "SLICE", default_value = "off")]
+    slice: Slices,
     /// Threads; 0 means one for each core
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=1024))]
     pub(super) threads: u16,
     /// Pictures taken together, those of one shape computed together; default: four for each thread
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(super) batch: Option<u16>,
+    #[cfg(feature = "ort")]
     #[command(flatten)]
     onnx: OnnxArguments,
 }
 
 /// What a person says of somebody's ONNX file: a value of its metadata with an option's name counts too, and before what is
 /// customary.
+#[cfg(feature = "ort")]
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Other people's ONNX networks (docs/MODELS.md)")]
 struct OnnxArguments {
@@ -105,92 +155,11 @@ struct OnnxArguments {
     merge: bool,
 }
 
-fn layout_parser() -> impl clap::builder::TypedValueParser<Value = Layout> {
-    use clap::builder::{PossibleValuesParser, TypedValueParser};
-    PossibleValuesParser::new(Layout::ALL.map(|(name, _)| name))
-        .try_map(|name| Layout::find(&name).ok_or_else(|| format!("no layout {name:?}")))
-}
-
-/// Whether a model is somebody's ONNX file.
-pub(super) fn is_onnx(model: &str) -> bool {
-    model.to_ascii_lowercase().ends_with(".onnx")
-}
-
-/// Which devices and libraries engines use.
-#[derive(Args, Clone, Debug)]
-pub(super) struct DeviceArguments {
-    /// The shared library of ONNX Runtime; default: ORT_DYLIB_PATH, Python's onnxruntime, the system's folders
-    #[arg(long, value_name = "FILE")]
-    ort_lib: Option<std::path::PathBuf>,
-    /// The GPU by a part of its name, software ones too (`yolo-lat devices` lists them); default: the best hardware
-    #[arg(long, value_name = "NAME")]
-    adapter: Option<String>,
-    /// What ONNX Runtime computes on
-    #[arg(long, value_enum, default_value = "cpu", value_name = "PROVIDER")]
-    ort_provider: ProviderName,
-    /// Which features of the GPU beyond WebGPU's core are used, where it has them
-    #[arg(long, value_enum, value_delimiter = ',', value_name = "FEATURES", default_value = "all")]
-    gpu_features: Vec<GpuFeature>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum ProviderName {
-    /// The processor
-    Cpu,
-    /// NVIDIA's GPUs, where the library was built for them
-    Cuda,
-}
-
-/// What kernels may use of an adapter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum GpuFeature {
-    /// Everything it offers
-    All,
-    /// Nothing: 32-bit floats, no subgroups
-    None,
-    /// 16-bit floats within workgroups
-    F16,
-    /// Operations of neighbouring threads
-    Subgroups,
-}
-
-impl DeviceArguments {
-    /// Whether the GPU was asked for by its name.
-    fn names_gpu(&self) -> bool {
-        self.adapter.is_some()
-    }
-
-    /// To be called before the first engine is made. A library that was named must be one.
-    pub(super) fn apply(&self) -> anyhow::Result<()> {
-        if self.adapter.is_some() {
-            yolo_lat::engine::gpu::prefer_adapter(self.adapter.as_deref());
-        }
-        let asked = |feature| self.gpu_features.iter().any(|&given| given == feature || given == GpuFeature::All);
-        let variant = Variant { half: asked(GpuFeature::F16), subgroups: asked(GpuFeature::Subgroups) };
-        yolo_lat::engine::gpu::allow_features(variant);
-        prefer_provider(match self.ort_provider {
-            ProviderName::Cpu => Provider::Cpu,
-            ProviderName::Cuda => Provider::Cuda,
-        });
-        if let Some(path) = &self.ort_lib {
-            yolo_lat::engine::ort::load(Some(path)).context("--ort-lib")?;
-        }
-        Ok(())
-    }
-}
-
-impl EngineArguments {
-    /// What computes the network: naming an adapter asks for the GPU, found or not.
-    pub(super) fn kind(&self) -> EngineKind {
-        match self.engine {
-            EngineName::Auto if self.devices.names_gpu() => EngineKind::Gpu,
-            engine => engine.into(),
-        }
-    }
-
+#[cfg(feature = "ort")]
+impl OnnxArguments {
     /// How somebody's ONNX file is read. An option that does nothing for a model of ours is an error.
-    pub(super) fn onnx(&self) -> anyhow::Result<OnnxOptions> {
-        let OnnxArguments { layout, fit, border, order, scale, mean, std, names, merge } = &self.onnx;
+    fn options(&self, file: &ModelFile) -> anyhow::Result<OnnxOptions> {
+        let Self { layout, fit, border, order, scale, mean, std, names, merge } = self;
         let given = [
             ("--layout", layout.is_some()),
             ("--fit", fit.is_some()),
@@ -201,8 +170,8 @@ impl EngineArguments {
             ("--std", std.is_some()),
             ("--names", names.is_some()),
         ];
-        if let Some((option, _)) = given.iter().find(|(_, given)| *given && !is_onnx(&self.model)) {
-            bail!("{option} is for ONNX files; {} is a model of ours", self.model);
+        if let (ModelFile::Native(_), Some((option, _))) = (file, given.iter().find(|(_, given)| *given)) {
+            bail!("{option} is for ONNX files; {} is a model of ours", file.name());
         }
         Ok(OnnxOptions {
             layout: *layout,
@@ -218,21 +187,207 @@ impl EngineArguments {
             merge: *merge,
         })
     }
+}
 
-    /// Whether nothing was asked for.
-    pub(super) fn is_usual(&self) -> bool {
-        self.model == "n" && self.kind() == EngineKind::Auto && self.size.is_none() && !self.square && self.threads == 0
+#[cfg(feature = "ort")]
+fn layout_parser() -> impl clap::builder::TypedValueParser<Value = Layout> {
+    use clap::builder::{PossibleValuesParser, TypedValueParser};
+    PossibleValuesParser::new(Layout::ALL.map(|(name, _)| name))
+        .try_map(|name| Layout::find(&name).ok_or_else(|| format!("no layout {name:?}")))
+}
+
+/// How sources are read.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Sources")]
+pub(super) struct SourceArguments {
+    /// Look into sub-folders
+    #[arg(short, long)]
+    pub(super) recursive: bool,
+    /// Paths on standard input end with NUL (find -print0)
+    #[arg(short = '0', long)]
+    pub(super) null: bool,
+    /// Only every Nth frame of videos, streams, cameras and screens, at its own time
+    #[arg(long, alias = "vid-stride", default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    stride: u64,
+    /// How long a network stream may give no picture: 10s, 1m
+    #[arg(long, default_value = "10s", value_name = "TIME", value_parser = humantime::parse_duration)]
+    timeout: Duration,
+}
+
+impl SourceArguments {
+    /// `live`: as things happen.
+    pub(super) fn options(&self, live: bool) -> SourceOptions {
+        SourceOptions { timeout: self.timeout, stride: self.stride, live }
     }
+}
 
-    pub(super) fn threads(&self) -> usize {
-        match self.threads {
-            0 => yolo_lat::engine::cpu::available_threads(),
-            threads => usize::from(threads),
+/// What counts as a detection.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "What counts as a detection")]
+pub(super) struct LimitArguments {
+    #[command(flatten)]
+    pub(super) by_class: ClassLimitArguments,
+    /// Of two boxes of a class that overlap more than this (IoU), the less confident goes
+    #[arg(long, default_value_t = IOU, value_parser = parse_share)]
+    iou: f32,
+    /// Boxes do not vote for the more confident one that suppresses them: its confidence and corners stay the network's own.
+    /// Those of other people's ONNX networks do not anyway (--merge)
+    #[arg(long)]
+    no_merge: bool,
+    /// Most detections in a picture
+    #[arg(long, default_value_t = MOST_DETECTIONS, value_name = "N")]
+    max_det: usize,
+    /// Only these classes, by name, another word for it or number: person,sofa,16 (`yolo-lat classes` lists them)
+    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
+    pub(super) classes: Vec<String>,
+    /// Boxes of different classes suppress each other too
+    #[arg(long)]
+    agnostic_nms: bool,
+}
+
+impl LimitArguments {
+    /// These limits, beside those that are the model's own.
+    pub(super) fn apply(&self, usual: PostprocessOptions) -> PostprocessOptions {
+        PostprocessOptions {
+            confidence: self.by_class.confidence().unwrap_or(usual.confidence),
+            iou: self.iou,
+            max_detections: self.max_det,
+            agnostic: self.agnostic_nms,
+            merge: !self.no_merge,
+            ..usual
         }
     }
 
-    pub(super) fn batch(&self) -> usize {
-        self.batch.map_or_else(|| 4 * self.threads(), usize::from)
+    /// Whether nothing was asked for.
+    #[cfg(feature = "window")]
+    pub(super) fn is_usual(&self) -> bool {
+        let Self { by_class, iou, no_merge, max_det, classes, agnostic_nms } = self;
+        (*iou, *max_det) == (IOU, MOST_DETECTIONS)
+            && by_class.is_usual()
+            && classes.is_empty()
+            && !(*no_merge || *agnostic_nms)
+    }
+}
+
+/// Which devices and libraries engines use.
+#[derive(Args, Clone, Debug)]
+pub(super) struct DeviceArguments {
+    /// The shared library of ONNX Runtime; default: ORT_DYLIB_PATH, Python's onnxruntime, the system's folders
+    #[cfg(feature = "ort")]
+    #[arg(long, value_name = "FILE")]
+    ort_lib: Option<std::path::PathBuf>,
+    /// The GPU by a part of its name, software ones too (`yolo-lat devices` lists them); default: the best hardware
+    #[cfg(feature = "gpu")]
+    #[arg(long, value_name = "NAME")]
+    adapter: Option<String>,
+    /// What ONNX Runtime computes on
+    #[cfg(feature = "ort")]
+    #[arg(long, value_enum, default_value = "cpu", value_name = "PROVIDER")]
+    ort_provider: ProviderName,
+    /// Which features of the GPU beyond WebGPU's core are used, where it has them
+    #[cfg(feature = "gpu")]
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "FEATURES", default_value = "all")]
+    gpu_features: Vec<GpuFeature>,
+}
+
+#[cfg(feature = "ort")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum ProviderName {
+    /// The processor
+    Cpu,
+    /// NVIDIA's GPUs, where the library was built for them
+    Cuda,
+}
+
+/// What kernels may use of an adapter.
+#[cfg(feature = "gpu")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum GpuFeature {
+    /// Everything it offers
+    All,
+    /// Nothing: 32-bit floats, no subgroups
+    None,
+    /// 16-bit floats within workgroups
+    F16,
+    /// Operations of neighbouring threads
+    Subgroups,
+}
+
+impl DeviceArguments {
+    /// Devices and libraries for engines of so many threads, 0 for one a core.
+    pub(super) fn options(&self, threads: usize) -> RuntimeOptions {
+        RuntimeOptions {
+            threads,
+            #[cfg(feature = "gpu")]
+            gpu: {
+                let asked =
+                    |feature| self.gpu_features.iter().any(|&given| given == feature || given == GpuFeature::All);
+                let features = Variant { half: asked(GpuFeature::F16), subgroups: asked(GpuFeature::Subgroups) };
+                GpuOptions { adapter: self.adapter.clone(), features, ..GpuOptions::default() }
+            },
+            #[cfg(feature = "ort")]
+            onnx_runtime: self.ort_lib.clone(),
+            #[cfg(feature = "ort")]
+            provider: match self.ort_provider {
+                ProviderName::Cpu => Provider::Cpu,
+                ProviderName::Cuda => Provider::Cuda,
+            },
+        }
+    }
+
+    /// The same, ready. A library that was named must be one.
+    pub(super) fn runtime(&self, threads: usize) -> anyhow::Result<Runtime> {
+        let runtime = Runtime::new(self.options(threads));
+        #[cfg(feature = "ort")]
+        if self.ort_lib.is_some() {
+            runtime.onnx_runtime().context("--ort-lib")?;
+        }
+        Ok(runtime)
+    }
+}
+
+impl EngineArguments {
+    /// What computes the network: naming an adapter asks for the GPU, found or not.
+    pub(super) fn kind(&self) -> EngineKind {
+        match self.engine {
+            #[cfg(feature = "gpu")]
+            EngineName::Auto if self.devices.adapter.is_some() => EngineKind::Gpu,
+            engine => engine.into(),
+        }
+    }
+
+    /// The model, and how it is run, with its customary limits.
+    pub(super) fn open(&self) -> anyhow::Result<(ModelFile, DetectorOptions)> {
+        let file = ModelFile::open(&self.model)?;
+        let options = DetectorOptions {
+            engine: self.kind(),
+            size: self.size()?,
+            slices: self.slice,
+            #[cfg(feature = "ort")]
+            onnx: self.onnx.options(&file)?,
+            ..DetectorOptions::of(&file)
+        };
+        Ok((file, options))
+    }
+
+    /// Whether nothing was asked for.
+    #[cfg(feature = "window")]
+    pub(super) fn is_usual(&self) -> bool {
+        self.model == "n"
+            && self.kind() == EngineKind::Auto
+            && self.size.is_none()
+            && !self.square
+            && self.slice == Slices::Off
+            && self.threads == 0
+    }
+
+    pub(super) fn runtime(&self) -> anyhow::Result<Runtime> {
+        self.devices.runtime(self.threads.into())
+    }
+
+    /// Pictures that are taken together, for so many threads.
+    pub(super) fn batch(&self, threads: usize) -> usize {
+        self.batch.map_or(4 * threads, usize::from)
     }
 
     pub(super) fn size(&self) -> anyhow::Result<InputSize> {
@@ -262,15 +417,6 @@ pub(super) fn parse_size(text: &str) -> Result<(usize, usize), String> {
     check_side(width)?;
     check_side(height)?;
     Ok((width, height))
-}
-
-/// A number in 0..=1.
-pub(super) fn parse_share(text: &str) -> Result<f32, String> {
-    match text.parse::<f32>() {
-        Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
-        Ok(share) => Err(format!("expected a number from 0 to 1, found {share}")),
-        Err(_) => Err(format!("expected a number from 0 to 1, found {text:?}")),
-    }
 }
 
 /// Indices of the classes that were asked for; `None` for all.

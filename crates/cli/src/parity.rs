@@ -9,13 +9,12 @@ use clap::Args;
 use image::RgbImage;
 use ndarray::{Array4, Axis};
 use serde_json::json;
-use yolo_lat::engine::gpu::{Gpu, Variant, allow_features};
 use yolo_lat::engine::{EngineError, EngineKind, create};
 use yolo_lat::geometry::Letterbox;
 use yolo_lat::model::Model;
 use yolo_lat::preprocess::Preprocessor;
 use yolo_lat::source::open_image;
-use yolo_lat::{DetectError, Detection, Detector, DetectorOptions, InputSize};
+use yolo_lat::{DetectError, Detection, Detector, DetectorOptions, InputSize, Runtime};
 
 use super::SOME_FAILED;
 use super::options::{DeviceArguments, parse_size};
@@ -92,7 +91,7 @@ struct Compared {
 }
 
 pub(super) fn run(arguments: &ParityArguments) -> anyhow::Result<ExitCode> {
-    arguments.devices.apply()?;
+    let runtime = arguments.devices.runtime(0)?;
     let model = Model::load(&arguments.model)?;
     let pictures = if arguments.images.is_empty() {
         generated()
@@ -101,19 +100,13 @@ pub(super) fn run(arguments: &ParityArguments) -> anyhow::Result<ExitCode> {
         arguments.images.iter().map(open).collect::<anyhow::Result<_>>()?
     };
     let size = arguments.size.unwrap_or((model.config.input, model.config.input));
-    let reference = outcome(EngineKind::Reference, &model, size, &pictures)?;
+    let reference = outcome(EngineKind::Reference, &model, size, &pictures, &runtime)?;
     let mut rows = Vec::new();
     for contender in contenders(arguments.tolerance) {
-        if let Some(half) = contender.half {
-            allow_features(Variant { half, subgroups: true });
-        }
-        // Without 16-bit floats there is nothing more to see.
-        if contender.half == Some(true) && !Gpu::shared().is_ok_and(|gpu| gpu.variant().half) {
-            continue;
-        }
+        let Some(runtime) = runtime_for(&contender, arguments) else { continue };
         let row = match contender.kind {
             EngineKind::Reference => Ok(compare(&reference, &reference, SAME)),
-            kind => match outcome(kind, &model, size, &pictures) {
+            kind => match outcome(kind, &model, size, &pictures, &runtime) {
                 Ok(found) => Ok(compare(&reference, &found, contender.same)),
                 Err(error) => match *error {
                     DetectError::Engine(EngineError::Unavailable { reason, .. }) => Err(reason),
@@ -168,6 +161,22 @@ pub(super) fn run(arguments: &ParityArguments) -> anyhow::Result<ExitCode> {
     Ok(if ok { ExitCode::SUCCESS } else { ExitCode::from(SOME_FAILED) })
 }
 
+/// What a contender runs on; `None` for 16-bit floats on a GPU without them, where there is nothing more to see.
+#[cfg(feature = "gpu")]
+fn runtime_for(contender: &Contender, arguments: &ParityArguments) -> Option<Runtime> {
+    let mut options = arguments.devices.options(0);
+    if let Some(half) = contender.half {
+        options.gpu.features = yolo_lat::engine::gpu::Variant { half, subgroups: true };
+    }
+    let runtime = Runtime::new(options);
+    (contender.half != Some(true) || runtime.gpu().is_ok_and(|gpu| gpu.variant().half)).then_some(runtime)
+}
+
+#[cfg(not(feature = "gpu"))]
+fn runtime_for(contender: &Contender, arguments: &ParityArguments) -> Option<Runtime> {
+    contender.half.is_none().then(|| Runtime::new(arguments.devices.options(0)))
+}
+
 /// Pictures with edges, gradients and noise, of three shapes.
 fn generated() -> Vec<RgbImage> {
     let picture = |width: u32, height: u32, seed: u32| {
@@ -190,18 +199,19 @@ fn outcome(
     model: &Model,
     (width, height): (usize, usize),
     pictures: &[RgbImage],
+    runtime: &Runtime,
 ) -> Result<Outcome, Box<DetectError>> {
+    let fail = |error: EngineError| Box::new(DetectError::from(error));
     let mut input = Array4::zeros((pictures.len(), 3, height, width));
     let mut preprocessor = Preprocessor::default();
     for (picture, target) in pictures.iter().zip(input.outer_iter_mut()) {
-        preprocessor.apply(picture, target);
+        preprocessor.apply(picture, target).map_err(fail)?;
     }
-    let fail = |error: EngineError| Box::new(DetectError::from(error));
-    let mut engine = create(kind, model, width, height, 0).map_err(fail)?;
+    let mut engine = create(kind, model, width, height, runtime).map_err(fail)?;
     let logits = engine.run(input.view()).map_err(fail)?.to_vec();
     let options = DetectorOptions { engine: kind, size: InputSize::Fixed(width, height), ..DetectorOptions::default() };
     let pictures: Vec<&RgbImage> = pictures.iter().collect();
-    let mut detector = Detector::new(model, &options)?;
+    let mut detector = Detector::of_model(model, runtime, &options)?;
     let found = detector.detect_batch(&pictures)?;
     let in_network = |(picture, mut detections): (&&RgbImage, Vec<Detection>)| {
         let letterbox = Letterbox::fit(picture.dimensions(), (width as u32, height as u32));

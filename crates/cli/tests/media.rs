@@ -37,13 +37,9 @@ fn images(results: &[Value]) -> Vec<&str> {
     results.iter().map(|line| line["image"].as_str().unwrap()).collect()
 }
 
-/// A folder, if ffmpeg is installed.
-fn folder_for_videos() -> Option<TempDir> {
-    if !yolo_lat::source::has_ffmpeg() {
-        eprintln!("skipped: ffmpeg is not installed; `make test` installs it");
-        return None;
-    }
-    Some(tempfile::tempdir().unwrap())
+fn folder_for_videos() -> TempDir {
+    assert!(yolo_lat::source::has_ffmpeg(), "ffmpeg is not installed; `make test` installs it");
+    tempfile::tempdir().unwrap()
 }
 
 /// Runs ffmpeg in a folder; arguments are separated by blanks.
@@ -90,6 +86,10 @@ fn folders_are_read_by_kind_not_by_habit() {
     std::fs::write(at("phone.heic"), b"\0\0\0\x18ftypheic\0\0\0\0mif1heic").unwrap();
     let output = detect(folder.path(), &["phone.heic"]);
     assert!(text(&output.stderr).contains("HEIC is not read: save it as JPEG"), "{}", text(&output.stderr));
+    // Nor is it passed over in a folder.
+    let output = detect(folder.path(), &["."]);
+    assert_eq!((output.status.code(), text(&output.stdout).lines().count()), (Some(1), 6));
+    assert!(text(&output.stderr).contains("phone.heic: HEIC is not read"), "{}", text(&output.stderr));
 }
 
 #[test]
@@ -109,6 +109,14 @@ fn patterns_take_folders_with_brackets_literally() {
     assert_eq!(found("shots [2026]/[a]/[d].png"), ["shots [2026]/[a]/[d].png"]);
     // A pattern that a folder matches means its pictures, as if a shell had expanded it.
     assert_eq!(found("shots*/*").len(), 3);
+    // However many links lead round in circles.
+    #[cfg(unix)]
+    for (link, to) in [("self", "."), ("up", ".."), ("again", "../../shots [2026]")] {
+        std::os::unix::fs::symlink(to, shots.join(link)).unwrap();
+    }
+    assert_eq!(found("shots [2026]/**/[ab].png"), both);
+    assert_eq!(found("**/[[]a]"), ["shots [2026]/[a]/[d].png", both[0], both[1]]);
+    assert_eq!(found("shots*/**").len(), 3);
     let output = detect(folder.path(), &["shots [2026]/*.jpg"]);
     assert_eq!(output.status.code(), Some(2));
     assert!(text(&output.stderr).contains("no file matches this pattern"), "{}", text(&output.stderr));
@@ -171,7 +179,7 @@ fn names_in_any_script_are_drawn() {
 
 #[test]
 fn videos_of_every_container_and_name_give_their_frames() {
-    let Some(folder) = folder_for_videos() else { return };
+    let folder = folder_for_videos();
     let at = folder.path();
     let source = "-f lavfi -i testsrc=s=176x144:r=25:d=0.32";
     let names =
@@ -201,7 +209,7 @@ fn videos_of_every_container_and_name_give_their_frames() {
 
 #[test]
 fn every_frame_comes_once_at_its_own_time() {
-    let Some(folder) = folder_for_videos() else { return };
+    let folder = folder_for_videos();
     let at = folder.path();
     // As a doorbell records: a frame when something moves. As browsers do: times in milliseconds and no rate.
     let times = "setpts='if(lt(N,3),N*0.04,if(lt(N,5),1+(N-3)*0.04,2.08))/TB'";
@@ -237,8 +245,98 @@ fn every_frame_comes_once_at_its_own_time() {
 }
 
 #[test]
+fn every_fifth_frame_keeps_its_number_and_time() {
+    let folder = folder_for_videos();
+    let at = folder.path();
+    ffmpeg(at, "-f lavfi -i testsrc=s=64x48:r=30 -frames:v 90 ninety.mp4");
+    let results = frames_of(at, &["ninety.mp4", "--stride", "5"]);
+    assert_eq!(results.len(), 18);
+    for (index, line) in results.iter().enumerate() {
+        assert_eq!(line["frame"], 5 * index);
+        assert!((line["time_s"].as_f64().unwrap() - index as f64 / 6.0).abs() < 2e-3, "{line}");
+    }
+    let numbers = |arguments: &[&str]| -> Vec<u64> {
+        frames_of(at, arguments).iter().map(|line| line["frame"].as_u64().unwrap()).collect()
+    };
+    assert_eq!(
+        numbers(&["ninety.mp4", "--vid-stride", "20", "--max-frames", "3", "ninety.mp4"]),
+        [0, 20, 40, 0, 20, 40]
+    );
+    assert_eq!(numbers(&["synthetic", "--stride", "3", "--max-frames", "4"]).len(), 4);
+    // A part of a video lasts as long as what was seen of it.
+    let output = detect(at, &["ninety.mp4", "--max-frames", "30", "-o", "o", "--save-images"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let seconds = duration(&at.join("o/images/ninety.mp4"));
+    assert!((seconds - 1.0).abs() < 0.05, "{seconds} s");
+    // Live, times are those of the video too: 18 frames of 3 s.
+    let live =
+        ["live", "--headless", "ninety.mp4", "--stride", "5", "-f", "jsonl", "--size", "32", "--save-video", "l.mp4"];
+    let output = Command::new(PROGRAM).current_dir(at).args(live).output().unwrap();
+    let frames: Vec<u64> = lines(&output).iter().map(|line| line["frame"].as_u64().unwrap()).collect();
+    assert!(frames.iter().all(|frame| frame % 5 == 0) && frames.len() <= 18, "{frames:?}");
+    let (seconds, wanted) = (duration(&at.join("l.mp4")), (frames[frames.len() - 1] - frames[0]) as f64 / 30.0);
+    assert!((seconds - wanted).abs() < 0.35, "{seconds} s of {wanted}");
+}
+
+/// Runs `detect` with something on standard input.
+fn detect_from(folder: &Path, input: &[u8], arguments: &[&str]) -> Output {
+    use std::io::Write;
+
+    let mut child = Command::new(PROGRAM)
+        .current_dir(folder)
+        .args(["detect", "-f", "jsonl", "--no-timing", "-q", "--size", "32"])
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(input).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+#[test]
+fn lists_and_standard_input_are_sources() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    std::fs::create_dir(at.join("sub")).unwrap();
+    for name in ["a.png", "sub/b.png", "sub/c d.png"] {
+        picture(&at.join(name));
+    }
+    // Seen from here, or beside the list.
+    std::fs::write(at.join("sub/list.txt"), "\u{feff}a.png\r\n\r\nb.png\r\nsub/c d.png\r\n").unwrap();
+    let results = frames_of(at, &["sub/list.txt", "a.png"]);
+    assert_eq!(images(&results), ["a.png", "sub/b.png", "sub/c d.png", "a.png"]);
+    let output = detect_from(at, b"a.png\nsub/b.png\n", &["-"]);
+    assert_eq!(images(&lines(&output)), ["a.png", "sub/b.png"]);
+    // A picture is told by how it begins.
+    let bytes = std::fs::read(at.join("a.png")).unwrap();
+    let output = detect_from(at, &bytes, &["-", "sub/b.png", "-o", "o", "--save-images"]);
+    assert_eq!((output.status.code(), &*text(&output.stderr)), (Some(0), ""));
+    let results = std::fs::read_to_string(at.join("o/results.jsonl")).unwrap();
+    let results: Vec<Value> = results.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((images(&results), &results[0]["width"]), (vec!["-", "sub/b.png"], &64.into()));
+    assert!(at.join("o/images/stdin.jpg").exists());
+    for (input, arguments, code, says) in [
+        (&bytes[..40], &["-"][..], 1, "-: cannot be decoded"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", &["-"], 1, "HEIC is not read"),
+        (b"\x7fELF\0\0", &["-"], 2, "standard input holds neither paths nor a picture"),
+        (b"", &["-"], 2, "standard input gave no paths"),
+        (&bytes, &["-", "-o", "p", "--pictures", "copy"], 2, "the picture on standard input is none"),
+        (b"", &["empty.txt"], 2, "empty.txt: lists no sources"),
+        (b"", &["absent.txt"], 1, "absent.txt: cannot be read"),
+    ] {
+        std::fs::write(at.join("empty.txt"), "\n").unwrap();
+        let output = detect_from(at, input, arguments);
+        let said = text(&output.stderr);
+        assert_eq!((output.status.code(), said.lines().count()), (Some(code), 1), "{arguments:?}: {said}");
+        assert!(said.contains(says), "{arguments:?}: {said}");
+    }
+}
+
+#[test]
 fn streams_are_chosen_and_turned_as_players_do() {
-    let Some(folder) = folder_for_videos() else { return };
+    let folder = folder_for_videos();
     let at = folder.path();
     ffmpeg(
         at,
@@ -274,7 +372,7 @@ fn streams_are_chosen_and_turned_as_players_do() {
 
 #[test]
 fn of_a_video_that_breaks_off_its_frames_come_and_the_exit_code_tells() {
-    let Some(folder) = folder_for_videos() else { return };
+    let folder = folder_for_videos();
     let at = folder.path();
     for name in ["a.mp4", "b.mkv", "c.avi", "d.ts", "e.flv"] {
         let flags = if name == "a.mp4" { "-movflags +faststart" } else { "" };
@@ -329,12 +427,12 @@ fn a_signal_ends_every_wait() {
 
 #[test]
 fn a_recording_lasts_as_long_as_what_it_shows() {
-    let Some(folder) = folder_for_videos() else { return };
+    let folder = folder_for_videos();
     ffmpeg(folder.path(), "-f lavfi -i testsrc=s=64x48:r=5:d=3 slow.mp4");
     let run = |output: &str| {
         Command::new(PROGRAM)
             .current_dir(folder.path())
-            .args(["live", "--headless", "--source", "slow.mp4", "--size", "32", "--save-video", output])
+            .args(["live", "--headless", "slow.mp4", "--size", "32", "--save-video", output])
             .output()
             .unwrap()
     };
@@ -342,12 +440,26 @@ fn a_recording_lasts_as_long_as_what_it_shows() {
         let output = run(name);
         assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
         let seconds = duration(&folder.path().join(name));
-        assert!((2.7..3.3).contains(&seconds), "{name}: {seconds} s");
+        assert!((2.9..3.1).contains(&seconds), "{name}: {seconds} s");
     }
     let output = run("o.txt");
     let said = text(&output.stderr);
     assert!(output.status.code() == Some(2) && said.contains("extension") && !said.contains("Broken pipe"), "{said}");
     assert!(!folder.path().join("o.txt").exists());
+}
+
+/// A network that is being loaded holds the second frame up, and nothing else.
+#[test]
+fn the_last_frame_stays_as_long_as_frames_do() {
+    let folder = folder_for_videos();
+    let path = folder.path().join("late.mp4");
+    let mut recorder = yolo_lat::sink::VideoRecorder::start(&path, (64, 48)).unwrap();
+    for time in std::iter::once(0.0).chain((0..40).map(|frame| 1.3 + f64::from(frame) / 12.0)) {
+        recorder.push(&RgbImage::new(64, 48), Duration::from_secs_f64(time)).unwrap();
+    }
+    recorder.finish(None).unwrap();
+    let seconds = duration(&path);
+    assert!((seconds - 4.633).abs() < 0.05, "{seconds} s");
 }
 
 /// A server that answers one request with these bytes.
@@ -371,7 +483,7 @@ fn serve(answer: Vec<u8>) -> (String, std::thread::JoinHandle<()>) {
 
 #[test]
 fn network_streams_are_opened_or_say_in_a_line_why_not() {
-    let Some(folder) = folder_for_videos() else { return };
+    let folder = folder_for_videos();
     ffmpeg(folder.path(), "-f lavfi -i testsrc=s=64x48:r=5:d=1 clip.mkv");
     let clip = std::fs::read(folder.path().join("clip.mkv")).unwrap();
     let head = format!("HTTP/1.1 200 OK\r\nContent-Type: video/x-matroska\r\nContent-Length: {}\r\n\r\n", clip.len());
@@ -386,8 +498,8 @@ fn network_streams_are_opened_or_say_in_a_line_why_not() {
     assert!(!results.contains("secret") && !results.contains("hidden"), "{results}");
     // Nobody there, and somebody who never answers.
     let (silent, _server) = serve(Vec::new());
-    for (address, says) in [("127.0.0.1:9", "cannot be read"), (&*silent, "no picture within 2s")] {
-        for arguments in [&["detect", "-q"][..], &["live", "--headless", "--frames", "1", "--source"]] {
+    for (address, says) in [("127.0.0.1:9", "cannot be read"), (&*silent, "no picture within 2 s")] {
+        for arguments in [&["detect", "-q"][..], &["live", "--headless", "--max-frames", "1"]] {
             let url = format!("http://me:secret@{address}/video.mjpg");
             if address == silent && arguments[0] == "live" {
                 continue;
@@ -397,6 +509,7 @@ fn network_streams_are_opened_or_say_in_a_line_why_not() {
             let said = text(&output.stderr);
             assert!(matches!(output.status.code(), Some(1 | 2)), "{said}");
             assert!(said.contains(says) && !said.contains("No such file") && !said.contains("secret"), "{said}");
+            assert_eq!(said.lines().count(), 1, "{said}");
             assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
         }
     }
@@ -406,10 +519,37 @@ fn network_streams_are_opened_or_say_in_a_line_why_not() {
 #[test]
 fn a_device_as_source_is_a_camera() {
     for source in ["/dev/null", "99"] {
-        let arguments = ["live", "--headless", "--frames", "1", "--source", source];
-        let output = Command::new(PROGRAM).args(arguments).output().unwrap();
-        let said = text(&output.stderr);
-        assert_eq!(output.status.code(), Some(2), "{said}");
-        assert!(said.contains(&format!("no camera {source:?}")), "{said}");
+        for (command, code) in [(&["live", "--headless"][..], 2), (&["detect", "-q"], 1)] {
+            let output = Command::new(PROGRAM).args(command).args([source, "--max-frames", "1"]).output().unwrap();
+            let said = text(&output.stderr);
+            assert_eq!((output.status.code(), said.lines().count()), (Some(code), 1), "{said}");
+            assert!(said.contains(&format!("no camera {source:?}")), "{said}");
+        }
     }
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupted_video_ends_with_its_last_frame() {
+    use std::io::BufRead;
+
+    let folder = folder_for_videos();
+    ffmpeg(folder.path(), "-f lavfi -i testsrc=s=64x48:r=5:d=400 long.mkv");
+    let mut child = Command::new(PROGRAM)
+        .current_dir(folder.path())
+        .args(["detect", "long.mkv", "-o", "o", "--save-images", "--size", "32"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut lines = std::io::BufReader::new(child.stdout.take().unwrap()).lines();
+    for _ in 0..10 {
+        lines.next().unwrap().unwrap();
+    }
+    Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    let frames = 10 + lines.count();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert!(frames < 2000, "the run was over before it was interrupted");
+    let seconds = duration(&folder.path().join("o/images/long.mp4"));
+    assert!((seconds - frames as f64 / 5.0).abs() < 0.5, "{seconds} s for {frames} frames");
 }

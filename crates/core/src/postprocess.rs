@@ -1,6 +1,6 @@
 //! From raw logits to detections: distribution focal decoding, score threshold, non-maximum suppression.
 
-use ndarray::{ArrayView3, Axis};
+use ndarray::ArrayView3;
 
 use crate::geometry::BBox;
 use crate::model::config::{CONFIDENCE, HeadConfig};
@@ -83,37 +83,65 @@ pub fn decode<'a>(
     head: HeadConfig,
     options: &PostprocessOptions,
 ) -> Vec<Detection> {
-    let least = options.least_candidate();
-    let mut detections = Vec::new();
+    let mut found = Vec::new();
+    decode_into(&mut found, scales, head, options);
+    found
+}
+
+/// Cells that are looked at together: few cells of a picture have an object.
+const CELLS: usize = 64;
+
+fn decode_into<'a>(
+    found: &mut Vec<Detection>,
+    scales: impl Iterator<Item = (usize, ArrayView3<'a, f32>, ArrayView3<'a, f32>)>,
+    head: HeadConfig,
+    options: &PostprocessOptions,
+) {
+    let (least, least_logit) = (options.least_candidate(), least_logit(options.least_candidate()));
+    let passes = |logit: f32| logit >= least_logit && logit > f32::NEG_INFINITY && sigmoid(logit) >= least;
     for (stride, class_logits, box_logits) in scales {
         let (classes, height, width) = class_logits.dim();
-        let mut best = vec![(f32::NEG_INFINITY, 0); height * width];
+        let logits = class_logits.as_standard_layout();
+        let Some(logits) = logits.as_slice() else { unreachable!("it is in standard layout") };
+        let planes = || {
+            let wanted = |class: &usize| options.classes.as_ref().is_none_or(|only| only.contains(class));
+            (0..classes).filter(wanted).map(|class| (class, &logits[class * height * width..][..height * width]))
+        };
         let box_of = |cell: usize| decode_box(&box_logits, cell / width, cell % width, stride, head);
-        // A cell that reports several classes has one box.
-        let mut boxes: Vec<Option<BBox>> = vec![None; if options.multi_label { height * width } else { 0 }];
-        // Class by class, so that memory is read in order.
-        for class in (0..classes).filter(|class| options.classes.as_ref().is_none_or(|only| only.contains(class))) {
-            let plane = class_logits.index_axis(Axis(0), class);
-            for (cell, (&logit, best)) in plane.iter().zip(&mut best).enumerate() {
-                if !options.multi_label {
-                    if logit > best.0 {
-                        *best = (logit, class);
-                    }
-                } else if sigmoid(logit) >= least {
-                    let bbox = *boxes[cell].get_or_insert_with(|| box_of(cell));
-                    detections.push(Detection { class, confidence: sigmoid(logit), bbox });
+        let mut add = |class: usize, logit: f32, bbox: BBox| {
+            found.push(Detection { class, confidence: sigmoid(logit), bbox });
+        };
+        if options.multi_label {
+            // A cell that reports several classes has one box.
+            let mut boxes: Vec<Option<BBox>> = vec![None; height * width];
+            for (class, plane) in planes() {
+                for (cell, &logit) in plane.iter().enumerate().filter(|(_, logit)| passes(**logit)) {
+                    add(class, logit, *boxes[cell].get_or_insert_with(|| box_of(cell)));
                 }
             }
+            continue;
         }
-        if !options.multi_label {
-            for (cell, &(logit, class)) in best.iter().enumerate() {
-                if sigmoid(logit) >= least && logit > f32::NEG_INFINITY {
-                    detections.push(Detection { class, confidence: sigmoid(logit), bbox: box_of(cell) });
+        for first in (0..height * width).step_by(CELLS) {
+            let cells = first..(first + CELLS).min(height * width);
+            let mut peaks = [f32::NEG_INFINITY; CELLS];
+            for (_, plane) in planes() {
+                for (peak, &logit) in peaks.iter_mut().zip(&plane[cells.clone()]) {
+                    *peak = if logit > *peak { logit } else { *peak };
+                }
+            }
+            for (cell, &peak) in cells.zip(&peaks).filter(|(_, peak)| passes(**peak)) {
+                if let Some((class, _)) = planes().find(|(_, plane)| plane[cell] == peak) {
+                    add(class, peak, box_of(cell));
                 }
             }
         }
     }
-    detections
+}
+
+/// A little less than the logit whose sigmoid is `confidence`: what is below has no need of an exponential.
+fn least_logit(confidence: f32) -> f32 {
+    let share = f64::from(confidence).min(1.0 - 1e-7);
+    ((share / (1.0 - share)).ln() - 1e-3) as f32
 }
 
 fn sigmoid(logit: f32) -> f32 {
@@ -146,27 +174,57 @@ pub fn decode_box(logits: &ArrayView3<f32>, row: usize, column: usize, stride: u
 /// has `s * (1 - product over it and its voters of (1 - confidence))` then: its own times the chance that any of them is right, so that
 /// what nothing confirms has `s * s`. Its corners are the mean of theirs, by the square of confidence times the fourth power of the IoU
 /// with it (after box voting, Gidaris and Komodakis 2015).
-pub fn suppress(mut detections: Vec<Detection>, options: &PostprocessOptions) -> Vec<Detection> {
-    detections.sort_by(|a, b| b.confidence.total_cmp(&a.confidence));
-    let mut kept: Vec<Elected> = Vec::new();
-    for detection in detections {
-        let votes = detection.confidence >= options.least_voter();
-        let is_full = kept.len() == options.max_detections;
-        if is_full && !votes {
-            break;
-        }
-        let suppresses = |other: &&mut Elected| {
-            let rival = options.agnostic || other.first.class == detection.class;
-            rival && other.first.bbox.iou(&detection.bbox) > options.iou
-        };
-        match kept.iter_mut().find(suppresses) {
-            Some(winner) if votes && winner.first.class == detection.class => winner.count(&detection),
-            None if !is_full => kept.push(Elected::new(detection)),
-            _ => {}
-        }
+pub fn suppress(detections: Vec<Detection>, options: &PostprocessOptions) -> Vec<Detection> {
+    Postprocessor { found: detections, ..Postprocessor::default() }.suppress(options)
+}
+
+/// [`decode`] and [`suppress`] with buffers that are kept from picture to picture: only the result is allocated.
+#[derive(Default)]
+pub struct Postprocessor {
+    found: Vec<Detection>,
+    /// Places in `found` by falling confidence.
+    order: Vec<usize>,
+    kept: Vec<Elected>,
+}
+
+impl Postprocessor {
+    /// The detections in the logits of every scale, in network pixels.
+    pub fn apply<'a>(
+        &mut self,
+        scales: impl Iterator<Item = (usize, ArrayView3<'a, f32>, ArrayView3<'a, f32>)>,
+        head: HeadConfig,
+        options: &PostprocessOptions,
+    ) -> Vec<Detection> {
+        self.found.clear();
+        decode_into(&mut self.found, scales, head, options);
+        self.suppress(options)
     }
-    let result = |elected: Elected| if options.merge { elected.result() } else { elected.first };
-    ranked(kept.into_iter().map(result).collect(), options.confidence)
+
+    fn suppress(&mut self, options: &PostprocessOptions) -> Vec<Detection> {
+        let Self { found, order, kept } = self;
+        order.clear();
+        order.extend(0..found.len());
+        order.sort_unstable_by(|&a, &b| found[b].confidence.total_cmp(&found[a].confidence).then(a.cmp(&b)));
+        kept.clear();
+        for detection in order.iter().map(|&place| found[place]) {
+            let votes = detection.confidence >= options.least_voter();
+            let is_full = kept.len() == options.max_detections;
+            if is_full && !votes {
+                break;
+            }
+            let suppresses = |other: &&mut Elected| {
+                let rival = options.agnostic || other.first.class == detection.class;
+                rival && other.first.bbox.iou(&detection.bbox) > options.iou
+            };
+            match kept.iter_mut().find(suppresses) {
+                Some(winner) if votes && winner.first.class == detection.class => winner.count(&detection),
+                None if !is_full => kept.push(Elected::new(detection)),
+                _ => {}
+            }
+        }
+        let result = |elected: &Elected| if options.merge { elected.result() } else { elected.first };
+        ranked(kept.iter().map(result).collect(), options.confidence)
+    }
 }
 
 /// A box that stays, and the votes for it.
@@ -197,7 +255,7 @@ impl Elected {
         self.doubt *= 1.0 - voter.confidence;
     }
 
-    fn result(self) -> Detection {
+    fn result(&self) -> Detection {
         let confidence = self.first.confidence * (1.0 - self.doubt);
         // A box without area has no weight.
         if self.weight <= 0.0 {
@@ -210,6 +268,7 @@ impl Elected {
 
 #[cfg(test)]
 mod tests {
+    use arbtest::arbtest;
     use ndarray::Array3;
 
     use super::*;
@@ -247,6 +306,41 @@ mod tests {
         assert_eq!(found(|_| {}), [1]);
         assert_eq!(found(|options| options.multi_label = true), [0, 1]);
         assert_eq!(found(|options| options.classes = Some(vec![0, 2])), [0]);
+    }
+
+    /// Against the definition, exponential by exponential.
+    #[test]
+    fn decoding_is_what_it_is_defined_to_be() {
+        arbtest(|u| {
+            let (classes, height, width) = (u.int_in_range(1..=5)?, u.int_in_range(1..=9)?, u.int_in_range(1..=20)?);
+            let logits = [f32::NEG_INFINITY, f32::NAN, -200.0, -2.2, -0.2, 0.0, 0.04, 0.2, 3.0, 16.6, 17.0, 200.0];
+            let mut random = || -> arbtest::arbitrary::Result<f32> { Ok(*u.choose(&logits)?) };
+            let values = (0..classes * height * width).map(|_| random()).collect::<Result<Vec<_>, _>>()?;
+            let class = Array3::from_shape_vec((classes, height, width), values).unwrap();
+            let boxes = Array3::zeros((12, height, width));
+            let options = PostprocessOptions {
+                confidence: *u.choose(&[0.0, 0.01, 0.5, 0.51, 0.9, 1.0])?,
+                classes: if u.arbitrary()? { Some(vec![0, 3]) } else { None },
+                merge: u.arbitrary()?,
+                ..PostprocessOptions::default()
+            };
+            let mut expected = Vec::new();
+            for cell in 0..height * width {
+                let mut best = (f32::NEG_INFINITY, 0);
+                for label in (0..classes).filter(|label| options.classes.is_none() || [0, 3].contains(label)) {
+                    let logit = class[(label, cell / width, cell % width)];
+                    best = if logit > best.0 { (logit, label) } else { best };
+                }
+                if best.0 > f32::NEG_INFINITY && sigmoid(best.0) >= options.least_candidate() {
+                    expected.push((best.1, sigmoid(best.0), (cell % width) as f32 * 8.0 + 4.0));
+                }
+            }
+            let found = decode([(8, class.view(), boxes.view())].into_iter(), HEAD, &options);
+            let centre = |bbox: BBox| (bbox.x1 + bbox.x2) / 2.0;
+            let found: Vec<_> = found.iter().map(|one| (one.class, one.confidence, centre(one.bbox))).collect();
+            assert_eq!(found, expected);
+            Ok(())
+        });
     }
 
     #[test]

@@ -1,13 +1,13 @@
 //! Attention: a unit is a head. Its queries, keys and values are copied into planes, so that every loop runs along tokens.
 
-use super::steps::Memory;
-use yolo_lat_core::model::config::{AttentionKind, KernelKind};
+use super::memory::Memory;
+use yolo_lat_core::model::config::KernelKind;
+use yolo_lat_core::model::graph::Mixing;
 use yolo_lat_simd::Simd;
 
 /// Multi-head attention, linear or softmax.
 pub(super) struct Attention {
-    pub(super) kind: AttentionKind,
-    pub(super) kernel: KernelKind,
+    pub(super) mixing: Mixing,
     pub(super) heads: usize,
     /// q, k and v of all heads, 3 * width channels at token 0.
     pub(super) inputs: Vec<usize>,
@@ -34,21 +34,16 @@ impl Attention {
         self.width() / self.heads
     }
 
-    fn features(&self) -> usize {
-        match self.kernel {
-            KernelKind::HadamardExp => self.head(),
-            KernelKind::SumDistance | KernelKind::DiffDistance => self.head() + 2,
-            KernelKind::ModulatedDot => self.head() + 1,
-        }
-    }
-
     pub(super) fn scratch(&self) -> usize {
         let stride = plane_stride(self.tokens);
         // Queries, keys, values and the output of a head, and a row more.
         let planes = (4 * self.head() + 1) * stride;
-        match self.kind {
-            AttentionKind::Softmax | AttentionKind::None => planes,
-            AttentionKind::Ela => planes + 2 * self.features() * stride + self.features() * (self.head() + 1),
+        match self.mixing {
+            Mixing::Softmax => planes,
+            Mixing::Linear(kernel) => {
+                let features = kernel.features(self.head());
+                planes + 2 * features * stride + features * (self.head() + 1)
+            }
         }
     }
 
@@ -68,9 +63,9 @@ impl Attention {
                 }
             }
             let rest = planes.plane(3, width);
-            match self.kind {
-                AttentionKind::Softmax | AttentionKind::None => self.softmax::<S>(planes, rest),
-                AttentionKind::Ela => self.linear::<S>(planes, rest),
+            match self.mixing {
+                Mixing::Softmax => self.softmax::<S>(planes, rest),
+                Mixing::Linear(kernel) => self.linear::<S>(kernel, planes, rest),
             }
             for channel in 0..width {
                 let (from, output) = (planes.plane(3, channel), head * width + channel);
@@ -85,8 +80,8 @@ impl Attention {
 
     /// `S = sum psi(k) v^T`, `C = sum psi(k)`, then `y = phi(q) S / phi(q) C`.
     #[inline(always)]
-    unsafe fn linear<S: Simd>(&self, planes: Planes, rest: *mut f32) {
-        let (tokens, width, features) = (self.tokens, self.head(), self.features());
+    unsafe fn linear<S: Simd>(&self, kernel: KernelKind, planes: Planes, rest: *mut f32) {
+        let (tokens, width, features) = (self.tokens, self.head(), kernel.features(self.head()));
         let stride = plane_stride(tokens);
         // SAFETY: scratch is divided as `scratch()` counts it; every plane has room for whole vectors.
         unsafe {
@@ -94,7 +89,7 @@ impl Attention {
             let phi = denominators.add(stride);
             let psi = phi.add(features * stride);
             let sums = psi.add(features * stride);
-            match self.kernel {
+            match kernel {
                 KernelKind::HadamardExp => self.exp_features::<S>(planes, phi, psi),
                 KernelKind::SumDistance => self.distance_features::<S>(1.0, planes, phi, psi),
                 KernelKind::DiffDistance => self.distance_features::<S>(-1.0, planes, phi, psi),
@@ -136,7 +131,7 @@ impl Attention {
                     S::store(values.add(at), S::div(S::load(values.add(at)), S::load(denominators.add(at))));
                 }
             }
-            if self.kernel != KernelKind::HadamardExp {
+            if kernel != KernelKind::HadamardExp {
                 self.mean_where_no_weight::<S>(denominators, planes);
             }
         }

@@ -1,8 +1,9 @@
 //! Operations on single values: gate, sum, upsampling, and moving channels to where a kernel wants them. All are given in
 //! offsets of whole blocks, but for [`Gather`].
 
-use super::steps::{Memory, UNIT_WORK};
-use super::windows::Division;
+use super::memory::{Memory, UNIT_WORK};
+use super::window::Division;
+use yolo_lat_core::model::graph::Activation;
 use yolo_lat_simd::Simd;
 
 /// Blocks of a unit where each value costs about as much as `work` multiply-adds.
@@ -17,6 +18,19 @@ const POSITIONS: usize = 100;
 fn unit(division: Division, unit: usize, positions: usize) -> (std::ops::Range<usize>, std::ops::Range<usize>) {
     let (blocks, rows) = division.unit(unit);
     (blocks, rows.start * POSITIONS..(rows.end * POSITIONS).min(positions))
+}
+
+/// [`Activation::apply`] on vectors.
+#[inline(always)]
+pub(super) unsafe fn activate<S: Simd>(x: S::Vector, activation: Activation) -> S::Vector {
+    // SAFETY: the caller has the instruction set.
+    unsafe {
+        match activation {
+            Activation::Identity => x,
+            Activation::LeakyRelu(0.0) => S::max(x, S::splat(0.0)),
+            Activation::LeakyRelu(slope) => S::max(x, S::mul(x, S::splat(slope))),
+        }
+    }
 }
 
 /// Planes of the picture into blocks.

@@ -1,195 +1,257 @@
 //! Our CPU engine: blocks of channels, fused, SIMD, threaded; no copy of a view while it runs.
 //!
-//! A plan is made once. To run it, every thread walks the same steps and takes units of each from a shared counter;
+//! A plan is made once. To run it, every thread walks the same steps and takes units of each, first of its own stretch;
 //! a step begins when the one before is complete. Which thread computes a unit does not matter to its value, so
 //! results are the same bit for bit from run to run and for any number of threads. Of a batch, each thread takes
 //! whole pictures.
+#![allow(unsafe_code, reason = "kernels on raw memory")]
 
 mod attention;
+mod compile;
 mod elementwise;
-mod layout;
-mod plan;
+mod memory;
+mod peak;
 mod product;
 mod steps;
+mod threads;
+mod window;
 mod windows;
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use ndarray::{Array4, ArrayView4};
 
-use self::plan::Plan;
-use self::steps::{Aligned, Memory, Step};
-use yolo_lat_core::engine::{Engine, EngineError, check_input};
-use yolo_lat_core::model::graph::Shape;
-use yolo_lat_core::model::{Graph, Weights};
+use self::compile::Program;
+use self::memory::{Aligned, Memory};
+pub use self::peak::peak_gflops;
+use self::steps::Step;
+use self::threads::{Team, wait_until};
+use yolo_lat_core::engine::{Engine, EngineError, StepTime, check_input};
+use yolo_lat_core::model::Network;
+use yolo_lat_core::model::graph::{NodeId, Shape};
 pub use yolo_lat_simd::InstructionSet;
 
 /// Runs one graph for one input size.
 pub struct CpuEngine {
-    plan: Plan,
+    runner: Runner,
+    team: Team,
+    outputs: Vec<Array4<f32>>,
+    /// Where the outputs lie.
+    targets: Vec<Shared<f32>>,
+}
+
+/// What all threads see.
+struct Runner {
+    plan: Program,
     set: InstructionSet,
-    threads: usize,
-    pool: Option<rayon::ThreadPool>,
     input: Shape,
-    /// Of the graph's nodes.
-    names: Vec<String>,
     output_shapes: Vec<Shape>,
     progress: Vec<Progress>,
     workers: Vec<Mutex<Worker>>,
     /// A kernel panicked in this run: nobody waits for it.
     failed: AtomicBool,
-    outputs: Vec<Array4<f32>>,
+    /// What each step is; without times.
+    steps: Vec<StepTime>,
 }
 
 /// How far the threads are in one step.
-#[derive(Default)]
 struct Progress {
-    /// The next unit to take.
-    taken: AtomicUsize,
+    /// A stretch of units for each thread, so that a thread finds in its cache what it wrote in the step before: how many of it
+    /// have been taken.
+    taken: Vec<Taken>,
     /// Units that are complete.
     done: AtomicUsize,
+    /// Nanoseconds from the start of the run until all were; where times are taken.
+    ended: AtomicU64,
+}
+
+/// In a cache line of its own.
+#[derive(Default)]
+#[repr(align(64))]
+struct Taken(AtomicUsize);
+
+impl Progress {
+    fn new(threads: usize) -> Self {
+        let taken = (0..threads).map(|_| Taken::default()).collect();
+        Self { taken, done: AtomicUsize::new(0), ended: AtomicU64::new(0) }
+    }
+
+    /// A unit for thread `index`: of its own stretch, else of the next one's that has some left.
+    fn take(&self, index: usize, units: usize) -> Option<usize> {
+        let stretches = self.taken.len().min(units);
+        (index..index + stretches).find_map(|stretch| {
+            let stretch = stretch % stretches;
+            let (start, end) = (stretch * units / stretches, (stretch + 1) * units / stretches);
+            let Taken(taken) = &self.taken[stretch];
+            let has_some = start + taken.load(Ordering::Relaxed) < end;
+            has_some.then(|| start + taken.fetch_add(1, Ordering::Relaxed)).filter(|&unit| unit < end)
+        })
+    }
 }
 
 /// What a thread owns. Threads that share a picture use the first one's arena.
 struct Worker {
     arena: Aligned,
     scratch: Aligned,
+    /// Of each step for the whole pictures of the last run, together; empty where nobody asks.
+    times: Vec<Duration>,
+}
+
+/// The best instruction set of this machine, or the one that the environment variable `YOLO_LAT_ISA` names: `avx512`, `avx2`,
+/// `neon`, `plain`.
+///
+/// # Errors
+/// [`EngineError::Unavailable`] for one that this machine does not have.
+pub fn chosen_instruction_set() -> Result<InstructionSet, EngineError> {
+    let Some(name) = std::env::var_os("YOLO_LAT_ISA") else { return Ok(InstructionSet::best()) };
+    let set = name.to_string_lossy().parse();
+    set.map_err(|reason| EngineError::Unavailable { engine: "cpu", reason: format!("YOLO_LAT_ISA: {reason}") })
 }
 
 impl CpuEngine {
-    /// Plans `graph` for this machine's best instruction set. `threads` 0 means one for each core.
+    /// Plans `network` for [`chosen_instruction_set`]. `threads` 0 means one for each core.
     ///
     /// # Errors
-    /// [`EngineError::Threads`] when the system gives no threads.
-    pub fn new(graph: &Graph, weights: &Weights, threads: usize) -> Result<Self, EngineError> {
-        Self::with_instruction_set(graph, weights, threads, InstructionSet::available()[0])
+    /// [`EngineError::Threads`] when the system gives no threads, [`EngineError::Unsupported`] for causal attention,
+    /// [`EngineError::Unavailable`] as the choice above.
+    pub fn new(network: &Network, threads: usize) -> Result<Self, EngineError> {
+        Self::with_instruction_set(network, threads, chosen_instruction_set()?)
     }
 
-    /// As [`CpuEngine::new`] with a given instruction set, one of [`InstructionSet::available`].
+    /// As [`CpuEngine::new`] with a given instruction set, one of [`InstructionSet::available`]; another is not used.
     ///
     /// # Errors
-    /// As [`CpuEngine::new`].
-    pub fn with_instruction_set(
-        graph: &Graph,
-        weights: &Weights,
-        threads: usize,
-        set: InstructionSet,
-    ) -> Result<Self, EngineError> {
+    /// [`EngineError::Threads`] and [`EngineError::Unsupported`] as above.
+    pub fn with_instruction_set(network: &Network, threads: usize, set: InstructionSet) -> Result<Self, EngineError> {
         let set = if InstructionSet::available().contains(&set) { set } else { InstructionSet::Plain };
         let threads = if threads == 0 { available_threads() } else { threads };
-        let pool = (threads > 1).then(|| rayon::ThreadPoolBuilder::new().num_threads(threads).build()).transpose();
-        let pool = pool.map_err(|error| EngineError::Threads { threads, reason: error.to_string() })?;
-        let plan = Plan::new(graph, weights, set);
+        let team = Team::new(threads - 1);
+        let team = team.map_err(|error| EngineError::Threads { threads, reason: error.to_string() })?;
+        let plan = Program::new(network, set)?;
         let floats = plan.steps.iter().map(Step::scratch).max().unwrap_or(0);
         let worker = || {
             let mut scratch = Aligned::default();
             scratch.resize(floats);
-            // Arenas grow on a thread's first whole picture: a single frame needs one.
-            Mutex::new(Worker { arena: Aligned::default(), scratch })
+            // Arenas grow with the first batch: a single frame needs one.
+            Mutex::new(Worker { arena: Aligned::default(), scratch, times: Vec::new() })
         };
-        Ok(Self {
+        let runner = Runner {
             set,
-            threads,
-            pool,
-            input: graph.input(),
-            names: graph.nodes.iter().map(|node| node.name.clone()).collect(),
-            output_shapes: graph.outputs().map(|output| graph.nodes[output].shape).collect(),
-            progress: plan.steps.iter().map(|_| Progress::default()).collect(),
+            input: network.input(),
+            output_shapes: network.outputs().map(|output| network.nodes[output].shape).collect(),
+            progress: plan.steps.iter().map(|_| Progress::new(threads)).collect(),
             workers: (0..threads).map(|_| worker()).collect(),
             failed: AtomicBool::new(false),
-            outputs: Vec::new(),
+            steps: plan.steps.iter().zip(&plan.nodes).map(|(step, nodes)| describe(network, step, nodes)).collect(),
             plan,
-        })
+        };
+        Ok(Self { runner, team, outputs: Vec::new(), targets: Vec::new() })
     }
 
     /// Bytes of feature maps that one picture needs.
     pub fn arena_bytes(&self) -> usize {
-        self.plan.arena * size_of::<f32>()
+        self.runner.plan.arena * size_of::<f32>()
     }
 
-    /// Runs one picture on one thread and gives the time of each step in microseconds, with its node's name.
-    ///
-    /// # Errors
-    /// [`EngineError::Input`] for another shape.
-    pub fn profile(&mut self, pictures: ArrayView4<f32>) -> Result<Vec<(String, f64)>, EngineError> {
-        check_input(&pictures, self.input)?;
-        let pictures = pictures.as_standard_layout();
-        let mut worker = lock(&self.workers[0]);
-        let memory = worker.memory(&self.plan, pictures.as_ptr());
-        let steps = self.plan.steps.iter().zip(&self.plan.nodes);
-        Ok(steps
-            .map(|(step, &node)| {
-                let start = std::time::Instant::now();
-                for unit in 0..step.units() {
-                    // SAFETY: plan, memory and scratch belong together; this is the only thread.
-                    unsafe { step.run(self.set, unit, memory, worker.scratch.as_mut_ptr()) };
-                }
-                (self.names[node].clone(), start.elapsed().as_secs_f64() * 1e6)
-            })
-            .collect())
+    /// What its kernels are made of.
+    pub fn instruction_set(&self) -> InstructionSet {
+        self.runner.set
     }
+}
 
-    /// One picture on all threads.
-    fn run_shared(&self, picture: *const f32) {
-        let memory = lock(&self.workers[0]).memory(&self.plan, picture);
-        for progress in &self.progress {
-            progress.taken.store(0, Ordering::Relaxed);
-            progress.done.store(0, Ordering::Relaxed);
-        }
-        let walk = |worker: &mut Worker| {
-            for (step, progress) in self.plan.steps.iter().zip(&self.progress) {
-                let units = step.units();
-                loop {
-                    let unit = progress.taken.fetch_add(1, Ordering::Relaxed);
-                    if unit >= units {
-                        break;
-                    }
-                    // SAFETY: plan and memory belong together, the scratch is this thread's, and the counter gives
-                    // each unit to one thread.
-                    unsafe { step.run(self.set, unit, memory, worker.scratch.as_mut_ptr()) };
-                    progress.done.fetch_add(1, Ordering::Release);
-                }
-                wait_until(|| progress.done.load(Ordering::Acquire) == units || self.failed.load(Ordering::Relaxed));
-                if self.failed.load(Ordering::Relaxed) {
-                    break;
+/// What `step` computes of `nodes`, of which the first is the result; no times yet.
+fn describe(network: &Network, step: &Step, nodes: &[NodeId]) -> StepTime {
+    let result = &network.nodes[nodes[0]];
+    let parts: Vec<_> = nodes.iter().rev().map(|&node| &network.nodes[node]).collect();
+    let kinds: Vec<String> = parts.iter().map(|part| part.op.label()).collect();
+    let input = parts[0].inputs.first().map_or(result.shape, |&input| network.nodes[input].shape);
+    let (kind, multiply_adds) = if step.is_gather() {
+        ("gather".into(), 0)
+    } else {
+        (kinds.join(" + "), parts.iter().map(|part| network.multiply_adds_of(part)).sum())
+    };
+    let shape = result.shape;
+    StepTime {
+        name: result.name.clone(),
+        kind,
+        shape: format!("{}>{} @{}x{}", input.channels, shape.channels, shape.width, shape.height),
+        multiply_adds,
+        start: Duration::ZERO,
+        duration: Duration::ZERO,
+    }
+}
+
+impl Runner {
+    /// What thread `index` does of a picture that all share, begun at `start`; `false` when a kernel failed.
+    fn walk(&self, index: usize, memory: Memory, start: Instant) -> bool {
+        let mut worker = lock(&self.workers[index]);
+        for (step, progress) in self.plan.steps.iter().zip(&self.progress) {
+            let units = step.units();
+            while let Some(unit) = progress.take(index, units) {
+                // SAFETY: plan and memory belong together, the scratch is this thread's, and each unit is taken by one
+                // thread.
+                unsafe { step.run(self.set, unit, memory, worker.scratch.as_mut_ptr()) };
+                // Whoever is last knows when: a thread that was held up finds steps that others have done.
+                if progress.done.fetch_add(1, Ordering::Release) + 1 == units && !worker.times.is_empty() {
+                    progress.ended.store(start.elapsed().as_nanos() as u64, Ordering::Relaxed);
                 }
             }
-        };
-        let walk = |worker: &mut Worker| self.guard(|| walk(worker));
-        match &self.pool {
-            None => walk(&mut lock(&self.workers[0])),
-            Some(pool) => {
-                pool.broadcast(|context| walk(&mut lock(&self.workers[context.index()])));
+            wait_until(|| progress.done.load(Ordering::Acquire) == units || self.failed.load(Ordering::Relaxed));
+            if self.failed.load(Ordering::Relaxed) {
+                return false;
             }
         }
-    }
-
-    /// Does `work`; a panic in it ends the run instead of leaving the other threads waiting.
-    fn guard(&self, work: impl FnOnce()) {
-        if std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).is_err() {
-            self.failed.store(true, Ordering::Relaxed);
-        }
+        true
     }
 
     /// One whole picture on the calling thread.
     fn run_alone(&self, worker: &mut Worker, picture: *const f32) -> Memory {
         let memory = worker.memory(&self.plan, picture);
-        for step in &self.plan.steps {
+        let mut clock = worker.clock();
+        for (number, step) in self.plan.steps.iter().enumerate() {
             for unit in 0..step.units() {
                 // SAFETY: plan, memory and scratch belong together; no other thread uses this worker.
                 unsafe { step.run(self.set, unit, memory, worker.scratch.as_mut_ptr()) };
             }
+            worker.lap(number, &mut clock);
         }
         memory
+    }
+
+    /// Before a run.
+    fn reset(&self) {
+        self.failed.store(false, Ordering::Relaxed);
+        for progress in &self.progress {
+            progress.taken.iter().for_each(|Taken(taken)| taken.store(0, Ordering::Relaxed));
+            progress.done.store(0, Ordering::Relaxed);
+        }
+        for worker in &self.workers {
+            lock(worker).times.fill(Duration::ZERO);
+        }
     }
 }
 
 impl Worker {
     /// The arena with a picture to read.
-    fn memory(&mut self, plan: &Plan, picture: *const f32) -> Memory {
+    fn memory(&mut self, plan: &Program, picture: *const f32) -> Memory {
         self.arena.resize(plan.arena);
         Memory { arena: self.arena.as_mut_ptr(), picture }
+    }
+
+    /// Now, where times are taken.
+    fn clock(&self) -> Option<Instant> {
+        (!self.times.is_empty()).then(Instant::now)
+    }
+
+    /// Adds what has passed to the time of a step.
+    fn lap(&mut self, step: usize, clock: &mut Option<Instant>) {
+        if let Some(start) = clock {
+            let now = Instant::now();
+            self.times[step] += now - *start;
+            *start = now;
+        }
     }
 }
 
@@ -201,19 +263,6 @@ fn lock(worker: &Mutex<Worker>) -> std::sync::MutexGuard<'_, Worker> {
 /// Threads this process may use.
 pub fn available_threads() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
-}
-
-/// Steps take microseconds, so waiting spins; where the machine has other work it gives the core away.
-fn wait_until(condition: impl Fn() -> bool) {
-    let mut spins = 0u32;
-    while !condition() {
-        spins += 1;
-        if spins < 2000 {
-            std::hint::spin_loop();
-        } else {
-            std::thread::yield_now();
-        }
-    }
 }
 
 /// A pointer that threads of one run share.
@@ -233,92 +282,122 @@ unsafe impl<T> Sync for Shared<T> {}
 
 impl Engine for CpuEngine {
     fn description(&self) -> String {
-        let plural = if self.threads == 1 { "" } else { "s" };
-        format!("cpu ({}, {} thread{plural})", self.set, self.threads)
+        let threads = self.runner.workers.len();
+        let plural = if threads == 1 { "" } else { "s" };
+        format!("cpu ({}, {threads} thread{plural})", self.runner.set)
     }
 
     fn input(&self) -> Shape {
-        self.input
+        self.runner.input
     }
 
     fn run(&mut self, pictures: ArrayView4<f32>) -> Result<&[Array4<f32>], EngineError> {
-        check_input(&pictures, self.input)?;
+        let runner = &self.runner;
+        check_input(&pictures, runner.input)?;
         let batch = pictures.dim().0;
         let pictures = pictures.as_standard_layout();
         let first = pictures.as_ptr();
         if self.outputs.first().is_none_or(|output| output.dim().0 != batch) {
-            let shapes = self.output_shapes.iter();
+            let shapes = runner.output_shapes.iter();
             self.outputs =
                 shapes.map(|shape| Array4::zeros((batch, shape.channels, shape.height, shape.width))).collect();
         }
-        let outputs: Vec<Shared<f32>> = self.outputs.iter_mut().map(|output| Shared(output.as_mut_ptr())).collect();
-        let size = self.input.values();
-        self.failed.store(false, Ordering::Relaxed);
+        self.targets.clear();
+        self.targets.extend(self.outputs.iter_mut().map(|output| Shared(output.as_mut_ptr())));
+        let targets = &self.targets;
+        runner.reset();
         if batch == 1 {
-            self.run_shared(first);
-            let memory = lock(&self.workers[0]).memory(&self.plan, first);
-            // SAFETY: the outputs have the shapes of the plan; nobody else writes them.
-            unsafe { copy_outputs(&self.plan.outputs, &self.output_shapes, self.set.block(), memory, &outputs, 0) };
-        } else {
-            let next = AtomicUsize::new(0);
-            let first = Shared(first.cast_mut());
-            let (engine, outputs) = (&*self, &outputs);
-            let work = |index: usize| {
-                engine.guard(|| {
-                    let mut worker = lock(&engine.workers[index]);
-                    loop {
-                        let picture = next.fetch_add(1, Ordering::Relaxed);
-                        if picture >= batch {
-                            break;
-                        }
-                        // SAFETY: the input has `batch` pictures of `size` values; the counter gives each to one thread,
-                        // which alone writes its part of the outputs.
-                        unsafe {
-                            let memory = engine.run_alone(&mut worker, first.get().add(picture * size));
-                            copy_outputs(
-                                &engine.plan.outputs,
-                                &engine.output_shapes,
-                                engine.set.block(),
-                                memory,
-                                outputs,
-                                picture,
-                            );
-                        }
-                    }
-                })
-            };
-            match &self.pool {
-                None => work(0),
-                Some(pool) => {
-                    pool.broadcast(|context| work(context.index()));
+            let memory = lock(&runner.workers[0]).memory(&runner.plan, first);
+            let (next, start) = (AtomicUsize::new(0), Instant::now());
+            self.team.run(&runner.failed, |index| {
+                if runner.walk(index, memory, start) {
+                    // SAFETY: the targets have the shapes of the plan, and the counter gives each part to one thread.
+                    unsafe { runner.copy_outputs(memory, targets, 0, &next) };
                 }
-            }
+            });
+        } else {
+            let (next, size, first) = (AtomicUsize::new(0), runner.input.values(), Shared(first.cast_mut()));
+            // Now, and not when a thread happens to come: frames after the first allocate nothing.
+            runner.workers.iter().take(batch).for_each(|worker| lock(worker).arena.resize(runner.plan.arena));
+            self.team.run(&runner.failed, |index| {
+                let Some(worker) = runner.workers.get(index).filter(|_| index < batch) else { return };
+                let mut worker = lock(worker);
+                loop {
+                    let picture = next.fetch_add(1, Ordering::Relaxed);
+                    if picture >= batch {
+                        break;
+                    }
+                    // SAFETY: the input has `batch` pictures of `size` values; the counter gives each to one thread, which
+                    // alone writes its part of the targets.
+                    unsafe {
+                        let memory = runner.run_alone(&mut worker, first.get().add(picture * size));
+                        runner.copy_outputs(memory, targets, picture, &AtomicUsize::new(0));
+                    }
+                }
+            });
         }
-        if self.failed.load(Ordering::Relaxed) { Err(EngineError::Kernel) } else { Ok(&self.outputs) }
+        if runner.failed.load(Ordering::Relaxed) { Err(EngineError::Kernel) } else { Ok(&self.outputs) }
+    }
+
+    fn start_profile(&mut self) -> bool {
+        for worker in &self.runner.workers {
+            lock(worker).times = vec![Duration::ZERO; self.runner.steps.len()];
+        }
+        true
+    }
+
+    fn profile(&self) -> Vec<StepTime> {
+        let batch = self.outputs.first().map_or(1, |output| output.dim().0);
+        // Threads that have a picture each are done with as many at once.
+        let share = batch * batch.min(self.runner.workers.len());
+        let mut start = Duration::ZERO;
+        let timed =
+            self.runner.steps.iter().zip(&self.runner.progress).enumerate().map(|(number, (step, progress))| {
+                let of = |worker| lock(worker).times.get(number).copied().unwrap_or_default();
+                let end = match batch {
+                    1 => Duration::from_nanos(progress.ended.load(Ordering::Relaxed)),
+                    _ => start + self.runner.workers.iter().map(of).sum::<Duration>() / share as u32,
+                };
+                let step = StepTime { start, duration: end.saturating_sub(start), ..step.clone() };
+                start = end;
+                step
+            });
+        timed.collect()
+    }
+
+    fn peak_gflops(&self) -> Option<f64> {
+        Some(peak_gflops(self.runner.set, self.runner.workers.len()))
     }
 }
 
-/// Writes the channels of each output as planes into part `picture` of its array.
-///
-/// # Safety
-/// `memory` belongs to the plan of `channels`; `outputs` point to arrays (n, channels, height, width) with n > `picture`.
-unsafe fn copy_outputs(
-    channels: &[Vec<usize>],
-    shapes: &[Shape],
-    block: usize,
-    memory: Memory,
-    outputs: &[Shared<f32>],
-    picture: usize,
-) {
-    for ((channels, shape), output) in channels.iter().zip(shapes).zip(outputs) {
-        let positions = shape.positions();
-        for (channel, &offset) in channels.iter().enumerate() {
-            // SAFETY: the caller's.
+impl Runner {
+    /// Writes the channels of each output as planes into part `picture` of its array; `next` counts the blocks of channels that
+    /// have been taken.
+    ///
+    /// # Safety
+    /// `memory` belongs to the plan; `targets` point to arrays (n, channels, height, width) with n > `picture`.
+    unsafe fn copy_outputs(&self, memory: Memory, targets: &[Shared<f32>], picture: usize, next: &AtomicUsize) {
+        let block = self.set.block();
+        let outputs = self.plan.outputs.iter().zip(&self.output_shapes).zip(targets);
+        let mut parts = outputs.flat_map(|((channels, shape), target)| {
+            channels.chunks(block).enumerate().map(move |(part, channels)| (part * block, channels, shape, target))
+        });
+        let mut passed = 0;
+        loop {
+            let part = next.fetch_add(1, Ordering::Relaxed);
+            let Some((first, channels, shape, target)) = parts.nth(part - passed) else { break };
+            passed = part + 1;
+            let positions = shape.positions();
+            // SAFETY: the caller's. Channels of a block share their cache lines, so they are read together.
             unsafe {
-                let from = memory.read(offset);
-                let target = output.get().add(picture * shape.values() + channel * positions);
-                for at in 0..positions {
-                    *target.add(at) = *from.add(block * at);
+                let target = target.get().add(picture * shape.values() + first * positions);
+                for start in (0..positions).step_by(64) {
+                    for (channel, &offset) in channels.iter().enumerate() {
+                        let (from, to) = (memory.read(offset), target.add(channel * positions));
+                        for at in start..(start + 64).min(positions) {
+                            *to.add(at) = *from.add(block * at);
+                        }
+                    }
                 }
             }
         }

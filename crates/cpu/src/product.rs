@@ -5,8 +5,10 @@
 //! registers for the whole depth. The values only have to lie equally far apart from position to position: in a feature
 //! map that is a block of channels for every channel of every map, in a row of the picture the stride.
 
-use super::steps::{Aligned, Memory, UNIT_WORK, unrolled};
-use super::windows::{Window, pool_row};
+use super::elementwise::activate;
+use super::memory::{Aligned, Memory, units_of, unrolled};
+use super::window::Window;
+use super::windows::pool_row;
 use yolo_lat_core::model::graph::Activation;
 use yolo_lat_simd::Simd;
 
@@ -69,6 +71,9 @@ struct Epilogue<'a> {
 
 /// Positions for which a pair of weight vectors is used before the next: their inputs stay in the first cache.
 const GROUP: usize = 48;
+
+/// Positions of a map so small that a third thread would wait longer than it works.
+const SMALL_MAP: usize = 144;
 
 /// Multiplies all filters with `positions`.
 ///
@@ -206,19 +211,6 @@ impl Job<'_> {
     }
 }
 
-/// [`Activation::apply`] on vectors.
-#[inline(always)]
-pub(super) unsafe fn activate<S: Simd>(x: S::Vector, activation: Activation) -> S::Vector {
-    // SAFETY: the caller has the instruction set.
-    unsafe {
-        match activation {
-            Activation::Identity => x,
-            Activation::LeakyRelu(0.0) => S::max(x, S::splat(0.0)),
-            Activation::LeakyRelu(slope) => S::max(x, S::mul(x, S::splat(slope))),
-        }
-    }
-}
-
 /// 1x1 convolution: a unit is a stretch of positions.
 pub(super) struct Pointwise {
     pub(super) packed: Packed,
@@ -234,7 +226,8 @@ pub(super) struct Pointwise {
 impl Pointwise {
     pub(super) fn units(&self) -> usize {
         let work = self.positions * self.packed.depth * self.packed.blocks * 8;
-        work.div_ceil(UNIT_WORK).min(self.positions.div_ceil(GROUP))
+        let most = if self.positions <= SMALL_MAP { 2 } else { self.positions.div_ceil(GROUP) };
+        units_of(work, most)
     }
 
     pub(super) fn scratch(&self) -> usize {
@@ -280,8 +273,8 @@ pub(super) struct Convolution {
     pub(super) output: usize,
     pub(super) activation: Activation,
     pub(super) residual: Option<Vec<usize>>,
-    /// Only the maxima are kept.
-    pub(super) pool: bool,
+    /// The pooling after it, where only the maxima are kept.
+    pub(super) pool: Option<Window>,
 }
 
 /// Output rows of a unit, pooled ones where it pools.
@@ -311,11 +304,11 @@ impl Convolution {
 
     /// Floats in an output row of one block, for all blocks.
     fn row_values(&self, block: usize) -> usize {
-        self.window.output_width() * block * self.packed.blocks
+        self.window.output_width * block * self.packed.blocks
     }
 
     fn final_height(&self) -> usize {
-        if self.pool { self.window.output_height().div_ceil(2) } else { self.window.output_height() }
+        self.pool.unwrap_or(self.window).output_height
     }
 
     pub(super) fn units(&self) -> usize {
@@ -323,26 +316,27 @@ impl Convolution {
     }
 
     pub(super) fn scratch(&self) -> usize {
-        let inputs = self.channels * Self::input_rows(self.window, self.pool) * Self::pitch(self.window);
+        let inputs = self.channels * Self::input_rows(self.window, self.pool.is_some()) * Self::pitch(self.window);
         // A vector is 16 floats at most.
-        inputs.next_multiple_of(16) + if self.pool { Self::rows(true) * self.row_values(16) } else { 0 }
+        inputs.next_multiple_of(16) + if self.pool.is_some() { Self::rows(true) * self.row_values(16) } else { 0 }
     }
 
     #[inline(always)]
     pub(super) unsafe fn run<S: Simd, W: Simd>(&self, unit: usize, memory: Memory, scratch: *mut f32) {
         let window = &self.window;
-        let (width, height) = (window.output_width(), window.output_height());
+        let (width, height) = (window.output_width, window.output_height);
         let (first, last) = (unit * UNIT_ROWS, ((unit + 1) * UNIT_ROWS).min(self.final_height()));
-        let rows = if self.pool { (2 * first).saturating_sub(1)..(2 * last).min(height) } else { first..last };
+        let rows =
+            if self.pool.is_some() { (2 * first).saturating_sub(1)..(2 * last).min(height) } else { first..last };
         let pitch = Self::pitch(self.window);
         // SAFETY: scratch has room for the rows that are read, then for those that are pooled; this unit alone writes its
         // rows of the output.
         unsafe {
             self.spread::<S>(rows.clone(), memory, scratch);
-            let inputs = self.channels * Self::input_rows(self.window, self.pool) * pitch;
+            let inputs = self.channels * Self::input_rows(self.window, self.pool.is_some()) * pitch;
             let convolved = scratch.add(inputs.next_multiple_of(16));
             for row in rows.clone() {
-                let epilogue = if self.pool {
+                let epilogue = if self.pool.is_some() {
                     // Rows lie in scratch one after the other, blocks within them.
                     let output = convolved.add((row - rows.start) * self.row_values(S::LANES));
                     Epilogue { output, block_stride: width * S::LANES, activation: self.activation, residual: None }
@@ -364,17 +358,15 @@ impl Convolution {
                     multiply::<S, W>(&self.packed, 0..width, operand, &epilogue);
                 }
             }
-            if self.pool {
-                let pooled = Window { height, width, kernel: 3, stride: 2 };
+            if let Some(pooled) = &self.pool {
                 for row in first..last {
                     for block in 0..self.packed.blocks {
                         let [above, at, below] = pooled.pool_rows(row).map(|row| {
                             let row = (row - rows.start) * self.row_values(S::LANES);
                             convolved.add(row + block * width * S::LANES).cast_const()
                         });
-                        let positions = pooled.output_width() * pooled.output_height();
-                        let to = self.output + S::LANES * (block * positions + row * pooled.output_width());
-                        pool_row::<S>([above, at, below], width, memory.write(to));
+                        let to = self.output + S::LANES * (block * pooled.outputs() + row * pooled.output_width);
+                        pool_row::<S>([above, at, below], pooled, memory.write(to));
                     }
                 }
             }
@@ -384,9 +376,9 @@ impl Convolution {
     /// Copies the input rows that output rows `rows` look at into scratch, with zeros around.
     #[inline(always)]
     unsafe fn spread<S: Simd>(&self, rows: std::ops::Range<usize>, memory: Memory, scratch: *mut f32) {
-        let Window { height, width, kernel, stride } = self.window;
+        let Window { height, width, kernel, stride, .. } = self.window;
         let (reach, pitch) = (kernel / 2, Self::pitch(self.window));
-        let all = Self::input_rows(self.window, self.pool);
+        let all = Self::input_rows(self.window, self.pool.is_some());
         for channel in 0..self.channels {
             for row in 0..(rows.len() - 1) * stride + kernel {
                 // SAFETY: each row has `pitch` floats of scratch and `width` of its channel.

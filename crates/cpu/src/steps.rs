@@ -1,86 +1,11 @@
 //! One step of a plan: what it reads, where it writes, and how it divides into units that threads can take.
-//!
-//! A feature map lies in the arena in blocks of channels: all positions of the first block, then all of the second. Within
-//! a block the channels of a position are neighbours, one vector. Channel `c` at position `p` is the float
-//! `offset[c] + BLOCK * p`, so a slice, a concatenation or a shuffle is another list of offsets. Matrix products read
-//! such lists; kernels that compute whole vectors read blocks.
 
 use super::attention::Attention;
 use super::elementwise::{Gate, Gather, Pack, Sum, Upsample};
+use super::memory::Memory;
 use super::product::{Convolution, Pointwise};
 use super::windows::{Depthwise, MaxPool};
 use yolo_lat_simd::{InstructionSet, Simd};
-
-/// The memory of one run: an arena that the steps write and a picture that they only read.
-#[derive(Clone, Copy)]
-pub(super) struct Memory {
-    pub(super) arena: *mut f32,
-    pub(super) picture: *const f32,
-}
-
-// SAFETY: threads that share a `Memory` write disjoint parts (each unit of a step is taken once), and a step starts only
-// after the previous one is complete.
-unsafe impl Send for Memory {}
-// SAFETY: as above.
-unsafe impl Sync for Memory {}
-
-impl Memory {
-    /// # Safety
-    /// `offset` must come from the plan this memory was made for.
-    #[inline(always)]
-    pub(super) unsafe fn read(self, offset: usize) -> *const f32 {
-        // SAFETY: offsets of the plan lie inside the arena.
-        unsafe { self.arena.add(offset).cast_const() }
-    }
-
-    /// # Safety
-    /// As [`Memory::read`]; the caller is the only one to write there.
-    #[inline(always)]
-    pub(super) unsafe fn write(self, offset: usize) -> *mut f32 {
-        // SAFETY: offsets of the plan lie inside the arena.
-        unsafe { self.arena.add(offset) }
-    }
-}
-
-/// Floats in whole cache lines, so that vectors do not straddle them.
-#[derive(Clone, Default)]
-pub(super) struct Aligned(Vec<CacheLine>);
-
-#[derive(Clone, Copy)]
-#[repr(align(64))]
-struct CacheLine(#[expect(dead_code, reason = "read through a pointer")] [f32; 16]);
-
-impl Aligned {
-    /// Room for `floats` at least; what was there stays.
-    pub(super) fn resize(&mut self, floats: usize) {
-        self.0.resize(floats.div_ceil(16), CacheLine([0.0; 16]));
-    }
-
-    pub(super) fn as_ptr(&self) -> *const f32 {
-        self.0.as_ptr().cast()
-    }
-
-    pub(super) fn as_mut_ptr(&mut self) -> *mut f32 {
-        self.0.as_mut_ptr().cast()
-    }
-}
-
-impl From<Vec<f32>> for Aligned {
-    fn from(values: Vec<f32>) -> Self {
-        let line = |chunk: &[f32]| {
-            let mut line = [0.0; 16];
-            line[..chunk.len()].copy_from_slice(chunk);
-            CacheLine(line)
-        };
-        Self(values.chunks(16).map(line).collect())
-    }
-}
-
-/// Repeats a macro for indices that are constants: of a loop the compiler would keep the sums in memory.
-macro_rules! unrolled {
-    ($do:ident: $($index:literal)*) => { $( $do!($index); )* };
-}
-pub(super) use unrolled;
 
 /// A kernel with its operands. Views of the graph are no steps.
 pub(super) enum Step {
@@ -118,15 +43,16 @@ macro_rules! each_step {
     };
 }
 
-/// Multiply-adds of a unit, about 10 to 20 us: long beside taking it, short beside the step. What moves data counts more
-/// for each value.
-pub(super) const UNIT_WORK: usize = 400_000;
-
 impl Step {
     /// Pieces of work that do not depend on each other. Their number does not depend on the threads, and neither do
     /// the results.
     pub(super) fn units(&self) -> usize {
         each_step!(self, kernel => kernel.units(), 4)
+    }
+
+    /// Whether it only copies, because an operation wants its inputs in another order.
+    pub(super) fn is_gather(&self) -> bool {
+        matches!(self, Self::Gather(_))
     }
 
     /// Floats of scratch that a unit needs.

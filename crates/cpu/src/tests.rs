@@ -44,14 +44,17 @@ fn vectors_of_every_instruction_set_agree_on_exp() {
             errors.push(unsafe { avx512() });
         }
     }
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: every such processor has it.
+    errors.push(unsafe { worst::<yolo_lat_simd::Neon>() });
     assert!(errors.iter().all(|&error| error < 4e-7), "{errors:?}");
 }
 
 #[test]
 fn feature_maps_share_memory() {
     let model = Model::load("n").unwrap();
-    let graph = model.graph(320, 320).unwrap();
-    let engine = CpuEngine::new(&graph, &model.weights, 1).unwrap();
+    let graph = model.network(320, 320).unwrap();
+    let engine = CpuEngine::new(&graph, 1).unwrap();
     let all: usize = graph.nodes.iter().filter(|node| !node.op.is_view()).map(|node| 4 * node.shape.values()).sum();
     assert!(engine.arena_bytes() < all / 3, "{} of {all} bytes", engine.arena_bytes());
 }
@@ -60,15 +63,15 @@ fn feature_maps_share_memory() {
 #[test]
 fn a_panic_in_a_kernel_is_an_error_and_no_hang() {
     let model = Model::load("n").unwrap();
-    let graph = model.graph(64, 64).unwrap();
+    let network = model.network(64, 64).unwrap();
     for threads in [1, 2, 3] {
-        let mut engine = CpuEngine::new(&graph, &model.weights, threads).unwrap();
+        let mut engine = CpuEngine::new(&network, threads).unwrap();
         for batch in [1, 3] {
             let pictures = Array4::zeros((batch, 3, 64, 64));
-            let kernel = std::mem::replace(&mut engine.plan.steps[5], steps::Step::Panic);
+            let kernel = std::mem::replace(&mut engine.runner.plan.steps[5], steps::Step::Panic);
             let error = engine.run(pictures.view()).unwrap_err();
             assert!(matches!(error, EngineError::Kernel), "{error}");
-            engine.plan.steps[5] = kernel;
+            engine.runner.plan.steps[5] = kernel;
             engine.run(pictures.view()).unwrap();
         }
     }

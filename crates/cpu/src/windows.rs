@@ -1,74 +1,10 @@
 //! Operations that look at a window of one channel: depthwise convolution and max pooling, a block of channels at a time.
 
-use super::product::activate;
-use super::steps::{Aligned, Memory, UNIT_WORK, unrolled};
+use super::elementwise::activate;
+use super::memory::{Aligned, Memory, unrolled};
+use super::window::{Division, Window};
 use yolo_lat_core::model::graph::Activation;
 use yolo_lat_simd::Simd;
-
-/// The geometry of a window that slides over a map.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Window {
-    /// Input rows.
-    pub(super) height: usize,
-    /// Input columns.
-    pub(super) width: usize,
-    /// Odd side of the window; the border is `kernel / 2`.
-    pub(super) kernel: usize,
-    /// 1 or 2.
-    pub(super) stride: usize,
-}
-
-impl Window {
-    pub(super) fn output_height(&self) -> usize {
-        self.height.div_ceil(self.stride)
-    }
-
-    pub(super) fn output_width(&self) -> usize {
-        self.width.div_ceil(self.stride)
-    }
-
-    pub(super) fn outputs(&self) -> usize {
-        self.output_height() * self.output_width()
-    }
-
-    /// The rows under a 3x3 window at stride 2. Outside, the middle row stands in, which changes no maximum.
-    #[inline(always)]
-    pub(super) fn pool_rows(&self, row: usize) -> [usize; 3] {
-        let middle = 2 * row;
-        [middle.saturating_sub(1), middle, (middle + 1).min(self.height - 1)]
-    }
-}
-
-/// How the rows of blocks divide into units: so many blocks, or so many rows of one.
-#[derive(Clone, Copy)]
-pub(super) struct Division {
-    blocks: usize,
-    rows: usize,
-    blocks_a_unit: usize,
-    rows_a_unit: usize,
-}
-
-impl Division {
-    /// For `blocks` of `rows`, each row worth `work` multiply-adds of vectors.
-    pub(super) fn new(blocks: usize, rows: usize, work: usize) -> Self {
-        let unit = UNIT_WORK / 8;
-        let rows_a_unit = (unit / work.max(1)).clamp(1, rows);
-        let blocks_a_unit = if rows_a_unit < rows { 1 } else { (unit / (work * rows).max(1)).clamp(1, blocks) };
-        Self { blocks, rows, blocks_a_unit, rows_a_unit }
-    }
-
-    pub(super) fn units(&self) -> usize {
-        self.blocks.div_ceil(self.blocks_a_unit) * self.rows.div_ceil(self.rows_a_unit)
-    }
-
-    /// Blocks and rows of a unit.
-    pub(super) fn unit(&self, unit: usize) -> (std::ops::Range<usize>, std::ops::Range<usize>) {
-        let bands = self.rows.div_ceil(self.rows_a_unit);
-        let (first_block, first_row) = (unit / bands * self.blocks_a_unit, unit % bands * self.rows_a_unit);
-        let blocks = first_block..(first_block + self.blocks_a_unit).min(self.blocks);
-        (blocks, first_row..(first_row + self.rows_a_unit).min(self.rows))
-    }
-}
 
 /// Depthwise convolution.
 pub(super) struct Depthwise {
@@ -104,7 +40,7 @@ struct Row<'a> {
 impl Depthwise {
     fn division(&self) -> Division {
         let Window { kernel, .. } = self.window;
-        Division::new(self.inputs.len(), self.window.output_height(), self.window.output_width() * kernel * kernel)
+        Division::new(self.inputs.len(), self.window.output_height, self.window.output_width * kernel * kernel)
     }
 
     pub(super) fn units(&self) -> usize {
@@ -121,7 +57,7 @@ impl Depthwise {
         let (blocks, rows) = self.division().unit(unit);
         for block in blocks {
             for row in rows.clone() {
-                let at = S::LANES * row * window.output_width();
+                let at = S::LANES * row * window.output_width;
                 // SAFETY: offsets are the plan's; this unit alone writes these rows of these blocks.
                 unsafe {
                     let row = Row {
@@ -144,7 +80,7 @@ impl Depthwise {
 impl Row<'_> {
     #[inline(always)]
     unsafe fn run<S: Simd>(&self) {
-        let width = self.window.output_width();
+        let width = self.window.output_width;
         let reach = self.window.kernel / 2;
         let unrolled = matches!((self.window.kernel, self.window.stride), (3 | 5, 1 | 2));
         // SAFETY: tiles lie inside the row; the last one ends with it and computes some outputs again.
@@ -306,7 +242,7 @@ pub(super) struct MaxPool {
 
 impl MaxPool {
     fn division(&self) -> Division {
-        Division::new(self.inputs.len(), self.window.output_height(), self.window.output_width() * 9)
+        Division::new(self.inputs.len(), self.window.output_height, self.window.output_width * 9)
     }
 
     pub(super) fn units(&self) -> usize {
@@ -328,20 +264,21 @@ impl MaxPool {
                     let from = window
                         .pool_rows(row)
                         .map(|row| memory.read(self.inputs[block] + row * window.width * S::LANES));
-                    let to = self.output + S::LANES * (block * window.outputs() + row * window.output_width());
-                    pool_row::<S>(from, window.width, memory.write(to));
+                    let to = self.output + S::LANES * (block * window.outputs() + row * window.output_width);
+                    pool_row::<S>(from, window, memory.write(to));
                 }
             }
         }
     }
 }
 
-/// Maxima of one output row from the three input rows of `width` vectors under its windows.
+/// Maxima of one output row from the three input rows under its windows.
 ///
 /// # Safety
 /// The pointers are valid for whole rows.
 #[inline(always)]
-pub(super) unsafe fn pool_row<S: Simd>(rows: [*const f32; 3], width: usize, output: *mut f32) {
+pub(super) unsafe fn pool_row<S: Simd>(rows: [*const f32; 3], window: &Window, output: *mut f32) {
+    let width = window.width;
     // SAFETY: columns below `width`.
     unsafe {
         let column = |x: usize| {
@@ -350,7 +287,7 @@ pub(super) unsafe fn pool_row<S: Simd>(rows: [*const f32; 3], width: usize, outp
         };
         // Outside, the middle column stands in, which changes no maximum.
         let mut left = column(0);
-        for x in 0..width.div_ceil(2) {
+        for x in 0..window.output_width {
             let middle = column(2 * x);
             let right = if 2 * x + 1 < width { column(2 * x + 1) } else { middle };
             S::store(output.add(x * S::LANES), S::max(S::max(left, middle), right));

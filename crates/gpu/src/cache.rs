@@ -9,8 +9,7 @@ use std::sync::Mutex;
 /// Bytes of the check sum before the driver's data.
 const HEAD: usize = 8;
 
-/// A device's compiled pipelines and the file they are kept in. Without a home folder or where wgpu offers no cache
-/// (all but Vulkan), there is none.
+/// A device's compiled pipelines and the file they are kept in. Where wgpu offers no cache (all but Vulkan), there is none.
 pub(super) struct PipelineCache {
     cache: wgpu::PipelineCache,
     file: PathBuf,
@@ -44,11 +43,11 @@ fn write(file: &Path, sum: u64, data: &[u8]) -> io::Result<()> {
 }
 
 impl PipelineCache {
-    pub(super) fn open(info: &wgpu::AdapterInfo, device: &wgpu::Device) -> Option<Self> {
+    pub(super) fn open(folder: &Path, info: &wgpu::AdapterInfo, device: &wgpu::Device) -> Option<Self> {
         if !device.features().contains(wgpu::Features::PIPELINE_CACHE) {
             return None;
         }
-        let file = dirs::cache_dir()?.join("yolo-lat").join(wgpu::util::pipeline_cache_key(info)?);
+        let file = folder.join(wgpu::util::pipeline_cache_key(info)?);
         let (kept, data) = read(&file).unwrap_or_default();
         let descriptor = wgpu::PipelineCacheDescriptor {
             label: Some("yolo-lat"),

@@ -1,37 +1,36 @@
 //! Adapters and devices: the only file, with the session, that talks to wgpu.
 
 use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::cache::PipelineCache;
-use super::plan::Constants;
+use super::compile::Constants;
 use yolo_lat_core::engine::EngineError;
 use yolo_lat_shaders::{Kernel, Variant};
 
-/// The adapter that was asked for by a part of its name.
-static PREFERRED: Mutex<Option<String>> = Mutex::new(None);
-/// What of an adapter's features may be used.
-static ALLOWED: Mutex<Variant> = Mutex::new(Variant { half: true, subgroups: true });
-/// The device of this process, as long as somebody uses it.
-static SHARED: Mutex<Weak<Gpu>> = Mutex::new(Weak::new());
+/// Which device is opened.
+#[derive(Clone, Debug)]
+pub struct GpuOptions {
+    /// A part of the adapter's name, driver or backend, software ones too; `None` for the best piece of hardware.
+    pub adapter: Option<String>,
+    /// What of the adapter's features may be used.
+    pub features: Variant,
+    /// Where compiled pipelines are kept for the next run of the program; `None` for nowhere.
+    pub cache: Option<PathBuf>,
+}
+
+/// The best piece of hardware with all it has, pipelines kept where the user's programs keep such things.
+impl Default for GpuOptions {
+    fn default() -> Self {
+        let features = Variant { half: true, subgroups: true };
+        Self { adapter: None, features, cache: dirs::cache_dir().map(|folder| folder.join("yolo-lat")) }
+    }
+}
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// From now on the adapter whose name, driver or backend contains `name` is used, software ones too; `None` for the
-/// best piece of hardware. Detectors that exist keep theirs.
-pub fn prefer_adapter(name: Option<&str>) {
-    *lock(&PREFERRED) = name.map(str::to_lowercase);
-    *lock(&SHARED) = Weak::new();
-}
-
-/// From now on devices use no more than `variant` of what their adapter offers; all of it by default. Detectors that
-/// exist keep theirs.
-pub fn allow_features(variant: Variant) {
-    *lock(&ALLOWED) = variant;
-    *lock(&SHARED) = Weak::new();
 }
 
 /// What a machine offers.
@@ -152,7 +151,7 @@ fn choose(name: Option<&str>) -> Result<wgpu::Adapter, EngineError> {
 /// A kernel, the values of its constants, and the features it uses.
 type PipelineKey = (Kernel, Constants, Variant);
 
-/// A device with the pipelines made for it so far; shared by all detectors of a process.
+/// A device with the pipelines made for it so far; detectors may share one.
 pub struct Gpu {
     info: wgpu::AdapterInfo,
     pub(super) device: wgpu::Device,
@@ -161,7 +160,8 @@ pub struct Gpu {
     pub(super) layouts: Layouts,
     /// The features that its kernels use.
     variant: Variant,
-    pipelines: Mutex<HashMap<PipelineKey, wgpu::ComputePipeline>>,
+    /// Each is compiled by the first that wants it, outside of the lock: only those who want the same one wait.
+    pipelines: Mutex<HashMap<PipelineKey, Arc<OnceLock<wgpu::ComputePipeline>>>>,
     /// What the driver compiled, kept on disk where it can be.
     cache: Option<PipelineCache>,
     /// Buffers and pipelines made so far.
@@ -211,31 +211,14 @@ impl Layouts {
 }
 
 impl Gpu {
-    /// The device of this process: made on first use, kept as long as a detector uses it.
+    /// Opens a device.
     ///
     /// # Errors
-    /// [`EngineError::Unavailable`] says which adapters there are.
-    pub fn shared() -> Result<Arc<Self>, EngineError> {
-        let mut shared = lock(&SHARED);
-        if let Some(gpu) = shared.upgrade()
-            && gpu.trouble().is_none()
-        {
-            return Ok(gpu);
-        }
-        let gpu = Arc::new(Self::open(lock(&PREFERRED).as_deref(), *lock(&ALLOWED))?);
-        *shared = Arc::downgrade(&gpu);
-        Ok(gpu)
-    }
-
-    /// A device of its own: on the adapter whose name contains `name`, or the best piece of hardware, with what is
-    /// offered of `allowed`.
-    ///
-    /// # Errors
-    /// [`EngineError::Unavailable`] says which adapters there are.
-    pub fn open(name: Option<&str>, allowed: Variant) -> Result<Self, EngineError> {
+    /// [`EngineError::Unavailable`] says which adapters there are, [`EngineError::Device`] why the adapter gives no device.
+    pub fn open(options: &GpuOptions) -> Result<Self, EngineError> {
         use wgpu::Features;
 
-        let name = name.map(str::to_lowercase);
+        let name = options.adapter.as_deref().map(str::to_lowercase);
         let adapter = choose(name.as_deref())?;
         let offered = adapter.limits();
         let limits = wgpu::Limits {
@@ -245,16 +228,16 @@ impl Gpu {
             ..wgpu::Limits::default().or_worse_values_from(&offered)
         };
         let mut wanted = Self::useful_features();
-        wanted.set(Features::SHADER_F16, allowed.half);
-        wanted.set(Features::SUBGROUP, allowed.subgroups);
+        wanted.set(Features::SHADER_F16, options.features.half);
+        wanted.set(Features::SUBGROUP, options.features.subgroups);
         let (device, queue) = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor {
             label: Some("yolo-lat"),
             required_features: adapter.features() & wanted,
             required_limits: limits,
             ..wgpu::DeviceDescriptor::default()
         }))
-        .map_err(|error| unavailable(format!("{}: {error}", describe(&adapter.get_info()))))?;
-        let gpu = Self::from_device(adapter.get_info(), device, queue);
+        .map_err(|error| EngineError::Device { reason: format!("{}: {error}", describe(&adapter.get_info())) })?;
+        let gpu = Self::from_device(adapter.get_info(), device, queue, options.cache.as_deref());
         if !is_hardware(&gpu.info) {
             log::warn!("{} is a software adapter: correct, but slower than --engine cpu", describe(&gpu.info));
         }
@@ -267,8 +250,13 @@ impl Gpu {
         Features::TIMESTAMP_QUERY | Features::PIPELINE_CACHE | Features::SHADER_F16 | Features::SUBGROUP
     }
 
-    /// Works on a device that somebody else made, as a window's.
-    pub fn from_device(info: wgpu::AdapterInfo, device: wgpu::Device, queue: wgpu::Queue) -> Self {
+    /// Works on a device that somebody else made, as a window's; `cache` as in [`GpuOptions`].
+    pub fn from_device(
+        info: wgpu::AdapterInfo,
+        device: wgpu::Device,
+        queue: wgpu::Queue,
+        cache: Option<&Path>,
+    ) -> Self {
         let trouble = Arc::new(Mutex::new(None));
         let note = |trouble: &Arc<Mutex<Option<String>>>| {
             let trouble = trouble.clone();
@@ -286,7 +274,7 @@ impl Gpu {
             half: features.contains(wgpu::Features::SHADER_F16),
             subgroups: features.contains(wgpu::Features::SUBGROUP),
         };
-        let cache = PipelineCache::open(&info, &device);
+        let cache = cache.and_then(|folder| PipelineCache::open(folder, &info, &device));
         let (pipelines, created) = (Mutex::default(), AtomicUsize::new(0));
         Self { info, device, queue, layouts, variant, pipelines, cache, created, trouble }
     }
@@ -301,11 +289,6 @@ impl Gpu {
         if let Some(cache) = &self.cache {
             cache.keep();
         }
-    }
-
-    /// Makes this the device that the process's detectors share from now on, as a window's.
-    pub fn share(self: &Arc<Self>) {
-        *lock(&SHARED) = Arc::downgrade(self);
     }
 
     /// The device itself, for a window that draws with it.
@@ -432,14 +415,14 @@ impl Gpu {
 
     /// The pipeline of a kernel with some constants; compiled once.
     pub(super) fn pipeline(&self, kernel: Kernel, constants: &Constants) -> wgpu::ComputePipeline {
-        let mut pipelines = lock(&self.pipelines);
         let mut variant = kernel.relevant(self.variant);
         // Squares of norms leave the range of 16 bits.
         variant.half &= !constants.iter().any(|&(name, value)| name == "SIMILARITY" && value != 0);
-        let key = (kernel, constants.clone(), variant);
-        if let Some(pipeline) = pipelines.get(&key) {
-            return pipeline.clone();
-        }
+        let place = lock(&self.pipelines).entry((kernel, constants.clone(), variant)).or_default().clone();
+        place.get_or_init(|| self.compile(kernel, constants, variant)).clone()
+    }
+
+    fn compile(&self, kernel: Kernel, constants: &Constants, variant: Variant) -> wgpu::ComputePipeline {
         let module = self.device.create_shader_module(wgpu::ShaderModuleDescriptor {
             label: Some(kernel.name()),
             source: wgpu::ShaderSource::Wgsl(kernel.source(variant).into()),
@@ -469,7 +452,6 @@ impl Gpu {
             cache: self.cache.as_ref().map(PipelineCache::handle),
         });
         self.created.fetch_add(1, Ordering::Relaxed);
-        pipelines.insert(key, pipeline.clone());
         pipeline
     }
 }

@@ -4,8 +4,8 @@
 //! which kernel runs on which planes; a session owns buffers and pipelines and replays the plan for every frame.
 
 mod cache;
+mod compile;
 mod device;
-mod plan;
 mod report;
 mod resize;
 mod session;
@@ -16,16 +16,16 @@ use std::sync::Arc;
 
 use ndarray::{Array3, Array4, ArrayView4, s};
 
-pub use self::device::{AdapterReport, Gpu, adapters, allow_features, prefer_adapter};
-use self::plan::{Plan, WIDEST_HEAD};
+use self::compile::Program;
+pub use self::device::{AdapterReport, Gpu, GpuOptions, adapters};
 pub use self::report::{DispatchReport, PlanReport, Roofline};
 pub use self::session::{Clock, DispatchTime, Picture, PixelFormat};
 use self::session::{MOST_CLASSES, Session};
 pub use wgpu;
 use yolo_lat_core::engine::{Engine, EngineError, check_input};
 use yolo_lat_core::geometry::Letterbox;
-use yolo_lat_core::model::graph::{Op, Shape};
-use yolo_lat_core::model::{Graph, Weights};
+use yolo_lat_core::model::Network;
+use yolo_lat_core::model::graph::Shape;
 use yolo_lat_core::postprocess::{Detection, PostprocessOptions};
 pub use yolo_lat_shaders::Variant;
 
@@ -36,42 +36,19 @@ pub struct GpuEngine {
 }
 
 impl GpuEngine {
-    /// Makes an engine on the process's device. `weights` must have been checked against `graph`.
-    ///
-    /// # Errors
-    /// [`EngineError::Unavailable`] without a GPU, [`EngineError::Device`] where a limit of it is too small.
-    pub fn new(graph: &Graph, weights: &Weights) -> Result<Self, EngineError> {
-        Self::on(Gpu::shared()?, graph, weights)
-    }
-
-    /// The same on a device of the caller's.
+    /// Makes an engine on a device.
     ///
     /// # Errors
     /// [`EngineError::Device`] where a limit of the device is too small.
-    pub fn on(gpu: Arc<Gpu>, graph: &Graph, weights: &Weights) -> Result<Self, EngineError> {
-        for node in &graph.nodes {
-            if let Op::Attention { heads, .. } = node.op
-                && node.shape.channels / heads > WIDEST_HEAD
-            {
-                let width = node.shape.channels / heads;
-                let reason = format!("heads of {width} channels do not fit the shaders, at most {WIDEST_HEAD} do");
-                return Err(EngineError::Device { reason });
-            }
-        }
+    pub fn on(gpu: Arc<Gpu>, network: &Network) -> Result<Self, EngineError> {
         // Compilers of OpenGL drivers take minutes for the fused kernel.
-        let plan = Plan::with_units(graph, !gpu.is_opengl());
+        let plan = Program::with_units(network, !gpu.is_opengl())?;
         if plan.classes > MOST_CLASSES {
             let reason = format!("{} classes do not fit the shaders, at most {MOST_CLASSES} do", plan.classes);
             return Err(EngineError::Device { reason });
         }
-        let mut values = Vec::with_capacity(plan.weights);
-        for spec in graph.weights() {
-            let size: usize = spec.shape.iter().product();
-            match weights.get(&spec.name) {
-                Some(tensor) => values.extend_from_slice(&tensor.values),
-                None => values.resize(values.len() + size, 0.0),
-            }
-        }
+        let tensors = network.nodes.iter().flat_map(|node| network.tensors(node));
+        let values: Vec<f32> = tensors.flat_map(|tensor| tensor.values.iter().copied()).collect();
         let session = Session::new(gpu, plan, &values)?;
         session.gpu.keep_pipelines();
         Ok(Self { session, outputs: Vec::new() })
@@ -91,6 +68,7 @@ impl GpuEngine {
         pictures: &[Picture],
         options: &PostprocessOptions,
     ) -> Result<Vec<(Letterbox, Vec<Detection>)>, EngineError> {
+        self.check_head()?;
         let mut result = Vec::with_capacity(pictures.len());
         for pictures in pictures.chunks(self.session.batch(pictures.len()).max(1)) {
             result.extend(self.session.detect(pictures, options)?);
@@ -108,17 +86,22 @@ impl GpuEngine {
         size: (u32, u32),
         options: &PostprocessOptions,
     ) -> Result<(Letterbox, Vec<Detection>), EngineError> {
+        self.check_head()?;
         self.session.detect_texture(texture, size, options)
     }
 
-    /// Values of all outputs for the first picture of the last call of [`GpuEngine::detect`], each (channels, rows, columns).
+    fn check_head(&self) -> Result<(), EngineError> {
+        let reason = "this network has no detection scales: it gives feature maps, and no boxes can be read off them";
+        if self.session.plan.cells == 0 { Err(EngineError::Device { reason: reason.into() }) } else { Ok(()) }
+    }
+
+    /// Values of the last output, (channels, rows, columns), for the first picture of the last call of [`GpuEngine::detect`].
     ///
     /// # Errors
     /// [`EngineError::Device`] if the device was lost.
-    pub fn outputs(&mut self) -> Result<Vec<Array3<f32>>, EngineError> {
-        let values = self.session.last_outputs()?;
-        let shapes = self.session.plan.outputs.iter().map(|(shape, _)| (shape.channels, shape.height, shape.width));
-        Ok(shapes.zip(values).filter_map(|(shape, values)| Array3::from_shape_vec(shape, values).ok()).collect())
+    pub fn last_output(&mut self) -> Result<Option<Array3<f32>>, EngineError> {
+        let Some(&(Shape { channels, height, width }, _)) = self.session.plan.outputs.last() else { return Ok(None) };
+        Ok(Array3::from_shape_vec((channels, height, width), self.session.last_output()?).ok())
     }
 
     /// Times every dispatch from now on, by the GPU's time stamps where it has them and no other clock is wanted; says

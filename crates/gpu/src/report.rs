@@ -1,8 +1,9 @@
 //! What a frame costs on a GPU before one is at hand: dispatches, bytes moved, arithmetic, and the time that the
 //! roofline model (Williams, Waterman, Patterson 2009) gives for them.
 
-use super::plan::{Plan, Step};
-use yolo_lat_core::model::Graph;
+use super::compile::{Program, Step};
+use yolo_lat_core::engine::Unsupported;
+use yolo_lat_core::model::CheckedGraph;
 use yolo_lat_shaders::Kernel;
 
 /// One dispatch of a frame of one picture.
@@ -31,8 +32,11 @@ pub struct PlanReport {
 
 impl PlanReport {
     /// The dispatches of a graph for a picture of the size of its input.
-    pub fn new(graph: &Graph) -> Self {
-        let plan = Plan::new(graph);
+    ///
+    /// # Errors
+    /// A node that there is no shader for.
+    pub fn new(graph: &CheckedGraph) -> Result<Self, Unsupported> {
+        let plan = Program::new(graph)?;
         let input = graph.input();
         let letterbox = DispatchReport {
             kernel: Kernel::Letterbox.name(),
@@ -50,7 +54,7 @@ impl PlanReport {
             multiply_adds: step.multiply_adds,
         };
         let dispatches = std::iter::once(letterbox).chain(plan.steps.iter().map(report)).collect();
-        Self { dispatches, arena_bytes: 4 * plan.image_stride as u64 }
+        Ok(Self { dispatches, arena_bytes: 4 * plan.image_stride as u64 })
     }
 
     /// Bytes moved by a frame.

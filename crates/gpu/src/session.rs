@@ -13,8 +13,8 @@ pub use self::picture::{Picture, PixelFormat};
 use self::profile::Timer;
 pub use self::profile::{Clock, DispatchTime};
 
+use super::compile::{Program, Step};
 use super::device::Gpu;
-use super::plan::{Plan, Step};
 use yolo_lat_core::engine::EngineError;
 use yolo_lat_core::geometry::Letterbox;
 use yolo_lat_core::postprocess::{Detection, PostprocessOptions, ranked};
@@ -74,7 +74,7 @@ struct Found {
 /// A plan on a device.
 pub(super) struct Session {
     pub(super) gpu: Arc<Gpu>,
-    pub(super) plan: Plan,
+    pub(super) plan: Program,
     /// Pictures that the arena has room for.
     images: usize,
     /// Pictures that are computed together at most.
@@ -114,7 +114,7 @@ fn block(buffer: &wgpu::Buffer, bytes: usize) -> wgpu::BindingResource<'_> {
 }
 
 impl Session {
-    pub(super) fn new(gpu: Arc<Gpu>, plan: Plan, weights: &[f32]) -> Result<Self, EngineError> {
+    pub(super) fn new(gpu: Arc<Gpu>, plan: Program, weights: &[f32]) -> Result<Self, EngineError> {
         let upload = |label: &str, bytes: &[u8]| {
             let buffer = gpu.buffer(label, bytes.len() as u64, Usage::STORAGE | Usage::COPY_DST)?;
             gpu.queue.write_buffer(&buffer, 0, bytes);
@@ -158,7 +158,7 @@ impl Session {
 
     fn arena(
         gpu: &Gpu,
-        plan: &Plan,
+        plan: &Program,
         images: usize,
         weights: &wgpu::Buffer,
         planes: &wgpu::Buffer,
@@ -284,7 +284,7 @@ impl Session {
         self.write_input(pictures);
         let mut encoder = self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         self.record(&mut encoder, 0..self.plan.network, pictures.len());
-        self.read_outputs(encoder, pictures.len())
+        self.read_outputs(encoder, pictures.len(), 0)
     }
 
     fn write_input(&self, pictures: &[&[f32]]) {
@@ -298,21 +298,21 @@ impl Session {
         }
     }
 
-    /// The outputs of the first picture of the last submission, which nothing has overwritten.
-    pub(super) fn last_outputs(&mut self) -> Result<Vec<Vec<f32>>, EngineError> {
+    /// The last output of the first picture of the last submission, which nothing has overwritten. The others stay where they are.
+    pub(super) fn last_output(&mut self) -> Result<Vec<f32>, EngineError> {
         let encoder = self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        Ok(self.read_outputs(encoder, 1)?.swap_remove(0))
+        let last = self.plan.outputs.len().saturating_sub(1);
+        Ok(self.read_outputs(encoder, 1, last)?.swap_remove(0).swap_remove(0))
     }
 
-    /// Submits, and reads the outputs of each picture, values without padding.
+    /// Submits, and reads the outputs from number `first` on of each picture, values without padding.
     fn read_outputs(
         &mut self,
         mut encoder: wgpu::CommandEncoder,
         images: usize,
+        first: usize,
     ) -> Result<Vec<Vec<Vec<f32>>>, EngineError> {
-        let outputs: Vec<_> = self
-            .plan
-            .outputs
+        let outputs: Vec<_> = self.plan.outputs[first..]
             .iter()
             .flat_map(|(shape, planes)| {
                 let size = shape.positions().next_multiple_of(4);
@@ -338,7 +338,7 @@ impl Session {
         let values: &[f32] = bytemuck::cast_slice(&view);
         let result = values.chunks_exact(floats).map(|values| {
             let mut rest = values;
-            let outputs = self.plan.outputs.iter().map(|(shape, planes)| {
+            let outputs = self.plan.outputs[first..].iter().map(|(shape, planes)| {
                 let size = shape.positions().next_multiple_of(4);
                 let (these, after) = rest.split_at(size * planes.len());
                 rest = after;
@@ -374,7 +374,7 @@ impl Session {
         self.upload(pictures)?;
         let mut encoder = self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         self.record_letterbox(&mut encoder, pictures);
-        self.read_outputs(encoder, pictures.len())
+        self.read_outputs(encoder, pictures.len(), 0)
     }
 
     /// Only decoding and suppression: detections of each picture from its planes, where the graph's outputs are its input.

@@ -3,40 +3,27 @@ use std::sync::Arc;
 use image::RgbImage;
 use ndarray::Array3;
 
-use super::plan::{Job, Plan};
+use super::compile::{Job, Program};
 use super::session::Session;
-use super::{Clock, Gpu, Picture, PixelFormat, Variant, prefer_adapter};
+use super::{Clock, Gpu, GpuOptions, Picture, PixelFormat, Variant};
 use yolo_lat::preprocess::Preprocessor;
 use yolo_lat_core::model::config::HeadConfig;
-use yolo_lat_core::model::graph::{Node, Op, Scale, Shape};
-use yolo_lat_core::model::{Graph, Model};
+use yolo_lat_core::model::graph::{Op, Scale, Shape};
+use yolo_lat_core::model::{CheckedGraph, Graph, Model};
 use yolo_lat_shaders::Kernel;
 
-/// The best adapter, software ones last; says so if there is none.
-fn gpu() -> Option<Arc<Gpu>> {
-    let found = Gpu::shared().or_else(|_| {
-        prefer_adapter(Some("llvmpipe"));
-        Gpu::shared()
-    });
-    found.inspect_err(|error| eprintln!("skipped: {error}; `make test` installs Mesa's software adapter")).ok()
+/// The best adapter, software ones last.
+fn gpu() -> Arc<Gpu> {
+    let software = GpuOptions { adapter: Some("llvmpipe".into()), ..GpuOptions::default() };
+    let found = Gpu::open(&GpuOptions::default()).or_else(|_| Gpu::open(&software));
+    Arc::new(found.unwrap_or_else(|error| panic!("{error}; `make test` installs Mesa's software adapter")))
 }
 
 /// A session that has nothing but an input, which is its output.
 fn letterbox_session(gpu: Arc<Gpu>, width: usize, height: usize) -> Session {
-    let shape = Shape { channels: 3, height, width };
-    let input = Node { name: "input".into(), op: Op::Input, inputs: Vec::new(), shape };
-    // Decoding asks for the shape of an input; a view has one and moves nothing.
-    let all = Node { name: "all".into(), op: Op::Slice { start: 0, step: 1 }, inputs: vec![0], shape };
-    let nodes = vec![input, all];
-    let scales = vec![Scale { stride: 8, class: 1, boxes: 1 }];
-    let graph = Graph {
-        name: "letterbox".into(),
-        nodes,
-        scales,
-        head: HeadConfig { bins: 2, max_distance: 1.0, shared: 0 },
-        taps: Vec::new(),
-    };
-    Session::new(gpu, Plan::new(&graph), &[]).unwrap()
+    let mut graph = Graph::new("letterbox", Shape { channels: 3, height, width });
+    graph.taps.push(0);
+    Session::new(gpu, Program::new(&graph.check().unwrap()).unwrap(), &[]).unwrap()
 }
 
 fn random_picture(width: u32, height: u32) -> RgbImage {
@@ -50,14 +37,14 @@ fn random_picture(width: u32, height: u32) -> RgbImage {
 
 #[test]
 fn letterbox_agrees_with_the_cpu_in_all_sizes() {
-    let Some(gpu) = gpu() else { return };
+    let gpu = gpu();
     let mut session = letterbox_session(gpu, 96, 64);
     for (width, height) in
         [(96, 64), (1, 1), (200, 150), (451, 300), (37, 500), (1, 300), (640, 2), (50, 20), (1920, 1080), (97, 61)]
     {
         let picture = random_picture(width, height);
         let mut expected = Array3::zeros((3, 64, 96));
-        Preprocessor::default().apply(&picture, expected.view_mut());
+        Preprocessor::default().apply(&picture, expected.view_mut()).unwrap();
         let view = Picture { size: (width, height), format: PixelFormat::Rgb, bytes: picture.as_raw() };
         let found = session.letterboxed(&[view]).unwrap().remove(0).remove(0);
         let off = expected.iter().zip(&found).filter(|(a, b)| (*a - *b).abs() > 1e-6).count();
@@ -82,7 +69,7 @@ fn jobs_have_the_layout_of_the_shaders() {
 fn a_frame_takes_few_dispatches() {
     for (name, most) in [("n", 64), ("s", 74), ("../../tests/golden/bootstrap/yolo-lat-n.toml", 45)] {
         let model = Model::load(name).unwrap();
-        let plan = Plan::new(&model.graph(320, 320).unwrap());
+        let plan = Program::new(&model.graph(320, 320).unwrap()).unwrap();
         // And the letterbox.
         let dispatches = plan.steps.len() + 1;
         assert!(dispatches <= most, "{name}: {dispatches} dispatches");
@@ -92,7 +79,7 @@ fn a_frame_takes_few_dispatches() {
         let arithmetic: u64 = plan.steps.iter().map(|step| step.multiply_adds).sum();
         assert_eq!(arithmetic, graph.multiply_adds(), "{name}: something is computed twice or not at all");
         // As on OpenGL: more dispatches, the same work.
-        let apart = Plan::with_units(&graph, false);
+        let apart = Program::with_units(&graph, false).unwrap();
         assert!(apart.steps.len() > plan.steps.len() && apart.steps.len() < most + 20, "{name}: {}", apart.steps.len());
         assert_eq!(apart.steps.iter().map(|step| step.multiply_adds).sum::<u64>(), arithmetic);
     }
@@ -102,7 +89,7 @@ fn a_frame_takes_few_dispatches() {
 fn pictures_of_cameras_become_the_same_input() {
     use yolo_lat_io::source::{rgb_from_nv12, rgb_from_yuyv};
 
-    let Some(gpu) = gpu() else { return };
+    let gpu = gpu();
     let mut session = letterbox_session(gpu, 96, 64);
     for (width, height) in [(90u32, 61u32), (320, 240), (7, 3)] {
         let mut input = |format: PixelFormat, bytes: &[u8]| {
@@ -131,39 +118,30 @@ fn pictures_of_cameras_become_the_same_input() {
 }
 
 /// A graph whose outputs are planes of its input: `classes` and 4 sides of `bins` at one scale.
-fn head_graph(classes: usize, bins: usize, side: usize) -> Graph {
-    let shape = |channels| Shape { channels, height: side, width: side };
-    let node = |name: &str, op, inputs: &[usize], shape| Node { name: name.into(), op, inputs: inputs.to_vec(), shape };
+fn head_graph(classes: usize, bins: usize, side: usize) -> CheckedGraph {
     // Every second plane is a class or a side, the rest is nothing: views must be followed.
-    let all = 2 * classes.max(4 * bins);
-    let nodes = vec![
-        node("input", Op::Input, &[], shape(all)),
-        node("class", Op::Slice { start: 0, step: 2 }, &[0], shape(classes)),
-        node("box", Op::Slice { start: 1, step: 2 }, &[0], shape(4 * bins)),
-    ];
-    let scales = vec![Scale { stride: 8, class: 1, boxes: 2 }];
-    Graph {
-        name: "head".into(),
-        nodes,
-        scales,
-        head: HeadConfig { bins, max_distance: 7.0, shared: 0 },
-        taps: Vec::new(),
-    }
+    let mut graph = Graph::new("head", Shape { channels: 2 * classes.max(4 * bins), height: side, width: side });
+    let class = graph.add("class", Op::Slice { start: 0, step: 2, count: classes }, &[0]);
+    let boxes = graph.add("box", Op::Slice { start: 1, step: 2, count: 4 * bins }, &[0]);
+    graph.scales = vec![Scale { stride: 8, class, boxes }];
+    graph.head = HeadConfig { bins, max_distance: 7.0, shared: 0 };
+    graph.check().unwrap()
 }
 
 #[test]
 fn decoding_and_suppression_agree_with_their_twins() {
     use yolo_lat_core::postprocess::{PostprocessOptions, decode, suppress};
 
-    let adapter = gpu().map(|gpu| gpu.name());
-    let Some(adapter) = adapter else { return };
+    let adapter = gpu().name();
     let adapter = adapter.split(" (").next().unwrap().to_owned();
     for variant in Variant::ALL {
-        let gpu = Arc::new(Gpu::open(Some(&adapter), variant).unwrap());
+        let gpu = Arc::new(
+            Gpu::open(&GpuOptions { adapter: Some(adapter.clone()), features: variant, cache: None }).unwrap(),
+        );
         for (round, side) in [1usize, 5, 13, 20].into_iter().enumerate() {
             let (classes, bins) = (3 + 17 * (round % 2), 8);
             let graph = head_graph(classes, bins, side);
-            let mut session = Session::new(gpu.clone(), Plan::new(&graph), &[]).unwrap();
+            let mut session = Session::new(gpu.clone(), Program::new(&graph).unwrap(), &[]).unwrap();
             let mut seed = round as u32;
             let mut noise = || {
                 seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -208,10 +186,10 @@ fn decoding_and_suppression_agree_with_their_twins() {
 
 #[test]
 fn dispatches_are_timed_by_either_clock() {
-    let Some(gpu) = gpu() else { return };
+    let gpu = gpu();
     let model = Model::load("n").unwrap();
-    let graph = model.graph(64, 64).unwrap();
-    let mut engine = super::GpuEngine::on(gpu.clone(), &graph, &model.weights).unwrap();
+    let network = model.network(64, 64).unwrap();
+    let mut engine = super::GpuEngine::on(gpu.clone(), &network).unwrap();
     let picture = random_picture(80, 50);
     let view = [Picture { size: (80, 50), format: PixelFormat::Rgb, bytes: picture.as_raw() }];
     let options = yolo_lat_core::postprocess::PostprocessOptions { confidence: 0.05, ..Default::default() };
@@ -221,7 +199,7 @@ fn dispatches_are_timed_by_either_clock() {
         assert!(wanted.is_none() || clock == Clock::Wall);
         assert_eq!(engine.detect(&view, &options).unwrap(), expected);
         let times = engine.profile().unwrap();
-        assert_eq!(times.len(), Plan::new(&graph).steps.len() + 1);
+        assert_eq!(times.len(), Program::new(&network).unwrap().steps.len() + 1);
         assert_eq!(times[0].name, "letterbox");
         assert!(times.iter().any(|time| !time.duration.is_zero()));
         assert!(times.windows(2).all(|pair| pair[0].start <= pair[1].start), "{clock:?}: {times:?}");

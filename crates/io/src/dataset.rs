@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use crate::labels::coco::{self, Id};
-use crate::labels::files::{PICTURE_FOLDERS, files_below, files_in, has_extension, read_text, stem_of, subfolder};
+use crate::labels::files::{PICTURE_FOLDERS, files_below, files_in, read_text, stem_of, subfolder};
 use crate::labels::{Fault, voc, yolo};
-use crate::source::IMAGE_EXTENSIONS;
+use crate::source::{IMAGE_EXTENSIONS, has_extension};
 use yolo_lat_core::geometry::BBox;
 
 /// Why a data set could not be read.
@@ -315,8 +315,8 @@ fn read_folder(folder: &Path, choice: &Choice) -> Result<Option<Dataset>, Datase
     if let Some(description) = description.filter(|found| !found.is_list() || voc_annotations(folder).is_none()) {
         return yolo::read(folder, &description, choice).map(Some);
     }
-    if let Some(dataset) = read_voc(folder, choice)? {
-        return Ok(Some(dataset));
+    if let Some(annotations) = voc_annotations(folder) {
+        return read_voc(folder, annotations, choice).map(Some);
     }
     if subfolder(folder, &["labels"]).is_some() && subfolder(folder, &PICTURE_FOLDERS).is_some() {
         let description = yolo::Description::find_around(folder)?;
@@ -328,7 +328,9 @@ fn read_folder(folder: &Path, choice: &Choice) -> Result<Option<Dataset>, Datase
         parts.extend(is_layout(&part).then_some((name, part)));
     }
     if parts.is_empty() {
-        return Ok(None);
+        // XML beside pictures, all of them in sub-folders.
+        let is_voc = files_below(folder, voc::is_xml, &mut Vec::new()).iter().any(|path| voc::is_voc(path));
+        return is_voc.then(|| read_voc(folder, folder.to_owned(), choice)).transpose();
     }
     read_folder(&choice.pick(folder, parts)?.swap_remove(0), &Choice { required: false, ..choice.clone() })
 }
@@ -346,7 +348,10 @@ fn coco_files(folder: &Path) -> Vec<PathBuf> {
         use std::io::Read;
         let mut start = Vec::new();
         let read = std::fs::File::open(path).and_then(|file| file.take(64).read_to_end(&mut start));
-        let text = start.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&start).trim_ascii_start();
+        // In UTF-16 too, whose other byte is 0 here.
+        let text: Vec<u8> =
+            start.into_iter().filter(|byte| !matches!(byte, 0 | 0xEF | 0xBB | 0xBF | 0xFE | 0xFF)).collect();
+        let text = text.trim_ascii_start();
         read.is_ok() && (text.starts_with(b"{") || text.is_empty())
     };
     let mut files = files_in(folder, &["json"]);
@@ -379,15 +384,14 @@ fn coco_files(folder: &Path) -> Vec<PathBuf> {
 /// The folder of VOC's XML files: one that is called so, or the folder itself, where they lie beside the pictures.
 fn voc_annotations(folder: &Path) -> Option<PathBuf> {
     let inside = ["Annotations", "annotation", "labels", "xml", "xmls"].into_iter();
-    let has_any = |folder: &PathBuf| !files_below(folder, &["xml"], &mut Vec::new()).is_empty();
+    let has_any = |folder: &PathBuf| !files_below(folder, voc::is_xml, &mut Vec::new()).is_empty();
     if let Some(found) = inside.filter_map(|name| subfolder(folder, &[name])).find(has_any) {
         return Some(found);
     }
     files_in(folder, &["xml"]).iter().any(|path| voc::is_voc(path)).then(|| folder.to_owned())
 }
 
-fn read_voc(folder: &Path, choice: &Choice) -> Result<Option<Dataset>, DatasetError> {
-    let Some(mut annotations) = voc_annotations(folder) else { return Ok(None) };
+fn read_voc(folder: &Path, mut annotations: PathBuf, choice: &Choice) -> Result<Dataset, DatasetError> {
     let pictures = PICTURE_FOLDERS.iter().filter_map(|name| subfolder(folder, &[name]));
     let mut pictures: Vec<PathBuf> = pictures.filter(|path| *path != annotations && annotations != folder).collect();
     let sets = ["ImageSets/Main", "ImageSets", ""].iter().map(|name| folder.join(name));
@@ -407,5 +411,8 @@ fn read_voc(folder: &Path, choice: &Choice) -> Result<Option<Dataset>, DatasetEr
         pictures.push(folder.to_owned());
     }
     let dataset = voc::read(&annotations, &pictures);
-    chosen.map_or(Ok(dataset.clone()), |list| dataset.keep_listed(folder, &list)).map(Some)
+    match chosen {
+        Some(list) => dataset.keep_listed(folder, &list),
+        None => Ok(dataset),
+    }
 }

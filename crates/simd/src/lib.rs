@@ -2,6 +2,11 @@
 //!
 //! Kernels are generic over [`Simd`] and `inline(always)`; they are instantiated once per instruction set inside a
 //! function that enables it ([`dispatch`]), so that each copy is compiled for its own machine.
+#![allow(unsafe_code, reason = "intrinsics")]
+
+mod rows;
+
+pub use rows::RowFilter;
 
 /// Instruction sets the kernels exist for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +72,20 @@ impl InstructionSet {
             Self::Neon => 4,
             Self::Plain => 4,
         }
+    }
+}
+
+/// As people write it: `avx512`, `avx2`, `neon`, `plain`.
+impl std::str::FromStr for InstructionSet {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let plain = |name: &str| name.to_ascii_lowercase().replace('-', "");
+        let known = Self::available();
+        known.iter().copied().find(|set| plain(&set.to_string()) == plain(text)).ok_or_else(|| {
+            let known: Vec<String> = known.iter().map(|set| plain(&set.to_string())).collect();
+            format!("{text:?} is no instruction set of this machine, which has {}", known.join(", "))
+        })
     }
 }
 
@@ -491,4 +510,24 @@ pub unsafe fn dispatch(set: InstructionSet, work: impl Work) {
             InstructionSet::Plain => work.run::<Plain>(),
         }
     }
+}
+
+/// Bytes of three channels a pixel into a plane of floats for each: `byte * factor + shift`. As many pixels as the shortest of
+/// all has; the same on every instruction set.
+pub fn planes_of_pixels(pixels: &[[u8; 3]], planes: [&mut [f32]; 3], factors: [f32; 3], shifts: [f32; 3]) {
+    /// No vectors of its own: compiled for wide registers, the loop becomes shuffles.
+    struct Planes<'a>(&'a [[u8; 3]], [&'a mut [f32]; 3], [f32; 3], [f32; 3]);
+    impl Work for Planes<'_> {
+        #[inline(always)]
+        unsafe fn run<S: Simd>(self) {
+            let Self(pixels, [a, b, c], factors, shifts) = self;
+            for (((pixel, a), b), c) in pixels.iter().zip(a).zip(b).zip(c) {
+                *a = f32::from(pixel[0]) * factors[0] + shifts[0];
+                *b = f32::from(pixel[1]) * factors[1] + shifts[1];
+                *c = f32::from(pixel[2]) * factors[2] + shifts[2];
+            }
+        }
+    }
+    // SAFETY: the best set is there.
+    unsafe { dispatch(InstructionSet::best(), Planes(pixels, planes, factors, shifts)) };
 }

@@ -16,7 +16,7 @@ use yolo_lat::eval::{Dataset, Feed, Split, measure};
 use yolo_lat::model::{Model, ModelConfig, Weights, graph_of};
 use yolo_lat::sink::write_atomically;
 use yolo_lat::source::Prefetch;
-use yolo_lat::{Detector, DetectorOptions};
+use yolo_lat::{Detector, DetectorOptions, Runtime};
 
 use crate::TrainArguments;
 use crate::batch::{Batch, Batches, Tensors};
@@ -390,10 +390,12 @@ impl Trainer {
         // As `yolo-lat eval` measures.
         options.postprocess.confidence = 0.001;
         options.postprocess.multi_label = true;
-        let mut detector = Detector::new(&model, &options)?;
+        let runtime = Runtime::default();
+        let mut detector = Detector::of_model(&model, &runtime, &options)?;
         let mut dataset = Dataset::load(&self.val, Split::Prefer("val"))?;
         dataset.truncate(limit);
-        let feed = Feed { batch: options.threads, threads: options.threads, stop: self.interrupted.clone() };
+        let threads = runtime.threads();
+        let feed = Feed { batch: threads, threads, stop: self.interrupted.clone() };
         let classes = detector.classes().to_vec();
         let detect = |pictures: &[&image::RgbImage]| detector.detections(pictures);
         let measured = measure(&classes, detect, &dataset, &feed, |path, error| {

@@ -210,11 +210,10 @@ fn with_a_rate_of_nothing_the_published_backbone_computes_what_it_did() {
     let folder = tempfile::tempdir().unwrap();
     let text = include_str!("../../../tests/golden/bootstrap/yolo-lat-n.toml");
     let model = ModelConfig::parse(text, "n").unwrap();
-    let mut graph = graph_of(&model, 352, 352).unwrap();
+    let mut network = Network::new(graph_of(&model, 352, 352).unwrap(), Device::Cpu);
     for stage in ["stage2.3.concat", "stage3.7.concat", "stage4.3.concat"] {
-        graph.taps.push(graph.nodes.iter().position(|node| node.name == stage).unwrap());
+        network.tap(stage).unwrap();
     }
-    let mut network = Network::new(graph, Device::Cpu);
     let weights = Weights::load("golden/backbone.safetensors".as_ref()).unwrap();
     let report = network.init(&weights, |_| true).unwrap();
     assert!(report.skipped.is_empty() && report.missing.iter().all(|name| !name.starts_with("sta")), "{report:?}");

@@ -21,9 +21,10 @@ use yolo_lat::engine::ort::OnnxSession;
 use yolo_lat::geometry::BBox;
 use yolo_lat::model::classes::{COCO, class_map};
 use yolo_lat::model::config::STRIDES;
-use yolo_lat::model::{Graph, Model};
+use yolo_lat::model::{CheckedGraph, Model};
 use yolo_lat::postprocess::{Detection, PostprocessOptions, decode_box, suppress};
 use yolo_lat::preprocess::Preprocessor;
+use yolo_lat::{ModelFile, Runtime};
 
 use crate::frozen::{Engines, lock};
 use crate::imitation::layer;
@@ -113,17 +114,17 @@ impl Teacher {
     /// The file is neither a NanoDet-Plus nor a model of this project, ONNX Runtime is missing, or the teacher does not
     /// know a class.
     pub(crate) fn load(path: &Path, classes: &[String]) -> anyhow::Result<Self> {
-        let (detector, known) = if path.extension().is_some_and(|extension| extension == "onnx") {
-            let session = OnnxSession::open(path, 1)?;
+        let file = ModelFile::open(&path.to_string_lossy())?;
+        let (detector, known) = if let ModelFile::Native(model) = file {
+            let known = model.config.classes.clone();
+            (Detector::Own { model: Box::new(model), engines: Engines::default() }, known)
+        } else {
+            let session = OnnxSession::open(&Runtime::default().onnx_runtime()?, path, 1)?;
             let channels = session.outputs().first().and_then(|output| output.shape.last()).copied();
             if session.outputs().len() != 1 || channels != Some((COCO.len() + 4 * BINS) as i64) {
                 bail!("{}: not a NanoDet-Plus (outputs {:?})", path.display(), session.outputs());
             }
             (Detector::NanoDet(Mutex::new(vec![session])), COCO.map(str::to_owned).to_vec())
-        } else {
-            let model = Model::load(&path.to_string_lossy())?;
-            let known = model.config.classes.clone();
-            (Detector::Own { model: Box::new(model), engines: Engines::default() }, known)
         };
         let indices = class_map(classes, &known).into_iter().zip(classes);
         let indices = indices.map(|(index, name)| {
@@ -161,10 +162,10 @@ impl Teacher {
         Ok(graph.taps.iter().map(|&tap| graph.nodes[tap].shape.channels).collect())
     }
 
-    fn graph(&self, model: &Model, size: usize) -> anyhow::Result<Graph> {
-        let mut graph = model.graph(size, size)?;
-        graph.taps = self.features.iter().map(|name| layer(&graph, name)).collect::<anyhow::Result<_>>()?;
-        Ok(graph)
+    fn graph(&self, model: &Model, size: usize) -> anyhow::Result<CheckedGraph> {
+        let graph = model.graph(size, size)?;
+        let taps = self.features.iter().map(|name| layer(&graph, name)).collect::<anyhow::Result<_>>()?;
+        Ok(graph.edit(|graph| graph.taps = taps)?)
     }
 
     /// The sides of its pictures are multiples of this.
@@ -185,7 +186,7 @@ impl Teacher {
                 let free = lock(sessions)?.pop();
                 let mut session = match free {
                     Some(session) => session,
-                    None => OnnxSession::open(&self.path, 1)?,
+                    None => OnnxSession::open(&Runtime::default().onnx_runtime()?, &self.path, 1)?,
                 };
                 let input = Array4::from_shape_fn((1, 3, size, size), |(_, channel, y, x)| {
                     let value = pixels[((2 - channel) * size + y) * size + x] * 255.0;
@@ -196,7 +197,7 @@ impl Teacher {
                 Ok(self.decode_nanodet(&outputs[0], size))
             }
             Detector::Own { model, engines } => {
-                let make = || Ok(CpuEngine::new(&self.graph(model, size)?, &model.weights, 1)?);
+                let make = || Ok(CpuEngine::new(&self.graph(model, size)?.with(model.weights.clone())?, 1)?);
                 engines.run(pixels, size, make, |outputs| self.decode_own(outputs, model))
             }
         }
@@ -246,7 +247,7 @@ impl Teacher {
     /// The engine fails.
     pub(crate) fn boxes(&self, photograph: &RgbImage, size: usize) -> anyhow::Result<Vec<(BBox, Vec<f32>)>> {
         let mut input = Array4::zeros((1, 3, size, size));
-        let letterbox = Preprocessor::default().apply(photograph, input.slice_mut(s![0, .., .., ..]));
+        let letterbox = Preprocessor::default().apply(photograph, input.slice_mut(s![0, .., .., ..]))?;
         let pixels = input.as_slice().context("the picture is not in order")?;
         let answer = self.answer(pixels, size)?;
         let classes = self.classes.len();
@@ -295,7 +296,8 @@ mod tests {
             postprocess: PostprocessOptions { merge: false, ..PostprocessOptions::default() },
             ..yolo_lat::DetectorOptions::default()
         };
-        let expected = yolo_lat::Detector::new(&model, &options).unwrap().detect(&photograph).unwrap();
+        let expected =
+            yolo_lat::Detector::of_model(&model, &Runtime::default(), &options).unwrap().detect(&photograph).unwrap();
         let found = teacher.boxes(&photograph, 160).unwrap();
         assert!(!expected.is_empty());
         let best = &expected[0];

@@ -49,6 +49,11 @@ impl<T> Latest<T> {
         self.lock().closed
     }
 
+    /// How many values were put so far.
+    pub fn count(&self) -> u64 {
+        self.lock().count
+    }
+
     /// The newest value if more than `seen` were put, and their number; does not wait.
     pub fn newer(&self, seen: u64) -> Option<(Arc<T>, u64)> {
         let state = self.lock();
@@ -67,6 +72,49 @@ impl<T> Latest<T> {
             state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         state.value.clone().filter(|_| state.count > seen).map(|value| (value, state.count))
+    }
+}
+
+/// Reads several slots in fair turns: after one has had its turn, all others come before it.
+#[derive(Debug)]
+pub struct Turns {
+    /// Of each slot, how many values had been put when it was read.
+    seen: Vec<u64>,
+    last: usize,
+}
+
+impl Turns {
+    /// For so many slots, of which nothing has been read.
+    pub fn new(slots: usize) -> Self {
+        Self { seen: vec![0; slots], last: slots.saturating_sub(1) }
+    }
+
+    /// The next value that is new, its slot's number and how many came and went before it. `newer` reads a slot as
+    /// [`Latest::newer`] does, and each `put` is followed by one to `bell`. Waits up to `patience`.
+    pub fn next<T>(
+        &mut self,
+        bell: &Latest<()>,
+        patience: Duration,
+        newer: impl Fn(usize, u64) -> Option<(T, u64)>,
+    ) -> Option<(usize, T, u64)> {
+        let until = Instant::now() + patience;
+        loop {
+            let rung = bell.count();
+            for turn in 1..=self.seen.len() {
+                let index = (self.last + turn) % self.seen.len();
+                if let Some((value, count)) = newer(index, self.seen[index]) {
+                    let missed = count - self.seen[index] - 1;
+                    (self.seen[index], self.last) = (count, index);
+                    return Some((index, value, missed));
+                }
+            }
+            bell.wait_newer(rung, until.saturating_duration_since(Instant::now()))?;
+        }
+    }
+
+    /// How many values of a slot had been put when it was read.
+    pub fn seen(&self, slot: usize) -> u64 {
+        self.seen[slot]
     }
 }
 
@@ -98,5 +146,25 @@ mod tests {
         let thread = std::thread::spawn(move || writer.put(Arc::new("frame")));
         assert_eq!(*slot.wait_newer(0, Duration::from_secs(60)).unwrap().0, "frame");
         thread.join().unwrap();
+    }
+
+    #[test]
+    fn a_slot_that_is_always_full_does_not_starve_others() {
+        let slots: [Latest<usize>; 3] = Default::default();
+        let (bell, mut turns) = (Latest::default(), Turns::new(3));
+        let mut served = Vec::new();
+        for round in 0..6 {
+            for (index, slot) in slots.iter().enumerate().filter(|(index, _)| *index == 0 || round == 0) {
+                slot.put(Arc::new(index));
+            }
+            let (index, _, _) = turns.next(&bell, Duration::ZERO, |index, seen| slots[index].newer(seen)).unwrap();
+            served.push(index);
+        }
+        assert_eq!(served, [0, 1, 2, 0, 0, 0]);
+        slots[2].put(Arc::new(7));
+        slots[2].put(Arc::new(8));
+        let (index, value, missed) = turns.next(&bell, Duration::ZERO, |index, seen| slots[index].newer(seen)).unwrap();
+        assert_eq!((index, *value, missed), (2, 8, 1));
+        assert!(turns.next(&bell, Duration::ZERO, |index, seen| slots[index].newer(seen)).is_none());
     }
 }

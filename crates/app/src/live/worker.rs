@@ -2,19 +2,17 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
-use super::{AttentionView, Captured, EngineStatus, LiveResult, Probe, Settings, Shared, lock};
-use yolo_lat::attention::{
-    DiffDistance, HadamardExp, ModulatedDot, Similarity, Softmax, SumDistance, attention_weights,
-};
+use super::{AttentionView, Captured, EngineStatus, LiveResult, Probe, Settings, Shared, Texture, Turns, lock};
+use yolo_lat::attention::{Similarity, attention_weights};
 use yolo_lat::detector::{AttentionOptions, DetectError, Detector, DetectorOptions};
 use yolo_lat::geometry::{BBox, Letterbox};
-use yolo_lat::model::Model;
 use yolo_lat::model::classes::find_class;
-use yolo_lat::model::config::{AttentionKind, KernelKind};
-use yolo_lat::model::graph::Op;
+use yolo_lat::model::graph::{Mixing, Op};
 use yolo_lat::postprocess::{Detection, PostprocessOptions};
+use yolo_lat::{ModelFile, Runtime};
+use yolo_lat_io::follow::{FollowOptions, Followed, Follower};
 use yolo_lat_io::sink::NamedDetection;
 
 /// How often settings and the end are looked at while no frame comes.
@@ -23,8 +21,12 @@ const PATIENCE: Duration = Duration::from_millis(50);
 /// A detector and what it was made for.
 struct Loaded {
     made_for: Made,
+    /// Version of the settings whose limits it has.
+    limited_by: Option<u64>,
     detector: Detector,
     layers: Vec<Layer>,
+    /// Of each feed, the source that is followed.
+    followed: Vec<(u64, Follower)>,
 }
 
 /// Similarity and heads of an attention layer as it runs; no similarity for one that is off.
@@ -48,14 +50,37 @@ impl Made {
     }
 }
 
-pub(super) fn run(shared: &Shared) {
+/// What the worker keeps of each feed.
+#[derive(Default)]
+struct Seen {
+    /// The last frame, for settings that change while none comes; and the settings it was seen with.
+    last: Option<(Arc<Captured>, u64)>,
+}
+
+/// A frame, perhaps on the GPU.
+type Arrival = (Arc<Captured>, Option<Texture>);
+
+/// The newest frame of a feed if more than `seen` have come.
+fn arrival(shared: &Shared, feed: usize, seen: u64) -> Option<(Arrival, u64)> {
+    let slots = &shared.feeds[feed];
+    #[cfg(feature = "window")]
+    if shared.takes_textures.load(Ordering::Relaxed) && shared.shown.load(Ordering::Relaxed) == feed {
+        let (uploaded, _) = slots.uploaded.newer(0).filter(|(uploaded, _)| uploaded.count > seen)?;
+        return Some(((uploaded.captured.clone(), Some(uploaded.texture.clone())), uploaded.count));
+    }
+    slots.frames.newer(seen).map(|(captured, count)| ((captured, None), count))
+}
+
+pub(super) fn run(shared: &Shared, runtime: &Runtime) {
     let (mut version, mut settings) = (u64::MAX, None);
     let mut loaded: Option<Loaded> = None;
-    let (mut frames_seen, mut uploaded_seen) = (0, 0);
     let mut failed_for: Option<Made> = None;
-    // The last frame, for settings that change while none comes; and the settings it was seen with.
-    let mut last: Option<(Arc<Captured>, u64)> = None;
+    let mut turns = Turns::new(shared.feeds.len());
+    let mut seen: Vec<Seen> = shared.feeds.iter().map(|_| Seen::default()).collect();
     while !shared.stop.load(Ordering::Relaxed) {
+        if let Some(observer) = &shared.observer {
+            observer.notes().into_iter().for_each(|(is_error, line)| shared.event(is_error, line));
+        }
         let now = shared.version.load(Ordering::Acquire);
         if now != version {
             (version, settings) = (now, lock(&shared.settings).clone());
@@ -63,11 +88,18 @@ pub(super) fn run(shared: &Shared) {
         let Some(settings) = &settings else { return };
         let wanted = Made::of(settings);
         if loaded.as_ref().is_none_or(|loaded| loaded.made_for != wanted) && failed_for.as_ref() != Some(&wanted) {
-            match load(shared, &wanted) {
-                Ok(new) => (loaded, failed_for) = (Some(new), None),
+            match load(shared, &wanted, runtime) {
+                Ok(mut new) => {
+                    if let Some(old) = loaded.take()
+                        && old.detector.classes() == new.detector.classes()
+                    {
+                        new.followed = old.followed;
+                    }
+                    (loaded, failed_for) = (Some(new), None);
+                }
                 Err(error) => {
                     shared.event(true, format!("{}: {error}", wanted.model));
-                    *lock(&shared.engine) = Some(EngineStatus::Failed { reason: error.to_string() });
+                    shared.set_engine(EngineStatus::Failed { reason: error.to_string() });
                     failed_for = Some(wanted);
                 }
             }
@@ -76,55 +108,50 @@ pub(super) fn run(shared: &Shared) {
             std::thread::sleep(PATIENCE);
             continue;
         };
-        let postprocess = limits(settings, loaded.detector.classes());
-        loaded.detector.set_postprocess(postprocess);
+        if loaded.limited_by.replace(version) != Some(version) {
+            loaded.set_limits(settings);
+        }
         // Only the newest frame counts: what came and went in between is counted.
-        let (captured, texture, skipped) = if shared.takes_textures.load(Ordering::Relaxed) {
-            let Some((uploaded, count)) = shared.uploaded.wait_newer(uploaded_seen, PATIENCE) else {
-                again(shared, loaded, &mut last, version, settings.probe);
-                continue;
-            };
-            let skipped = count - uploaded_seen - 1;
-            uploaded_seen = count;
-            (uploaded.captured.clone(), Some(uploaded.texture.clone()), skipped)
-        } else {
-            let Some((captured, count)) = shared.frames.wait_newer(frames_seen, PATIENCE) else {
-                again(shared, loaded, &mut last, version, settings.probe);
-                if shared.frames.is_closed() {
-                    // Everything that will ever come has been seen.
-                    shared.results.close();
-                    std::thread::sleep(PATIENCE);
-                }
-                continue;
-            };
-            let skipped = count - frames_seen - 1;
-            frames_seen = count;
-            (captured, None, skipped)
-        };
-        last = Some((captured.clone(), version));
-        report(shared, detect(loaded, captured, texture.as_deref(), skipped, settings.probe));
+        match turns.next(&shared.frame_came, PATIENCE, |feed, seen| arrival(shared, feed, seen)) {
+            Some((feed, (captured, texture), skipped)) => {
+                seen[feed].last = Some((captured.clone(), version));
+                report(shared, feed, detect(loaded, feed, captured, texture.as_ref(), skipped, settings.probe));
+            }
+            None => again(shared, loaded, &mut seen, version, settings.probe),
+        }
+        for (index, feed) in shared.feeds.iter().enumerate() {
+            let is_over = feed.frames.is_closed() && arrival(shared, index, turns.seen(index)).is_none();
+            if is_over && !feed.results.is_closed() {
+                // Everything that will ever come has been seen.
+                feed.results.close();
+                shared.result_came.put(Arc::default());
+            }
+        }
     }
 }
 
-/// Looks at the last frame again where settings have changed since.
-fn again(
-    shared: &Shared,
-    loaded: &mut Loaded,
-    last: &mut Option<(Arc<Captured>, u64)>,
-    version: u64,
-    probe: Option<Probe>,
-) {
-    if let Some((captured, seen_with)) = last
-        && *seen_with != version
-    {
-        *seen_with = version;
-        report(shared, detect(loaded, captured.clone(), None, 0, probe));
+/// Looks at the last frames again where settings have changed since.
+fn again(shared: &Shared, loaded: &mut Loaded, seen: &mut [Seen], version: u64, probe: Option<Probe>) {
+    for (feed, Seen { last }) in seen.iter_mut().enumerate() {
+        if let Some((captured, seen_with)) = last
+            && *seen_with != version
+        {
+            *seen_with = version;
+            report(shared, feed, detect(loaded, feed, captured.clone(), None, 0, probe));
+        }
     }
 }
 
-fn report(shared: &Shared, found: Result<LiveResult, DetectError>) {
+fn report(shared: &Shared, feed: usize, found: Result<LiveResult, DetectError>) {
     match found {
-        Ok(result) => shared.results.put(Arc::new(result)),
+        Ok(result) => {
+            let result = Arc::new(result);
+            shared.feeds[feed].results.put(result.clone());
+            shared.result_came.put(Arc::default());
+            if let Some(observer) = &shared.observer {
+                observer.result(&result);
+            }
+        }
         Err(error) => {
             shared.event(true, error.to_string());
             std::thread::sleep(PATIENCE);
@@ -132,80 +159,106 @@ fn report(shared: &Shared, found: Result<LiveResult, DetectError>) {
     }
 }
 
-/// Names that this model does not know are no limit: they were marked for another.
-fn limits(settings: &Settings, classes: &[String]) -> PostprocessOptions {
-    let only: Vec<usize> = settings.classes.iter().filter_map(|name| find_class(name, classes).ok()).collect();
-    PostprocessOptions { classes: (!only.is_empty()).then_some(only), ..settings.detector.postprocess.clone() }
+impl Loaded {
+    /// Names that this model does not know are no limit: they were marked for another.
+    fn set_limits(&mut self, settings: &Settings) {
+        let classes = self.detector.classes();
+        let find = |name: &String| find_class(name, classes).ok();
+        let only: Vec<usize> = settings.classes.iter().filter_map(find).collect();
+        let limits = &settings.detector.postprocess;
+        let confidence = settings.class_confidence.iter().filter_map(|(name, least)| Some((find(name)?, *least)));
+        let size = |(name, least): &(Option<String>, _)| match name {
+            Some(name) => Some((Some(find(name)?), *least)),
+            None => Some((None, *least)),
+        };
+        let follow = FollowOptions {
+            confidence: limits.confidence,
+            class_confidence: confidence.collect(),
+            least_size: settings.least_size.iter().filter_map(size).collect(),
+            ..settings.follow.clone()
+        };
+        self.detector.set_postprocess(PostprocessOptions {
+            classes: (!only.is_empty()).then_some(only),
+            confidence: follow.detector_confidence(),
+            ..limits.clone()
+        });
+        self.followed.iter_mut().for_each(|(_, follower)| follower.set_options(&follow));
+    }
+
+    /// What is reported of a frame; a new source is followed from its beginning.
+    fn follow(&mut self, feed: usize, captured: &Captured, detections: Vec<Detection>) -> Followed {
+        let (source, follower) = &mut self.followed[feed];
+        if *source != captured.source {
+            *source = captured.source;
+            follower.restart();
+        }
+        let name = |class: usize| self.detector.class_name(class).to_owned();
+        let named = |detection: Detection| NamedDetection::new(detection, name(detection.class));
+        let time = captured.frame.captured_at.duration_since(UNIX_EPOCH).unwrap_or_default();
+        follower.follow(detections.into_iter().map(named).collect(), captured.frame.pixels.dimensions(), time)
+    }
 }
 
-fn load(shared: &Shared, wanted: &Made) -> Result<Loaded, DetectError> {
-    *lock(&shared.engine) = Some(EngineStatus::Loading);
-    if let Some(gpu) = &*lock(&shared.gpu) {
-        gpu.share();
-    }
+fn load(shared: &Shared, wanted: &Made, runtime: &Runtime) -> Result<Loaded, DetectError> {
+    shared.set_engine(EngineStatus::Loading);
     let options = &wanted.options;
-    if wanted.model.to_ascii_lowercase().ends_with(".onnx") {
-        let detector = Detector::open_onnx(std::path::Path::new(&wanted.model), options)?;
-        return Ok(ready(shared, wanted, detector, Vec::new()));
+    let file = ModelFile::open(&wanted.model)?;
+    #[cfg_attr(not(feature = "window"), expect(unused_mut))]
+    let mut detector = Detector::new(&file, runtime, options)?;
+    #[cfg(feature = "window")]
+    {
+        let devices = shared.gpu.as_ref().zip(detector.gpu());
+        let on_window = devices.is_some_and(|(window, gpu)| Arc::ptr_eq(window, gpu.device()));
+        shared.takes_textures.store(on_window, Ordering::Relaxed);
     }
-    let model = Model::load(&wanted.model)?;
+    let ModelFile::Native(model) = file else { return Ok(ready(shared, wanted, detector, Vec::new())) };
     let graph = model.graph(model.config.input, model.config.input)?;
-    let mut detector = Detector::new(&model, options)?;
     let layers = graph
         .attention_layers()
         .enumerate()
         .filter_map(|(index, node)| {
             let node = &graph.nodes[node];
-            let Op::Attention { kind, kernel, heads } = node.op else { return None };
+            let Op::Attention { mixing, heads, .. } = node.op else { return None };
             let replaced = options.attention.replaced.iter().find(|(layer, _)| *layer == index).map(|(_, by)| *by);
-            let now = replaced.unwrap_or(Some((kind, kernel)));
+            let now = replaced.unwrap_or(Some(mixing));
             let name = node.name.trim_end_matches(".attention").to_owned();
-            Some((name, (now.and_then(|(kind, kernel)| similarity(kind, kernel)), heads)))
+            Some((name, (now.map(Mixing::similarity), heads)))
         })
         .collect::<Vec<_>>();
-    let of_window = lock(&shared.gpu).clone();
-    let on_window =
-        of_window.zip(detector.gpu_engine()).is_some_and(|(window, engine)| Arc::ptr_eq(&window, engine.gpu()));
-    shared.takes_textures.store(on_window, Ordering::Relaxed);
     Ok(ready(shared, wanted, detector, layers))
 }
 
 fn ready(shared: &Shared, wanted: &Made, detector: Detector, layers: Vec<(String, Layer)>) -> Loaded {
-    *lock(&shared.engine) = Some(EngineStatus::Ready {
+    if let Some(observer) = &shared.observer {
+        observer.classes(detector.classes());
+    }
+    shared.set_engine(EngineStatus::Ready {
         description: detector.description(),
         classes: detector.classes().to_vec(),
         layers: layers.iter().map(|(name, (_, heads))| (name.clone(), *heads)).collect(),
     });
     let layers = layers.into_iter().map(|(_, layer)| layer).collect();
-    Loaded { made_for: wanted.clone(), detector, layers }
-}
-
-fn similarity(kind: AttentionKind, kernel: KernelKind) -> Option<&'static dyn Similarity> {
-    match (kind, kernel) {
-        (AttentionKind::None, _) => None,
-        (AttentionKind::Softmax, _) => Some(&Softmax),
-        (AttentionKind::Ela, KernelKind::HadamardExp) => Some(&HadamardExp),
-        (AttentionKind::Ela, KernelKind::SumDistance) => Some(&SumDistance),
-        (AttentionKind::Ela, KernelKind::DiffDistance) => Some(&DiffDistance),
-        (AttentionKind::Ela, KernelKind::ModulatedDot) => Some(&ModulatedDot),
-    }
+    let followed = shared.feeds.iter().map(|_| Default::default()).collect();
+    Loaded { made_for: wanted.clone(), limited_by: None, detector, layers, followed }
 }
 
 fn detect(
     loaded: &mut Loaded,
+    feed: usize,
     captured: Arc<Captured>,
-    texture: Option<&wgpu::Texture>,
+    texture: Option<&Texture>,
     skipped: u64,
     probe: Option<Probe>,
 ) -> Result<LiveResult, DetectError> {
     let picture = &captured.frame.pixels;
     let on_gpu = match texture {
+        #[cfg(feature = "window")]
         Some(texture) => {
             let view = texture.create_view(&wgpu::TextureViewDescriptor::default());
             // A lost device is replaced by the path through the pixels.
             loaded.detector.detect_texture(&view, picture.dimensions()).ok().flatten()
         }
-        None => None,
+        _ => None,
     };
     let (detections, times) = match on_gpu {
         Some(found) => found,
@@ -214,12 +267,11 @@ fn detect(
     let (width, height) = loaded.detector.input_size(picture.dimensions());
     let letterbox = Letterbox::fit(picture.dimensions(), (width as u32, height as u32));
     let attention = probe.and_then(|probe| look(loaded, &letterbox, probe));
-    let named = |Detection { class, confidence, bbox }: Detection| {
-        let name = loaded.detector.class_name(class).to_owned();
-        NamedDetection { name, class, confidence, bbox }
-    };
+    let Followed { detections, counts } = loaded.follow(feed, &captured, detections);
     Ok(LiveResult {
-        detections: detections.into_iter().map(named).collect(),
+        feed,
+        detections,
+        counts,
         letterbox,
         times,
         skipped,

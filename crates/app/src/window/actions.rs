@@ -2,8 +2,8 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use eframe::egui;
@@ -11,9 +11,10 @@ use serde_json::json;
 
 use super::LiveApp;
 use crate::live::LiveResult;
+use yolo_lat::ModelFile;
 use yolo_lat::model::default_confidence;
-use yolo_lat_io::sink::{Record, VideoRecorder, annotate, write_atomically, write_jpeg};
-use yolo_lat_io::source::{SourceRequest, has_ffmpeg};
+use yolo_lat_io::sink::{Annotator, DrawOptions, Record, VideoRecorder, write_atomically, write_jpeg};
+use yolo_lat_io::source::{SourceRequest, display_name, has_ffmpeg};
 
 /// Results that may wait for the recorder; more are left out, the window never waits.
 const QUEUE: usize = 8;
@@ -29,16 +30,17 @@ fn record(result: &LiveResult) -> Record {
     Record {
         image: format!("frame {}", frame.sequence),
         frame: Some(frame.sequence),
-        time_s: None,
         width: frame.width(),
         height: frame.height(),
         detections: result.detections.clone(),
-        timing_ms: None,
+        counts: result.counts.clone(),
+        ..Record::default()
     }
 }
 
 /// Results on their way into a file, in a thread of its own.
 pub(super) struct Recording {
+    ended: Arc<OnceLock<SystemTime>>,
     sender: SyncSender<Arc<LiveResult>>,
     thread: std::thread::JoinHandle<Result<(), String>>,
     pub(super) path: PathBuf,
@@ -48,15 +50,21 @@ pub(super) struct Recording {
 
 impl Recording {
     /// A video where ffmpeg is installed, else JSON lines.
-    fn start(folder: &Path) -> std::io::Result<Self> {
+    fn start(folder: &Path, drawing: DrawOptions) -> std::io::Result<Self> {
         let has_ffmpeg = has_ffmpeg();
         let path = folder.join(stamp()).with_extension(if has_ffmpeg { "mp4" } else { "jsonl" });
         let (sender, receiver) = sync_channel::<Arc<LiveResult>>(QUEUE);
-        let target = path.clone();
+        let (target, began) = (path.clone(), SystemTime::now());
+        let ended = Arc::new(OnceLock::new());
+        let end = ended.clone();
         let thread = std::thread::Builder::new().name("record".into()).spawn(move || {
-            if has_ffmpeg { record_video(&target, &receiver) } else { record_lines(&target, &receiver) }
+            if has_ffmpeg {
+                record_video(&target, &receiver, drawing, began, &end)
+            } else {
+                record_lines(&target, &receiver)
+            }
         })?;
-        Ok(Self { sender, thread, path, frames: 0, left_out: 0 })
+        Ok(Self { ended, sender, thread, path, frames: 0, left_out: 0 })
     }
 
     pub(super) fn push(&mut self, result: &Arc<LiveResult>) {
@@ -68,6 +76,7 @@ impl Recording {
 
     /// No more results come; the file is completed by the thread.
     pub(super) fn end(self) -> Ending {
+        let _ = self.ended.set(SystemTime::now());
         drop(self.sender);
         Ending { thread: self.thread, path: self.path, frames: self.frames, left_out: self.left_out }
     }
@@ -100,21 +109,35 @@ impl Ending {
     }
 }
 
-fn record_video(path: &Path, results: &std::sync::mpsc::Receiver<Arc<LiveResult>>) -> Result<(), String> {
-    let mut recorder: Option<VideoRecorder> = None;
+/// From `began` on, or the first result after it, until `ended`.
+fn record_video(
+    path: &Path,
+    results: &std::sync::mpsc::Receiver<Arc<LiveResult>>,
+    drawing: DrawOptions,
+    began: SystemTime,
+    ended: &OnceLock<SystemTime>,
+) -> Result<(), String> {
+    let mut annotator = Annotator::new(drawing);
+    let mut recording: Option<(VideoRecorder, SystemTime)> = None;
     for result in results {
         let mut picture = result.captured.frame.pixels.clone();
-        annotate(&mut picture, &result.detections, true);
-        let recorder = match &mut recorder {
-            Some(recorder) => recorder,
+        annotator.draw(&mut picture, &result.detections, &result.counts);
+        let taken_at = result.captured.frame.captured_at;
+        let (recorder, _) = match &mut recording {
+            Some(recording) => recording,
             None => {
-                recorder.insert(VideoRecorder::start(path, picture.dimensions()).map_err(|error| error.to_string())?)
+                let mut recorder =
+                    VideoRecorder::start(path, picture.dimensions()).map_err(|error| error.to_string())?;
+                let began = began.max(taken_at);
+                recorder.begin(began);
+                recording.insert((recorder, began))
             }
         };
-        let taken_at = result.captured.frame.captured_at;
         recorder.push_taken_at(&picture, taken_at).map_err(|error| error.to_string())?;
     }
-    recorder.map_or(Ok(()), |recorder| recorder.finish(None)).map_err(|error| error.to_string())
+    let Some((recorder, began)) = recording else { return Ok(()) };
+    let length = ended.get().and_then(|ended| ended.duration_since(began).ok());
+    recorder.finish(length).map_err(|error| error.to_string())
 }
 
 fn record_lines(path: &Path, results: &std::sync::mpsc::Receiver<Arc<LiveResult>>) -> Result<(), String> {
@@ -142,7 +165,7 @@ impl LiveApp {
         };
         let path = self.output_folder().join(stamp());
         let mut picture = result.captured.frame.pixels.clone();
-        annotate(&mut picture, &result.detections, true);
+        Annotator::new(self.draw_options()).draw(&mut picture, &result.detections, &result.counts);
         let (photo, data) = (path.with_extension("jpg"), path.with_extension("json"));
         let value = json!({
             "image": photo.file_name().map(|name| name.to_string_lossy()), "result": record(&result),
@@ -160,8 +183,10 @@ impl LiveApp {
     /// Begins or ends a recording.
     pub(super) fn toggle_recording(&mut self) {
         match self.recording.take() {
-            None => match Recording::start(&self.output_folder()) {
-                Ok(recording) => {
+            None => match Recording::start(&self.output_folder(), self.draw_options()) {
+                Ok(mut recording) => {
+                    // What is seen now is its beginning.
+                    self.result.iter().for_each(|result| recording.push(result));
                     self.live.note(false, format!("recording into {}", recording.path.display()));
                     self.recording = Some(recording);
                 }
@@ -202,12 +227,16 @@ impl LiveApp {
 
     /// Opens a model or a source by its name.
     pub(super) fn open_path(&mut self, path: PathBuf) {
-        let extension = path.extension().map(|extension| extension.to_string_lossy().to_lowercase());
-        if matches!(extension.as_deref(), Some("toml" | "safetensors" | "onnx")) {
+        if ModelFile::is_named(&path) {
             self.choose_model(path.to_string_lossy().into_owned());
             self.settings.classes.clear();
-        } else {
-            self.set_source(SourceRequest::Path(path));
+            return;
+        }
+        match SourceRequest::of_stream(&path) {
+            Ok(Some(stream)) => self.set_source(stream),
+            Ok(None) if path.exists() => self.set_source(SourceRequest::Path(path)),
+            Ok(None) => self.live.note(true, format!("{}: no such file", display_name(&path))),
+            Err(reason) => self.live.note(true, format!("{}: {reason}", display_name(&path))),
         }
     }
 }

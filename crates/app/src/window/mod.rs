@@ -7,6 +7,8 @@ mod panels;
 mod picture;
 mod preferences;
 mod viewport;
+mod zones;
+mod zones_file;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,11 +22,16 @@ use self::charts::AttentionTimes;
 use self::picture::PicturePool;
 pub use self::preferences::Preferences;
 use self::viewport::Viewport;
-use crate::live::{Captured, EngineStatus, History, Live, LiveResult, Probe, Sample, Settings, SourceStatus};
+use self::zones::{Kind, Sketch};
+use crate::live::{
+    Captured, EngineStatus, Feed, History, Live, LiveResult, Observer, Probe, Sample, Settings, SourceStatus,
+};
+use yolo_lat::Runtime;
 use yolo_lat::engine::EngineKind;
-use yolo_lat::engine::gpu::Gpu;
-use yolo_lat::model::config::{AttentionKind, KernelKind};
-use yolo_lat_io::source::{CameraEntry, SourceRequest};
+use yolo_lat::engine::gpu::{Gpu, GpuOptions};
+use yolo_lat::model::graph::Mixing;
+use yolo_lat_io::sink::{Annotator, DrawOptions, Drawing};
+use yolo_lat_io::source::{CameraEntry, SourceOptions, SourceRequest};
 
 /// How long the charts look back.
 const SPAN: Duration = Duration::from_secs(10);
@@ -32,18 +39,28 @@ const SPAN: Duration = Duration::from_secs(10);
 const REPAINT: Duration = Duration::from_micros(16_600);
 
 /// What the window begins with.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct WindowOptions {
-    /// Where frames come from.
-    pub source: SourceRequest,
+    /// Where frames come from, at least one; the first is shown at first.
+    pub sources: Vec<SourceRequest>,
+    /// How they are read.
+    pub reading: SourceOptions,
     /// Model, engine, limits.
     pub settings: Settings,
+    /// What engines run on; the window's own device goes before its GPU.
+    pub runtime: Runtime,
     /// Take model, engine and limits from the last time instead.
     pub use_remembered: bool,
     /// Where they are kept; `None` for nowhere.
     pub preferences: Option<PathBuf>,
     /// Where snapshots and recordings go; `None` for the user's pictures.
     pub output: Option<PathBuf>,
+    /// What is drawn for objects.
+    pub drawing: Drawing,
+    /// The TOML file that zones and lines are kept in, and read from where the settings have none; `None` for nowhere.
+    pub zones_file: Option<PathBuf>,
+    /// Who is told what is found.
+    pub observer: Option<Arc<dyn Observer>>,
 }
 
 /// Why there is no window.
@@ -100,16 +117,23 @@ struct AttentionControls {
     /// `None` for the mean of all heads.
     head: Option<usize>,
     /// What runs in the layers instead of the model's own.
-    kind: Option<(AttentionKind, KernelKind)>,
+    kind: Option<Mixing>,
     /// The layer is off.
     off: bool,
 }
 
+/// What is wanted of attention: the controls, where it is looked at, and the layers that there are.
+type Watched = (AttentionControls, Option<(f32, f32)>, usize);
+
 /// The state of the window.
 pub struct LiveApp {
     live: Live,
-    source: SourceRequest,
+    sources: Vec<SourceRequest>,
+    /// The one that is shown.
+    feed: usize,
     settings: Settings,
+    /// What the worker was told last.
+    sent: Option<(Settings, Watched)>,
     preferences: Preferences,
     preferences_file: Option<PathBuf>,
     attention: AttentionControls,
@@ -117,6 +141,9 @@ pub struct LiveApp {
     probe: Option<(f32, f32)>,
     pool: Option<PicturePool>,
     viewport: Viewport,
+    sketch: Sketch,
+    drawing: Drawing,
+    annotator: Annotator,
     shown: Option<Arc<Captured>>,
     frames_seen: u64,
     result: Option<Arc<LiveResult>>,
@@ -168,7 +195,9 @@ impl LiveApp {
         }));
         let state = context.wgpu_render_state.clone();
         let gpu = state.as_ref().map(|state| {
-            Arc::new(Gpu::from_device(state.adapter.get_info(), state.device.clone(), state.queue.clone()))
+            let cache = GpuOptions::default().cache;
+            let (device, queue) = (state.device.clone(), state.queue.clone());
+            Arc::new(Gpu::from_device(state.adapter.get_info(), device, queue, cache.as_deref()))
         });
         let renderer = gpu.as_ref().map_or("no GPU".into(), |gpu| {
             let software = if gpu.is_hardware() { "" } else { ", a software adapter: slow" };
@@ -176,19 +205,26 @@ impl LiveApp {
         });
         // The network runs on the window's device where that is hardware, or where the GPU was asked for.
         let shared = gpu.clone().filter(|gpu| gpu.is_hardware() || settings.detector.engine == EngineKind::Gpu);
-        let live = Live::start(options.source.clone(), settings.clone(), shared)?;
+        let (sources, reading) = (options.sources, options.reading);
+        let (runtime, observer) = (options.runtime, options.observer);
+        let live = Live::start_in_window(sources.clone(), reading, settings.clone(), runtime, observer, shared)?;
         live.note(false, renderer.clone());
         let pool = gpu.zip(state).map(|(gpu, state)| PicturePool::new(gpu, state.renderer));
-        let app = Self {
+        let mut app = Self {
             live,
-            source: options.source,
+            sources,
+            feed: 0,
             settings,
+            sent: None,
             preferences,
             preferences_file: options.preferences,
             attention: AttentionControls::default(),
             probe: None,
             pool,
             viewport: Viewport::default(),
+            sketch: Sketch::new(options.zones_file),
+            drawing: options.drawing,
+            annotator: Annotator::default(),
             shown: None,
             frames_seen: 0,
             result: None,
@@ -210,6 +246,8 @@ impl LiveApp {
             path: String::new(),
             renderer,
         };
+        app.load_zones();
+        app.show_as(options.drawing);
         app.look_for_cameras();
         Ok(app)
     }
@@ -219,12 +257,22 @@ impl LiveApp {
         &self.live
     }
 
+    /// The source that is shown.
+    pub fn feed(&self) -> &Feed {
+        &self.live.feeds()[self.feed]
+    }
+
     /// The newest result that is shown.
     pub fn result(&self) -> Option<&LiveResult> {
         self.result.as_deref()
     }
 
-    /// Frames that the session had when the window last looked.
+    /// Whether there is a picture on the screen.
+    pub fn is_showing(&self) -> bool {
+        self.shown.is_some()
+    }
+
+    /// Frames that the shown source had when the window last looked.
     pub fn frames_seen(&self) -> u64 {
         self.frames_seen
     }
@@ -258,19 +306,23 @@ impl LiveApp {
 
     /// Takes what is new.
     fn update(&mut self) {
-        if let Some((captured, count)) = self.live.frames().newer(self.frames_seen) {
+        // Objects are hidden in the picture that they were found in: no other is shown then.
+        let is_raw = self.drawing == Drawing::Box;
+        if let Some((captured, count)) = self.feed().frames().newer(self.frames_seen) {
             self.frames_seen = count;
             let start = Instant::now();
-            if let Some(pool) = &mut self.pool {
-                let texture = pool.upload(&captured.frame.pixels);
+            if let Some(pool) = self.pool.as_mut().filter(|_| is_raw || self.live.takes_textures()) {
+                let texture = pool.upload(&captured.frame.pixels, is_raw);
                 if self.live.takes_textures() {
-                    self.live.put_uploaded(crate::live::Uploaded { captured: captured.clone(), texture });
+                    self.live.put_uploaded(crate::live::Uploaded { captured: captured.clone(), count, texture });
                 }
             }
             self.upload = start.elapsed();
-            self.shown = Some(captured);
+            if is_raw {
+                self.shown = Some(captured);
+            }
         }
-        if let Some((result, count)) = self.live.results().newer(self.results_seen) {
+        if let Some((result, count)) = self.feed().results().newer(self.results_seen) {
             self.results_seen = count;
             self.skipped += result.skipped;
             let age = result.captured.frame.captured_at.elapsed().unwrap_or_default();
@@ -288,17 +340,49 @@ impl LiveApp {
                 recording.push(&result);
             }
             self.result = Some(result);
+            if !is_raw {
+                self.show_result();
+            }
         }
+    }
+
+    /// Draws objects in another way from now on.
+    fn show_as(&mut self, drawing: Drawing) {
+        self.drawing = drawing;
+        self.annotator = Annotator::new(DrawOptions { drawing, ..DrawOptions::default() });
+        self.show_result();
+    }
+
+    /// Shows the picture of the newest result, objects hidden or as heat where that is asked for.
+    fn show_result(&mut self) {
+        let Some((result, pool)) = self.result.as_ref().zip(self.pool.as_mut()) else { return };
+        let mut picture = result.captured.frame.pixels.clone();
+        if self.drawing != Drawing::Box {
+            self.annotator.draw(&mut picture, &result.detections, &result.counts);
+        }
+        pool.upload(&picture, true);
+        self.shown = Some(result.captured.clone());
+    }
+
+    /// How snapshots and recordings are drawn on.
+    fn draw_options(&self) -> DrawOptions {
+        let (zones, lines) = (self.settings.follow.zones.clone(), self.settings.follow.lines.clone());
+        DrawOptions { drawing: self.drawing, labels: true, zones, lines }
     }
 
     /// Tells the worker what is wanted now.
     fn send_settings(&mut self) {
-        let mut settings = self.settings.clone();
         let AttentionControls { shown, layer, kind, off, .. } = self.attention;
-        let layers = match self.live.engine() {
+        let layers = match &*self.live.engine() {
             EngineStatus::Ready { layers, .. } => layers.len(),
             _ => layer + 1,
         };
+        let controls = (self.attention, self.probe, layers);
+        if self.sent.as_ref().is_some_and(|(settings, sent)| (settings, *sent) == (&self.settings, controls)) {
+            return;
+        }
+        self.sent = Some((self.settings.clone(), controls));
+        let mut settings = self.settings.clone();
         let mut replaced: Vec<_> =
             kind.map(|kind| (0..layers).map(|layer| (layer, Some(kind))).collect()).unwrap_or_default();
         if off {
@@ -313,10 +397,27 @@ impl LiveApp {
 
     fn set_source(&mut self, source: SourceRequest) {
         self.viewport.unpin();
-        self.source = source.clone();
-        if let Err(error) = self.live.set_source(source) {
+        self.annotator = Annotator::new(self.annotator.options().clone());
+        self.sources[self.feed] = source.clone();
+        if let Err(error) = self.live.set_source(self.feed, source) {
             self.live.note(true, format!("no thread for the source: {error}"));
         }
+    }
+
+    /// Shows another of the sources; a recording ends, since it is of one.
+    fn show_feed(&mut self, feed: usize) {
+        if feed == self.feed {
+            return;
+        }
+        if self.recording.is_some() {
+            self.toggle_recording();
+        }
+        self.live.show(feed);
+        self.feed = feed;
+        self.viewport.unpin();
+        self.annotator = Annotator::new(self.annotator.options().clone());
+        (self.shown, self.frames_seen, self.result, self.results_seen, self.skipped) = (None, 0, None, 0, 0);
+        self.history = History::new(SPAN);
     }
 
     /// Keys that work wherever the pointer is, but not while text is written.
@@ -341,13 +442,23 @@ impl LiveApp {
         if pressed(Key::A) {
             self.attention.shown = !self.attention.shown;
         }
+        if pressed(Key::N) {
+            self.show_feed((self.feed + 1) % self.sources.len());
+        }
         if pressed(Key::L) {
             self.log = !self.log;
         }
         if pressed(Key::Num0) {
             self.viewport.reset();
         }
+        if pressed(Key::Z) {
+            self.toggle_sketch(Kind::Zone);
+        }
+        if pressed(Key::X) {
+            self.toggle_sketch(Kind::Line);
+        }
         if pressed(Key::Escape) {
+            self.sketch.stop();
             (self.help, self.log, self.probe) = (false, false, None);
             self.viewport.unpin();
         }
@@ -385,15 +496,15 @@ impl LiveApp {
 
     /// What covers the picture when there is something to say instead of it.
     fn message(&self) -> Option<String> {
-        let (status, name) = self.live.source();
+        let (status, name) = &*self.feed().source();
         match status {
             SourceStatus::Starting => Some(format!("opening {name} ...")),
             SourceStatus::Lost { reason } => Some(format!("{name}\n{reason}\ntrying again")),
             SourceStatus::Failed { reason } => Some(format!("{name}\n{reason}")),
             SourceStatus::Ended => Some(format!("{name}: the end")),
-            SourceStatus::Running => match self.live.engine() {
+            SourceStatus::Running => match &*self.live.engine() {
                 EngineStatus::Loading => Some(format!("loading model {} ...", self.settings.model)),
-                EngineStatus::Failed { reason } => Some(reason),
+                EngineStatus::Failed { reason } => Some(reason.clone()),
                 EngineStatus::Ready { .. } => None,
             },
         }

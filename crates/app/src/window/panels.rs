@@ -12,30 +12,38 @@ use crate::live::{EngineStatus, SourceStatus};
 use yolo_lat::InputSize;
 use yolo_lat::engine::EngineKind;
 use yolo_lat::model::classes::find_class;
-use yolo_lat::model::config::{AttentionKind, KernelKind};
-use yolo_lat_io::source::{CameraRequest, SourceRequest};
+use yolo_lat::model::config::KernelKind;
+use yolo_lat::model::graph::Mixing;
+use yolo_lat_io::sink::Drawing;
+use yolo_lat_io::source::{CameraRequest, ScreenRequest, SourceRequest};
 
 const ENGINES: [(EngineKind, &str); 4] =
     [(EngineKind::Auto, "auto"), (EngineKind::Cpu, "cpu"), (EngineKind::Gpu, "gpu"), (EngineKind::Ort, "ort")];
+
+const DRAWINGS: [(Drawing, &str); 4] =
+    [(Drawing::Box, "boxes"), (Drawing::Blur, "blurred"), (Drawing::Pixelate, "tiles"), (Drawing::Heat, "heat")];
 
 /// Side that stands for a model's own input.
 const USUAL_SIDE: usize = 320;
 
 /// What can run in the layers of attention.
-const KINDS: [(Option<(AttentionKind, KernelKind)>, &str); 6] = [
+const KINDS: [(Option<Mixing>, &str); 6] = [
     (None, "the model's own"),
-    (Some((AttentionKind::Ela, KernelKind::HadamardExp)), "Hadamard exp"),
-    (Some((AttentionKind::Ela, KernelKind::SumDistance)), "sum distance"),
-    (Some((AttentionKind::Ela, KernelKind::DiffDistance)), "difference distance"),
-    (Some((AttentionKind::Ela, KernelKind::ModulatedDot)), "modulated dot"),
-    (Some((AttentionKind::Softmax, KernelKind::HadamardExp)), "softmax"),
+    (Some(Mixing::Linear(KernelKind::HadamardExp)), "Hadamard exp"),
+    (Some(Mixing::Linear(KernelKind::SumDistance)), "sum distance"),
+    (Some(Mixing::Linear(KernelKind::DiffDistance)), "difference distance"),
+    (Some(Mixing::Linear(KernelKind::ModulatedDot)), "modulated dot"),
+    (Some(Mixing::Softmax), "softmax"),
 ];
 
-const KEYS: [(&str, &str); 11] = [
+const KEYS: [(&str, &str); 14] = [
     ("Space", "pause, go on"),
     ("S", "snapshot: photo and JSON"),
     ("R", "record: video, or JSON lines without ffmpeg"),
+    ("N", "the next source, where there are several"),
     ("A", "attention: then click a point"),
+    ("Z", "draw a zone: click its corners, Enter closes it"),
+    ("X", "draw a line: click its ends"),
     ("F", "full screen"),
     ("0, double click", "the whole picture"),
     ("wheel, pinch, drag", "zoom and move"),
@@ -53,19 +61,33 @@ impl LiveApp {
         section("Detector").show(ui, |ui| self.detector_controls(ui));
         section("Classes").show(ui, |ui| self.class_controls(ui));
         section("Attention").show(ui, |ui| self.attention_controls(ui));
+        section("Zones and lines").show(ui, |ui| self.zone_controls(ui));
         section("Times").show(ui, |ui| self.time_charts(ui));
     }
 
     fn source_controls(&mut self, ui: &mut Ui) {
         let cameras = self.cameras.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut wanted = None;
-        egui::ComboBox::new("source", "source").selected_text(self.source.to_string()).width(220.0).show_ui(ui, |ui| {
+        if self.sources.len() > 1 {
+            ui.horizontal_wrapped(|ui| {
+                for feed in 0..self.sources.len() {
+                    let name = self.sources[feed].to_string();
+                    if ui.selectable_label(feed == self.feed, format!("{}", feed + 1)).on_hover_text(name).clicked() {
+                        self.show_feed(feed);
+                    }
+                }
+                ui.weak("which is shown (N: the next)");
+            });
+        }
+        let now = self.sources[self.feed].clone();
+        egui::ComboBox::new("source", "source").selected_text(now.to_string()).width(220.0).show_ui(ui, |ui| {
             let mut choice = |source: SourceRequest, text: String| {
-                if ui.selectable_label(self.source == source, text).clicked() {
+                if ui.selectable_label(now == source, text).clicked() {
                     wanted = Some(source);
                 }
             };
             choice(SourceRequest::Synthetic, "synthetic scene".into());
+            choice(SourceRequest::Screen(ScreenRequest::default()), "screen".into());
             for camera in &cameras {
                 choice(
                     SourceRequest::Camera(CameraRequest::of(&camera.path)),
@@ -79,17 +101,13 @@ impl LiveApp {
         ui.horizontal(|ui| {
             let label = ui.label("File");
             let edit = egui::TextEdit::singleline(&mut self.path)
-                .hint_text("video, picture, folder, model")
+                .hint_text("video, picture, folder, address, model")
                 .desired_width(200.0);
             let response = ui.add(edit).labelled_by(label.id);
             let entered = response.lost_focus() && ui.input(|input| input.key_pressed(egui::Key::Enter));
             if (ui.button("Open").clicked() || entered) && !self.path.trim().is_empty() {
                 let path = PathBuf::from(self.path.trim());
-                if path.exists() {
-                    self.open_path(path);
-                } else {
-                    self.live.note(true, format!("{}: no such file", path.display()));
-                }
+                self.open_path(path);
             }
         });
         if let Some(source) = wanted {
@@ -139,33 +157,45 @@ impl LiveApp {
             let side = Some(side.next_multiple_of(32));
             *wanted = if square { InputSize::Square(side) } else { InputSize::Budget(side) };
         }
+        let mut drawing = self.drawing;
+        ui.horizontal(|ui| {
+            ui.label("Show");
+            for (choice, name) in DRAWINGS {
+                ui.selectable_value(&mut drawing, choice, name);
+            }
+        });
+        if drawing != self.drawing {
+            self.show_as(drawing);
+        }
         let limits = &mut self.settings.detector.postprocess;
         ui.add(Slider::new(&mut limits.confidence, 0.01..=0.95).text("confidence").fixed_decimals(2));
         ui.add(Slider::new(&mut limits.iou, 0.1..=0.95).text("overlap (IoU)").fixed_decimals(2));
-        match self.live.engine() {
+        ui.checkbox(&mut self.settings.follow.track, "follow objects: numbers and trails");
+        match &*self.live.engine() {
             EngineStatus::Loading => drop(ui.weak("loading ...")),
             EngineStatus::Ready { description, .. } => {
                 let input = self.result.as_ref().map(|result| result.letterbox.input);
                 let input = input.map(|(width, height)| format!(", input {width} x {height}")).unwrap_or_default();
-                ui.weak(description + &input);
+                ui.weak(format!("{description}{input}"));
             }
             EngineStatus::Failed { reason } => drop(ui.colored_label(ui.visuals().error_fg_color, reason)),
         }
         if let Some(pinned) = self.pinned() {
             let [x, y, width, height] = pinned.bbox.xywh();
             ui.label(format!(
-                "pinned, as last seen: {} {:.2}, {width:.0} x {height:.0} pixels at ({x:.0}, {y:.0})",
-                pinned.name, pinned.confidence
+                "pinned, as last seen: {}, {width:.0} x {height:.0} pixels at ({x:.0}, {y:.0})",
+                pinned.label()
             ));
         }
     }
 
     fn class_controls(&mut self, ui: &mut Ui) {
-        let EngineStatus::Ready { classes, .. } = self.live.engine() else { return };
+        let engine = self.live.engine();
+        let EngineStatus::Ready { classes, .. } = &*engine else { return };
         let detections = self.result.as_ref().map_or(&[][..], |result| &result.detections);
         let only = &mut self.settings.classes;
         // What was remembered or given may be another word.
-        let mut meant: Vec<Option<usize>> = only.iter().map(|name| find_class(name, &classes).ok()).collect();
+        let mut meant: Vec<Option<usize>> = only.iter().map(|name| find_class(name, classes).ok()).collect();
         ui.horizontal(|ui| {
             if ui.button("All").clicked() {
                 only.clear();
@@ -190,7 +220,8 @@ impl LiveApp {
     }
 
     fn attention_controls(&mut self, ui: &mut Ui) {
-        let EngineStatus::Ready { layers, .. } = self.live.engine() else { return };
+        let engine = self.live.engine();
+        let EngineStatus::Ready { layers, .. } = &*engine else { return };
         if layers.is_empty() {
             ui.weak("this model has no attention that can be looked at");
             return;
@@ -245,7 +276,7 @@ impl LiveApp {
     pub(super) fn status(&mut self, ui: &mut Ui) {
         let last = self.live.last_event();
         ui.horizontal(|ui| {
-            let (status, name) = self.live.source();
+            let (status, name) = &*self.feed().source();
             let state = match status {
                 SourceStatus::Starting => "opening",
                 SourceStatus::Running if self.paused => "paused",

@@ -30,8 +30,8 @@ impl PicturePool {
         Self { gpu, renderer, slots: Vec::new(), shown: None, rgba: Vec::new() }
     }
 
-    /// Brings a picture to the GPU; it is the one that is shown from now on.
-    pub(super) fn upload(&mut self, picture: &RgbImage) -> Arc<wgpu::Texture> {
+    /// Brings a picture to the GPU; if `shows`, it is the one that is shown from now on.
+    pub(super) fn upload(&mut self, picture: &RgbImage, shows: bool) -> Arc<wgpu::Texture> {
         let size = picture.dimensions();
         if self.slots.first().is_some_and(|slot| slot.size != size) {
             let mut renderer = self.renderer.write();
@@ -52,7 +52,9 @@ impl PicturePool {
             self.slots.len() - 1
         });
         self.gpu.write_texture(&self.slots[index].texture, size, &self.rgba);
-        self.shown = Some(index);
+        if shows {
+            self.shown = Some(index);
+        }
         self.slots[index].texture.clone()
     }
 

@@ -22,6 +22,7 @@ pub struct Preferences {
     square: bool,
     confidence: Option<f32>,
     iou: Option<f32>,
+    track: Option<bool>,
     classes: Vec<String>,
 }
 
@@ -31,6 +32,11 @@ impl Preferences {
     /// The customary file; `None` without a home folder.
     pub fn default_file() -> Option<PathBuf> {
         Some(dirs::config_dir()?.join("yolo-lat").join("live.json"))
+    }
+
+    /// The customary file of zones and lines; `None` without a home folder.
+    pub fn zones_file() -> Option<PathBuf> {
+        Some(Self::default_file()?.with_file_name("zones.toml"))
     }
 
     /// Reads the file. One that is missing or damaged means the customary settings.
@@ -64,6 +70,7 @@ impl Preferences {
         if let Some(iou) = share(self.iou) {
             settings.detector.postprocess.iou = iou;
         }
+        settings.follow.track = self.track.unwrap_or(settings.follow.track);
         settings.classes.clone_from(&self.classes);
     }
 
@@ -80,6 +87,7 @@ impl Preferences {
         let confidence = settings.detector.postprocess.confidence;
         self.confidence = (confidence != default_confidence(&settings.model)).then_some(confidence);
         self.iou = Some(settings.detector.postprocess.iou);
+        self.track = Some(settings.follow.track);
         self.classes.clone_from(&settings.classes);
     }
 
@@ -104,6 +112,7 @@ impl Preferences {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use yolo_lat_io::follow::FollowOptions;
 
     #[test]
     fn settings_come_back_and_damage_means_the_usual() {
@@ -113,6 +122,9 @@ mod tests {
             model: "s".into(),
             detector: yolo_lat::DetectorOptions { size: InputSize::Square(Some(416)), ..Default::default() },
             classes: vec!["cat".into()],
+            class_confidence: Vec::new(),
+            least_size: Vec::new(),
+            follow: FollowOptions { track: true, ..FollowOptions::default() },
             probe: None,
         };
         settings.detector.postprocess.confidence = 0.43;
@@ -127,6 +139,9 @@ mod tests {
             model: "n".into(),
             detector: yolo_lat::DetectorOptions::default(),
             classes: vec![],
+            class_confidence: Vec::new(),
+            least_size: Vec::new(),
+            follow: FollowOptions::default(),
             probe: None,
         };
         let mut restored = usual.clone();

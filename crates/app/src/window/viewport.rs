@@ -7,11 +7,11 @@ use super::LiveApp;
 use crate::live::{AttentionView, LiveResult, SourceStatus};
 use yolo_lat::attention::mean_of_heads;
 use yolo_lat::geometry::BBox;
-use yolo_lat_io::sink::{NamedDetection, class_color, ink, label_places};
+use yolo_lat_io::sink::{Drawing, NamedDetection, Track, class_color, ink, label_places};
 
 /// Zoom factors.
 const ZOOM: std::ops::RangeInclusive<f32> = 1.0..=16.0;
-/// A pinned box follows the detection of its class that overlaps it most, if that is at least this.
+/// A pinned box without a track follows the detection of its class that overlaps it most, if that is at least this.
 const FOLLOW: f32 = 0.3;
 
 /// Which part of the picture is seen.
@@ -84,19 +84,24 @@ impl LiveApp {
             let factor = if pointer.is_some() { (scroll * 0.005).exp() * pinch } else { 1.0 };
             let pan = if response.dragged() { response.drag_delta() } else { Vec2::ZERO };
             self.viewport.navigate(area, size, pointer, factor, pan);
-            if response.double_clicked() {
+            if response.double_clicked() && !self.sketch.is_drawing() {
                 self.viewport.reset();
             }
             let screen = self.viewport.screen_from_picture(area, size);
             if let Some(texture) = self.pool.as_ref().and_then(|pool| pool.shown()) {
-                let (status, _) = self.live.source();
-                let lost = matches!(status, SourceStatus::Lost { .. } | SourceStatus::Failed { .. });
+                let lost = matches!(self.feed().source().0, SourceStatus::Lost { .. } | SourceStatus::Failed { .. });
                 let tint = if lost { Color32::from_gray(90) } else { Color32::WHITE };
                 let uv = Rect::from_min_max(Pos2::ZERO, Pos2::new(1.0, 1.0));
                 painter.image(texture, screen, uv, tint);
             }
+            self.draw_zones(&painter, screen, size);
+            let is_taken = self.sketch(ui, &painter, &response, screen);
             if let Some(result) = self.result.clone() {
-                self.draw_result(ui, &painter, &response, screen, size, &result);
+                let hovered = self.draw_result(&painter, &response, screen, size, &result);
+                if response.clicked() && !is_taken {
+                    let at = response.interact_pointer_pos().or(ui.input(|input| input.pointer.latest_pos()));
+                    self.click(at.map(|at| (at - screen.min) / screen.size() * size), size, hovered);
+                }
             }
         }
         if let Some(message) = self.message() {
@@ -108,15 +113,15 @@ impl LiveApp {
         }
     }
 
+    /// What was found, over the picture; gives what is under the pointer.
     fn draw_result(
         &mut self,
-        ui: &egui::Ui,
         painter: &egui::Painter,
         response: &egui::Response,
         screen: Rect,
         size: Vec2,
         result: &LiveResult,
-    ) {
+    ) -> Option<NamedDetection> {
         if self.attention.shown {
             if let Some(view) = &result.attention {
                 heat_map(painter, screen, size, result, view, self.attention.head);
@@ -128,47 +133,60 @@ impl LiveApp {
             }
         }
         self.follow_pin(result);
+        // Hidden objects are in the picture already.
+        if self.drawing != Drawing::Box {
+            return None;
+        }
         let pointer = response.hover_pos();
-        let under =
-            |detection: &&NamedDetection| pointer.is_some_and(|at| rect_of(&detection.bbox, screen, size).contains(at));
+        let under = |detection: &&NamedDetection| {
+            pointer.is_some_and(|at| rect_of(&detection.shown_box(), screen, size).contains(at))
+        };
         // The smallest box under the pointer is meant.
         let hovered = result.detections.iter().filter(under).min_by(|a, b| a.bbox.area().total_cmp(&b.bbox.area()));
         for detection in result.detections.iter().rev() {
             let is_pinned = self.viewport.pinned.as_ref().is_some_and(|pinned| pinned.bbox == detection.bbox);
             let marked = is_pinned || hovered.is_some_and(|hovered| std::ptr::eq(hovered, detection));
             let stroke = Stroke::new(if marked { 4.0 } else { 2.0 }, color32(class_color(detection.class)));
-            painter.rect_stroke(rect_of(&detection.bbox, screen, size), 2.0, stroke, StrokeKind::Inside);
+            let on_screen = |&(x, y): &(f32, f32)| screen.min + Vec2::new(x, y) / size * screen.size();
+            painter.line(detection.trail().iter().map(on_screen).collect(), stroke);
+            painter.rect_stroke(rect_of(&detection.shown_box(), screen, size), 2.0, stroke, StrokeKind::Inside);
         }
         draw_labels(painter, &result.detections, screen, size);
         if let Some(detection) = hovered {
             let [_, _, width, height] = detection.bbox.xywh();
+            let track = detection.track.as_ref();
+            let track = track.map(|Track { id, age, speed, .. }| format!("\n#{id}, {age:.1} s, {speed:.0} pixels/s"));
             let text = format!(
-                "{}\nconfidence {:.3}\n{width:.0} x {height:.0} pixels\n{}",
+                "{}\nconfidence {:.3}\n{width:.0} x {height:.0} pixels{}\n{}",
                 detection.name,
                 detection.confidence,
+                track.unwrap_or_default(),
                 if self.attention.shown { "click: attention of this point" } else { "click to pin" }
             );
             response.clone().on_hover_text_at_pointer(text);
         }
-        if response.clicked()
-            && let Some(at) = response.interact_pointer_pos().or(ui.input(|input| input.pointer.latest_pos()))
-        {
-            let point = (at - screen.min) / screen.size() * size;
-            if self.attention.shown {
-                let inside = Rect::from_min_size(Pos2::ZERO, size).contains(point.to_pos2());
-                self.probe = inside.then_some((point.x, point.y));
-            } else {
-                self.viewport.pinned = hovered.cloned();
-            }
+        hovered.cloned()
+    }
+
+    /// A click at a point of the picture, on an object or none.
+    fn click(&mut self, at: Option<Vec2>, size: Vec2, hovered: Option<NamedDetection>) {
+        if let Some(point) = at.filter(|_| self.attention.shown) {
+            let inside = Rect::from_min_size(Pos2::ZERO, size).contains(point.to_pos2());
+            self.probe = inside.then_some((point.x, point.y));
+        } else if at.is_some() {
+            self.viewport.pinned = hovered;
         }
     }
 
     /// A pin stays on its object from frame to frame.
     fn follow_pin(&mut self, result: &LiveResult) {
         if let Some(pinned) = &mut self.viewport.pinned {
-            let same = result.detections.iter().filter(|detection| detection.class == pinned.class);
-            let nearest = same.max_by(|a, b| a.bbox.iou(&pinned.bbox).total_cmp(&b.bbox.iou(&pinned.bbox)));
-            if let Some(nearest) = nearest.filter(|nearest| nearest.bbox.iou(&pinned.bbox) >= FOLLOW) {
+            let id = |detection: &NamedDetection| detection.track.as_ref().map(|track| track.id);
+            let same = result.detections.iter().filter(|detection| match (id(pinned), id(detection)) {
+                (Some(pinned), Some(other)) => pinned == other,
+                _ => detection.class == pinned.class && detection.bbox.iou(&pinned.bbox) >= FOLLOW,
+            });
+            if let Some(nearest) = same.max_by(|a, b| a.bbox.iou(&pinned.bbox).total_cmp(&b.bbox.iou(&pinned.bbox))) {
                 *pinned = nearest.clone();
             }
         }
@@ -190,7 +208,7 @@ fn draw_labels(painter: &egui::Painter, detections: &[NamedDetection], screen: R
     let mut seen = Vec::new();
     let mut labels = Vec::new();
     for detection in detections {
-        let rect = rect_of(&detection.bbox, screen, size);
+        let rect = rect_of(&detection.shown_box(), screen, size);
         if rect.intersects(clip) {
             let color = class_color(detection.class);
             let galley = painter.layout_no_wrap(detection.label(), FontId::proportional(14.0), color32(ink(color)));

@@ -7,9 +7,10 @@ use anyhow::Context;
 use clap::Args;
 use ndarray::ArrayView;
 use serde_json::json;
+use yolo_lat::Runtime;
 use yolo_lat::attention::{HadamardExp, Rows, linear_f32, naive_loops, softmax_f32};
 use yolo_lat::engine::cpu::available_threads;
-use yolo_lat::engine::ort::OnnxSession;
+use yolo_lat::engine::ort::{OnnxRuntime, OnnxSession};
 use yolo_lat::onnx::{Attribute, Dimension, OnnxGraph};
 use yolo_lat::plot::{Line, LogChart};
 
@@ -65,15 +66,14 @@ impl Row {
 pub(super) fn run(arguments: &AttentionArguments) -> anyhow::Result<ExitCode> {
     let threads = if arguments.threads == 0 { available_threads() } else { arguments.threads };
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().context("cannot start threads")?;
-    if !arguments.no_ort
-        && let Err(error) = yolo_lat::engine::ort::load(None)
-    {
-        super::super::report(&format!("yolo-lat: {error}; going on without it (--no-ort silences this)"));
-    }
+    let say =
+        |error: &_| super::super::report(&format!("yolo-lat: {error}; going on without it (--no-ort silences this)"));
+    let wanted = (!arguments.no_ort).then(|| Runtime::default().onnx_runtime().inspect_err(say).ok());
+    let runtime = wanted.flatten();
     let mut rows = Vec::new();
     for &width in &arguments.width {
         for &tokens in &arguments.tokens {
-            rows.push(measure(arguments, &pool, threads, tokens as usize, usize::from(width))?);
+            rows.push(measure(arguments, &pool, runtime.as_ref(), threads, tokens as usize, usize::from(width))?);
         }
     }
     let fit = |pick: &dyn Fn(&Row) -> Option<f64>| {
@@ -107,6 +107,7 @@ pub(super) fn run(arguments: &AttentionArguments) -> anyhow::Result<ExitCode> {
 fn measure(
     arguments: &AttentionArguments,
     pool: &rayon::ThreadPool,
+    runtime: Option<&OnnxRuntime>,
     threads: usize,
     tokens: usize,
     width: usize,
@@ -120,9 +121,10 @@ fn measure(
         return Ok(Row { tokens, width, ela: times[0], naive: times[1], softmax: None, ort: None });
     }
     let mut softmax = || drop(pool.install(|| softmax_f32(rows[0], rows[1], rows[2])));
-    let session = (!arguments.no_ort && yolo_lat::engine::ort::load(None).is_ok())
-        .then(|| OnnxSession::from_bytes(&softmax_onnx(tokens, width), threads, "softmax attention".into()));
-    let mut session = session.transpose()?;
+    let open = |runtime: &OnnxRuntime| {
+        OnnxSession::from_bytes(runtime, &softmax_onnx(tokens, width), threads, "softmax attention".into())
+    };
+    let mut session = runtime.map(open).transpose()?;
     let stacked: Vec<f32> = [&q, &k, &v].into_iter().flatten().copied().collect();
     let input = ArrayView::from_shape((3, tokens, width), &stacked)?.into_dyn();
     let mut failed = None;

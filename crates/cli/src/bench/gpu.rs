@@ -7,9 +7,9 @@ use clap::Args;
 use image::RgbImage;
 use serde_json::{Value, json};
 use yolo_lat::engine::gpu::{Clock, Gpu, GpuEngine, Picture, PixelFormat};
-use yolo_lat::model::config::{AttentionKind, HeadConfig, KernelKind};
-use yolo_lat::model::graph::{Activation, Node, Op, Scale, Shape};
-use yolo_lat::model::{Graph, Model, Tensor, Weights};
+use yolo_lat::model::config::{AttentionKind, KernelKind};
+use yolo_lat::model::graph::{Activation, Mask, Mixing, Op, Scale, Shape};
+use yolo_lat::model::{CheckedGraph, Graph, GraphError, Model, Tensor, Weights};
 use yolo_lat::postprocess::PostprocessOptions;
 
 use super::{TableArguments, Times, exponent, machine, take_turns, wave};
@@ -63,8 +63,7 @@ struct Attention {
 }
 
 pub(super) fn run(arguments: &GpuArguments) -> anyhow::Result<ExitCode> {
-    arguments.devices.apply()?;
-    let gpu = Gpu::shared()?;
+    let gpu = arguments.devices.runtime(0)?.gpu()?;
     let mut pipelines = Vec::new();
     for &size in &arguments.size {
         for &batch in &arguments.batch {
@@ -103,7 +102,7 @@ fn measure_pipelines(
     let mut engines = Vec::new();
     for name in &arguments.model {
         for (model, attention) in twins(name)? {
-            let tried = GpuEngine::on(gpu.clone(), &model.graph(size, size)?, &model.weights)
+            let tried = GpuEngine::on(gpu.clone(), &model.network(size, size)?)
                 .and_then(|mut engine| engine.detect(&views, &options).map(|_| engine));
             match tried {
                 Ok(engine) => engines.push((model.config.name.clone(), attention, engine)),
@@ -136,30 +135,15 @@ fn measure_pipelines(
 }
 
 /// `side` x `side` positions: a picture becomes queries, keys and values by one product; attention; nothing is found.
-fn attention_graph(side: usize, kind: AttentionKind) -> Graph {
-    let shape = |channels| Shape { channels, height: side, width: side };
-    let node = |name: &str, op, inputs: &[usize], channels| Node {
-        name: name.into(),
-        op,
-        inputs: inputs.to_vec(),
-        shape: shape(channels),
-    };
-    let activation = Activation::Identity;
-    let nodes = vec![
-        node("input", Op::Input, &[], 3),
-        node("qkv", Op::Conv { kernel: 1, stride: 1, activation }, &[0], 3 * WIDTH),
-        node("attention", Op::Attention { kind, kernel: KernelKind::HadamardExp, heads: HEADS }, &[1], WIDTH),
-        node("class", Op::Slice { start: 0, step: WIDTH }, &[2], 1),
-        node("box", Op::Slice { start: 0, step: WIDTH / 8 }, &[2], 8),
-    ];
-    let scales = vec![Scale { stride: 1, class: 3, boxes: 4 }];
-    Graph {
-        name: "attention".into(),
-        nodes,
-        scales,
-        head: HeadConfig { bins: 2, max_distance: 1.0, shared: 0 },
-        taps: Vec::new(),
-    }
+fn attention_graph(side: usize, mixing: Mixing) -> Result<CheckedGraph, GraphError> {
+    let mut graph = Graph::new("attention", Shape { channels: 3, height: side, width: side });
+    let product = Op::Conv { channels: 3 * WIDTH, kernel: 1, stride: 1, activation: Activation::Identity };
+    let product = graph.add("qkv", product, &[0]);
+    let attended = graph.add("attention", Op::Attention { mixing, heads: HEADS, mask: Mask::Full }, &[product]);
+    let class = graph.add("class", Op::Slice { start: 0, step: 1, count: 1 }, &[attended]);
+    let boxes = graph.add("box", Op::Slice { start: 0, step: WIDTH / 8, count: 8 }, &[attended]);
+    graph.scales = vec![Scale { stride: 1, class, boxes }];
+    graph.check()
 }
 
 fn measure_attention(
@@ -168,7 +152,8 @@ fn measure_attention(
     side: usize,
 ) -> anyhow::Result<(Attention, Clock)> {
     let mut weights = Weights::default();
-    for spec in attention_graph(side, AttentionKind::Ela).weights() {
+    let ela = Mixing::Linear(KernelKind::HadamardExp);
+    for spec in attention_graph(side, ela)?.weights() {
         let values = wave(spec.shape.iter().product(), 0.71, 1.0);
         weights.insert(spec.name, Tensor { shape: spec.shape, values: values.into() });
     }
@@ -177,8 +162,8 @@ fn measure_attention(
     // Nothing reaches more than certainty.
     let options = PostprocessOptions { confidence: 1.1, merge: false, ..PostprocessOptions::default() };
     let mut clock = Clock::Gpu;
-    let mut measure = |kind| -> anyhow::Result<f64> {
-        let mut engine = GpuEngine::on(gpu.clone(), &attention_graph(side, kind), &weights)?;
+    let mut measure = |mixing| -> anyhow::Result<f64> {
+        let mut engine = GpuEngine::on(gpu.clone(), &attention_graph(side, mixing)?.with(weights.clone())?)?;
         engine.detect(&view, &options)?;
         clock = engine.start_profile(None)?;
         let (start, mut least) = (std::time::Instant::now(), f64::INFINITY);
@@ -194,8 +179,8 @@ fn measure_attention(
         Ok(least)
     };
     let tokens = side * side;
-    let ela_ms = measure(AttentionKind::Ela)?;
-    let softmax_ms = (tokens <= arguments.softmax_tokens).then(|| measure(AttentionKind::Softmax)).transpose()?;
+    let ela_ms = measure(ela)?;
+    let softmax_ms = (tokens <= arguments.softmax_tokens).then(|| measure(Mixing::Softmax)).transpose()?;
     Ok((Attention { tokens, ela_ms, softmax_ms }, clock))
 }
 
@@ -203,7 +188,7 @@ fn measure_attention(
 fn dispatches(gpu: &std::sync::Arc<Gpu>, name: &str) -> anyhow::Result<Vec<(String, f64)>> {
     let model = Model::load(name)?;
     let size = model.config.input;
-    let mut engine = GpuEngine::on(gpu.clone(), &model.graph(size, size)?, &model.weights)?;
+    let mut engine = GpuEngine::on(gpu.clone(), &model.network(size, size)?)?;
     let picture = RgbImage::from_pixel(640, 480, image::Rgb([90, 120, 60]));
     let view = [Picture { size: picture.dimensions(), format: PixelFormat::Rgb, bytes: picture.as_raw() }];
     let options = PostprocessOptions::default();

@@ -5,17 +5,21 @@ mod attention;
 mod decode;
 mod discrimination;
 mod engines;
+#[cfg(feature = "gpu")]
 mod gpu;
 mod gradients;
+mod steps;
+mod tracks;
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
-use yolo_lat::engine::cpu::{InstructionSet, available_threads};
+use yolo_lat::engine::cpu::{InstructionSet, available_threads, chosen_instruction_set};
+use yolo_lat::model::Model;
 use yolo_lat::sink::write_atomically;
 
 #[derive(Args, Debug)]
@@ -35,10 +39,13 @@ enum What {
     Decode(decode::DecodeArguments),
     /// Entropy of the weights against the number of tokens: how far each kernel stays from the plain mean
     Discrimination(discrimination::DiscriminationArguments),
+    #[cfg(feature = "gpu")]
     /// The GPU's whole pipeline, attention alone on it against softmax, and the time of every dispatch
     Gpu(gpu::GpuArguments),
     /// Gradients and denominators against the scale of the inputs: naive and stable evaluation
     Gradients(gradients::GradientsArguments),
+    /// Following objects from frame to frame, without the network
+    Tracks(tracks::TracksArguments),
 }
 
 /// How results are given.
@@ -91,8 +98,10 @@ pub(super) fn run(arguments: &BenchArguments) -> anyhow::Result<ExitCode> {
         What::Attention(arguments) => attention::run(arguments),
         What::Decode(arguments) => decode::run(arguments),
         What::Discrimination(arguments) => discrimination::run(arguments),
+        #[cfg(feature = "gpu")]
         What::Gpu(arguments) => gpu::run(arguments),
         What::Gradients(arguments) => gradients::run(arguments),
+        What::Tracks(arguments) => tracks::run(arguments),
     }
 }
 
@@ -104,9 +113,21 @@ fn machine(threads: usize) -> Value {
         .find_map(|line| line.strip_prefix("model name")?.split_once(':').map(|(_, name)| name.trim().to_owned()));
     json!({
         "processor": model.unwrap_or_else(|| std::env::consts::ARCH.to_owned()), "cores": available_threads(),
-        "threads": threads, "instruction_set": InstructionSet::available()[0].to_string(),
+        "threads": threads, "instruction_set": instruction_set().to_string(),
+        "load": std::fs::read_to_string("/proc/loadavg").ok().and_then(|load| load.split(' ').next()?.parse::<f64>().ok()),
         "version": env!("CARGO_PKG_VERSION"),
     })
+}
+
+/// What a model is called in results: files of several networks may bear one name.
+fn label(name: &str, model: &Model) -> String {
+    let stem = Path::new(name).extension().and_then(|_| Path::new(name).file_stem());
+    stem.map_or_else(|| model.config.name.clone(), |stem| stem.to_string_lossy().into_owned())
+}
+
+/// What the CPU engine computes with; it says itself if the choice is wrong.
+fn instruction_set() -> InstructionSet {
+    chosen_instruction_set().unwrap_or(InstructionSet::Plain)
 }
 
 /// Times of several computations in milliseconds, taking turns until `seconds` have passed, at least three times and

@@ -2,13 +2,18 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+#[cfg(feature = "plot")]
+use yolo_lat::sink::DrawOptions;
 use yolo_lat::sink::Placing;
 
 use super::sinks::Format;
-use crate::options::{EngineArguments, parse_share};
+use crate::follow::FollowArguments;
+#[cfg(feature = "plot")]
+use crate::options::DrawingName;
+use crate::options::{EngineArguments, LimitArguments, SourceArguments};
+use crate::watch::WatchArguments;
 
 #[derive(Args, Debug)]
 pub(crate) struct DetectArguments {
@@ -19,47 +24,27 @@ pub(crate) struct DetectArguments {
     #[command(flatten)]
     pub(super) limits: LimitArguments,
     #[command(flatten)]
+    pub(super) follow: FollowArguments,
+    #[command(flatten)]
+    pub(super) watch: WatchArguments,
+    #[command(flatten)]
     pub(super) results: ResultArguments,
     #[command(flatten)]
     pub(super) course: CourseArguments,
 }
 
 #[derive(Args, Debug)]
-#[command(next_help_heading = "Inputs")]
+#[command(next_help_heading = "Sources")]
 pub(super) struct InputArguments {
-    /// Pictures, videos, folders, glob patterns, addresses (rtsp://, http://), or - for paths on standard input
+    /// Pictures, videos, folders, glob patterns, lists (list.txt: a path or address a line), addresses (rtsp://, http://), cameras
+    /// (0, /dev/video0), the screen (screen, screen:1:640x480+100+50), or - for paths or a picture on standard input
     #[arg(required = true, value_name = "SOURCE")]
     pub(super) sources: Vec<OsString>,
-    /// Look into sub-folders
-    #[arg(short, long)]
-    pub(super) recursive: bool,
-    /// Paths on standard input end with NUL (find -print0)
-    #[arg(short = '0', long)]
-    pub(super) null: bool,
-}
-
-#[derive(Args, Debug)]
-#[command(next_help_heading = "What counts as a detection")]
-pub(super) struct LimitArguments {
-    /// Least confidence of a detection, 0 to 1; default: the model's (`confidence` in its file), else 0.25
-    #[arg(long, value_parser = parse_share)]
-    pub(super) conf: Option<f32>,
-    /// Of two boxes of a class that overlap more than this (IoU), the less confident goes
-    #[arg(long, default_value_t = 0.45, value_parser = parse_share)]
-    pub(super) iou: f32,
-    /// Boxes do not vote for the more confident one that suppresses them: its confidence and corners stay the network's own.
-    /// Those of other people's ONNX networks do not anyway (--merge)
-    #[arg(long)]
-    pub(super) no_merge: bool,
-    /// Most detections in a picture
-    #[arg(long, default_value_t = 300, value_name = "N")]
-    pub(super) max_det: usize,
-    /// Only these classes, by name, another word for it or number: person,sofa,16 (`yolo-lat classes` lists them)
-    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
-    pub(super) classes: Vec<String>,
-    /// Boxes of different classes suppress each other too
-    #[arg(long)]
-    pub(super) agnostic_nms: bool,
+    #[command(flatten)]
+    pub(super) reading: SourceArguments,
+    /// Most frames of each video, stream, camera or screen
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(super) max_frames: Option<u64>,
 }
 
 /// How the pictures themselves get into the results.
@@ -90,8 +75,9 @@ pub(crate) struct ResultArguments {
     #[arg(short, long, value_enum)]
     pub(crate) format: Vec<Format>,
     /// Write the pictures with boxes into DIR/images; with -f yolo or --pictures into DIR/annotated
+    #[cfg(feature = "plot")]
     #[arg(long)]
-    pub(crate) save_images: bool,
+    save_images: bool,
     /// Write each object into DIR/crops
     #[arg(long)]
     pub(crate) save_crops: bool,
@@ -107,9 +93,14 @@ pub(crate) struct ResultArguments {
     /// -f label-studio: what stands before the pictures' names
     #[arg(long, value_name = "PREFIX", default_value = "/data/local-files/?d=images/")]
     pub(crate) image_url: String,
+    /// What --save-images draws
+    #[cfg(feature = "plot")]
+    #[arg(long, value_enum, default_value = "box", value_name = "HOW", requires = "save_images")]
+    draw: DrawingName,
     /// Draw boxes without names
+    #[cfg(feature = "plot")]
     #[arg(long)]
-    pub(crate) hide_labels: bool,
+    hide_labels: bool,
     /// Leave out timing_ms, so that results are equal from run to run
     #[arg(long)]
     pub(crate) no_timing: bool,
@@ -121,12 +112,31 @@ pub(crate) struct ResultArguments {
     pub(crate) overwrite: bool,
 }
 
+impl ResultArguments {
+    /// Whether pictures are drawn on.
+    #[cfg(feature = "plot")]
+    pub(crate) fn draws(&self) -> bool {
+        self.save_images
+    }
+
+    #[cfg(not(feature = "plot"))]
+    pub(crate) fn draws(&self) -> bool {
+        false
+    }
+
+    /// How pictures are drawn on, apart from zones and lines.
+    #[cfg(feature = "plot")]
+    pub(crate) fn drawing(&self) -> DrawOptions {
+        DrawOptions { drawing: self.draw.into(), labels: !self.hide_labels, ..DrawOptions::default() }
+    }
+
+    #[cfg(not(feature = "plot"))]
+    pub(crate) fn drawing(&self) {}
+}
+
 #[derive(Args, Debug)]
 #[command(next_help_heading = "The run")]
 pub(super) struct CourseArguments {
-    /// How long a network stream may give no picture: 10s, 1m
-    #[arg(long, default_value = "10s", value_name = "TIME", value_parser = humantime::parse_duration)]
-    pub(super) timeout: Duration,
     /// Stop at the first input that fails
     #[arg(long)]
     pub(super) fail_fast: bool,
@@ -136,7 +146,8 @@ pub(super) struct CourseArguments {
     /// Name failed inputs on standard error as JSON: {"image", "error"}
     #[arg(long)]
     pub(super) json_errors: bool,
-    /// Time every dispatch of the GPU: a table on standard error, and FILE for Perfetto or chrome://tracing
+    /// Time every step of the network on the CPU or GPU: a table on standard error, and FILE for programs, Perfetto or
+    /// chrome://tracing
     #[arg(long, value_name = "FILE")]
     pub(super) profile: Option<PathBuf>,
 }

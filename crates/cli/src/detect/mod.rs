@@ -7,31 +7,42 @@ mod summary;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use image::RgbImage;
-use yolo_lat::batch::{BatchOptions, DetectFailure, Ending, Found, Journal, Known, Outlets, run_batch};
-use yolo_lat::fingerprint::Fingerprint;
-use yolo_lat::model::{Model, default_confidence};
+use yolo_lat::batch::{BatchOptions, Ending, Found, Journal, Known, Outlets, run_batch};
+use yolo_lat::detector::StageTimes;
+use yolo_lat::follow::FollowOptions;
 use yolo_lat::postprocess::PostprocessOptions;
-use yolo_lat::{Detector, DetectorOptions};
+use yolo_lat::source::holds_video;
+use yolo_lat::{Detector, Runtime};
 
 pub(super) use self::arguments::{DetectArguments, ResultArguments};
-use self::sinks::{Outputs, Run};
+use self::sinks::{Format, Outputs, Run};
 use self::summary::Errors;
 use super::inputs::{InputOptions, Inputs};
-use super::options::{find_classes, is_onnx};
+use super::options::find_classes;
 use super::profile::Profile;
 use super::report;
 
 pub(super) fn run(arguments: DetectArguments) -> anyhow::Result<ExitCode> {
     let outputs = Outputs::new(&arguments.results, arguments.course.quiet)?;
-    arguments.engine.devices.apply()?;
-    let (mut detector, settings) = open_detector(&arguments)?;
+    let runtime = arguments.engine.runtime()?;
+    let (mut detector, follow, settings) = open_detector(&arguments, &runtime)?;
     let found = find_inputs(&arguments)?;
+    let has_videos = found.inputs.iter().any(|input| holds_video(&input.path));
+    if arguments.results.format.contains(&Format::Mot) && !has_videos {
+        bail!("-f mot is for videos, and there is none among the inputs");
+    }
+    if follow.track && !has_videos {
+        if follow.lines.is_empty() {
+            bail!("--track follows objects through a video, and there is none among the inputs");
+        }
+        report("yolo-lat: --line counts objects through a video, and there is none among the inputs");
+    }
     log::info!("{} on {}, {} inputs", arguments.engine.model, detector.description(), found.inputs.len());
 
     let classes = detector.classes().to_vec();
-    let run = Run { classes: &classes, model: &arguments.engine.model, inputs: &found.inputs };
+    let run = Run { classes: &classes, model: &arguments.engine.model, inputs: &found.inputs, follow: &follow };
     let categories = outputs.categories(&run)?;
     let folder = outputs.folder(&run)?;
     let (mut journal, mut known) = (None, None);
@@ -57,15 +68,24 @@ pub(super) fn run(arguments: DetectArguments) -> anyhow::Result<ExitCode> {
         errors.failed(Some(&path.to_string_lossy()), reason);
     }
     let options = BatchOptions {
-        batch: arguments.engine.batch(),
-        loaders: arguments.engine.threads(),
+        batch: arguments.engine.batch(runtime.threads()),
+        loaders: runtime.threads(),
         classes: &classes,
+        follow: follow.clone(),
         timing: !arguments.results.no_timing,
-        stream_timeout: arguments.course.timeout,
+        sources: arguments.input.reading.options(false),
+        max_frames: arguments.input.max_frames.unwrap_or(u64::MAX),
         fail_fast: arguments.course.fail_fast,
         stop: super::interrupt_flag()?,
     };
-    let mut detect = |images: &[&RgbImage]| detect(&mut detector, images, profile.as_mut());
+    let mut detect = |images: &[&RgbImage]| {
+        let start = Instant::now();
+        let found = detector.detect_batch(images)?;
+        if let Some(profile) = &mut profile {
+            profile.add(start, &detector)?;
+        }
+        Ok(found.into_iter().map(with_times).collect())
+    };
     let outlets = Outlets { sinks, journal, known, observer: &mut |event| errors.hear(event) };
     let summary = run_batch(&found.inputs, &mut detect, outlets, &options).context("cannot start threads")?;
     progress.finish_and_clear();
@@ -84,75 +104,57 @@ pub(super) fn run(arguments: DetectArguments) -> anyhow::Result<ExitCode> {
     Ok(summary::exit_code(&summary, found.errors.len()))
 }
 
-/// The middle of the run: a batch of pictures through the detector.
-fn detect(
-    detector: &mut Detector,
-    images: &[&RgbImage],
-    profile: Option<&mut Profile>,
-) -> Result<Vec<Found>, DetectFailure> {
-    let start = Instant::now();
-    let found = detector.detect_batch(images)?;
-    if let (Some(profile), Some(gpu)) = (profile, detector.gpu_engine()) {
-        profile.add(start, gpu)?;
-    }
-    let with_times = found.into_iter().map(|(detections, times)| Found {
-        detections,
-        preprocess: times.preprocess,
-        inference: times.inference,
-        postprocess: times.postprocess,
-    });
-    Ok(with_times.collect())
+fn with_times((detections, times): yolo_lat::detector::Found) -> Found {
+    let StageTimes { preprocess, inference, postprocess } = times;
+    Found { detections, preprocess, inference, postprocess }
 }
 
 fn find_inputs(arguments: &DetectArguments) -> anyhow::Result<Inputs> {
     let except = arguments.results.output.clone();
-    let options = InputOptions { recursive: arguments.input.recursive, null: arguments.input.null, except };
-    Inputs::find(&arguments.input.sources, &options)
+    let reading = &arguments.input.reading;
+    let options = InputOptions { recursive: reading.recursive, null: reading.null, except };
+    let found = Inputs::find(&arguments.input.sources, &options)?;
+    if arguments.results.pictures.is_some() && found.inputs.iter().any(|input| input.contents.is_some()) {
+        bail!("--pictures puts files into DIR, and the picture on standard input is none");
+    }
+    Ok(found)
 }
 
 /// Makes the detector, and tells everything that results depend on: a journal made with other settings is not continued.
-fn open_detector(arguments: &DetectArguments) -> anyhow::Result<(Detector, serde_json::Value)> {
+fn open_detector(
+    arguments: &DetectArguments,
+    runtime: &Runtime,
+) -> anyhow::Result<(Detector, FollowOptions, serde_json::Value)> {
     let limits = &arguments.limits;
-    let name = &arguments.engine.model;
-    let model = if is_onnx(name) { None } else { Some(Model::load(name)?) };
-    let options = DetectorOptions {
-        engine: arguments.engine.kind(),
-        size: arguments.engine.size()?,
-        threads: arguments.engine.threads(),
-        postprocess: PostprocessOptions {
-            confidence: limits.conf.unwrap_or_else(|| default_confidence(name)),
-            iou: limits.iou,
-            max_detections: limits.max_det,
-            classes: None,
-            agnostic: limits.agnostic_nms,
-            multi_label: false,
-            merge: !limits.no_merge,
-        },
-        attention: yolo_lat::detector::AttentionOptions::default(),
-        onnx: arguments.engine.onnx()?,
-    };
-    let mut detector = match &model {
-        Some(model) => Detector::new(model, &options)?,
-        None => Detector::open_onnx(name.as_ref(), &options)?,
-    };
+    let (file, mut options) = arguments.engine.open()?;
+    options.postprocess = limits.apply(options.postprocess);
+    let mut detector = Detector::new(&file, runtime, &options)?;
     let classes = find_classes(&limits.classes, detector.classes())?;
-    detector.restrict_classes(classes.clone());
-    let mut weights = Fingerprint::default();
-    match &model {
-        Some(model) => {
-            for (name, tensor) in model.weights.iter() {
-                weights.add(name.as_bytes());
-                tensor.values.iter().for_each(|value| weights.add(&value.to_bits().to_le_bytes()));
-            }
-        }
-        None => weights.add(&std::fs::read(name)?),
-    }
+    let of_classes = limits.by_class.find(detector.classes())?;
+    let mut follow = FollowOptions {
+        confidence: options.postprocess.confidence,
+        class_confidence: of_classes.confidence,
+        least_size: of_classes.size,
+        ..arguments.follow.options(arguments.watch.counts())?
+    };
+    arguments.watch.add_to(&mut follow)?;
+    let postprocess = &options.postprocess;
+    let confidence = follow.detector_confidence();
+    detector.set_postprocess(PostprocessOptions { confidence, classes: classes.clone(), ..postprocess.clone() });
+    #[cfg(feature = "ort")]
+    let onnx = format!("{:?}", options.onnx);
+    #[cfg(not(feature = "ort"))]
+    let onnx = "";
     let settings = serde_json::json!({
-        "yolo-lat": env!("CARGO_PKG_VERSION"), "model": model.as_ref().map_or(name, |model| &model.config.name),
-        "weights-fnv1a": weights.text(), "engine": options.engine.to_string(), "size": options.size.to_string(),
-        "conf": options.postprocess.confidence.to_string(), "iou": limits.iou.to_string(), "max_det": limits.max_det, "classes": classes,
-        "agnostic": limits.agnostic_nms, "merge": !limits.no_merge, "no_timing": arguments.results.no_timing,
-        "labels": !arguments.results.hide_labels, "label_conf": arguments.results.label_conf, "onnx": format!("{:?}", options.onnx),
+        "yolo-lat": env!("CARGO_PKG_VERSION"), "model": file.name(),
+        "weights-fnv1a": file.fingerprint()?.text(), "engine": options.engine.to_string(), "size": options.size.to_string(),
+        "slice": options.slices.to_string(),
+        "conf": follow.confidence.to_string(), "class_conf": follow.class_confidence, "min_size": format!("{:?}", follow.least_size),
+        "iou": postprocess.iou.to_string(), "max_det": postprocess.max_detections,
+        "classes": classes, "agnostic": postprocess.agnostic, "merge": postprocess.merge, "no_timing": arguments.results.no_timing,
+        "track": follow.track, "smooth": follow.smooth, "zones": format!("{:?}", follow.zones),
+        "lines": format!("{:?}", follow.lines),
+        "drawing": format!("{:?}", arguments.results.drawing()), "label_conf": arguments.results.label_conf, "onnx": onnx,
     });
-    Ok((detector, settings))
+    Ok((detector, follow, settings))
 }

@@ -7,11 +7,12 @@ use anyhow::{Context, bail};
 use clap::ValueEnum;
 use serde::Deserialize;
 use yolo_lat::batch::Input;
+use yolo_lat::follow::FollowOptions;
 use yolo_lat::model::classes::{COCO, class_map};
 use yolo_lat::sink::{
-    AnnotatedSink, CocoSink, CropSink, CsvSink, CvatSink, EarlierResults, ImageIds, JsonLinesSink, JsonSink,
-    LabelStudioOptions, LabelStudioSink, OutputFolder, PictureSink, Sink, SinkError, Target, TextSink, VocSink,
-    YoloSink, coco_category_ids,
+    CocoSink, CropSink, CsvColumns, CsvSink, CvatSink, EarlierResults, ImageIds, JsonLinesSink, JsonSink,
+    LabelStudioOptions, LabelStudioSink, MotSink, OutputFolder, PictureSink, Sink, SinkError, Target, TextSink,
+    VocSink, YoloSink, coco_category_ids,
 };
 use yolo_lat::source::holds_video;
 
@@ -38,6 +39,8 @@ pub(crate) enum Format {
     LabelStudio,
     /// CVAT for images 1.1
     Cvat,
+    /// MOTChallenge's text for each video, for `eval --tracks` and trackeval (needs -o)
+    Mot,
 }
 
 impl Format {
@@ -50,7 +53,7 @@ impl Format {
             Self::Coco => Some("coco.json"),
             Self::LabelStudio => Some("label-studio.json"),
             Self::Cvat => Some("cvat.xml"),
-            Self::Text | Self::Yolo | Self::Voc => None,
+            Self::Text | Self::Yolo | Self::Voc | Self::Mot => None,
         }
     }
 }
@@ -61,6 +64,7 @@ pub(super) struct Run<'a> {
     pub(super) classes: &'a [String],
     pub(super) model: &'a str,
     pub(super) inputs: &'a [Input],
+    pub(super) follow: &'a FollowOptions,
 }
 
 /// What is written.
@@ -84,11 +88,14 @@ impl Outputs {
             bail!("--categories belongs to -f coco");
         }
         if arguments.output.is_none() {
-            if arguments.save_images || arguments.save_crops || arguments.pictures.is_some() {
+            if arguments.draws() || arguments.save_crops || arguments.pictures.is_some() {
                 bail!("--save-images, --save-crops and --pictures need a folder: add -o DIR");
             }
-            if let Some(format) = arguments.format.iter().find(|format| matches!(format, Format::Yolo | Format::Voc)) {
-                bail!("--format {} writes a file for each picture: add -o DIR", format!("{format:?}").to_lowercase());
+            if let Some(format) =
+                arguments.format.iter().find(|format| matches!(format, Format::Yolo | Format::Voc | Format::Mot))
+            {
+                let each = if *format == Format::Mot { "video" } else { "picture" };
+                bail!("--format {} writes a file for each {each}: add -o DIR", format!("{format:?}").to_lowercase());
             }
             if arguments.format.len() > 1 {
                 bail!("standard output carries one format: give --format once, or add -o DIR to write files");
@@ -112,8 +119,9 @@ impl Outputs {
         let files = self.arguments.format.iter().filter_map(|format| format.file());
         let others = [
             ("voc", self.has(Format::Voc)),
+            ("mot", self.has(Format::Mot)),
             ("label-studio.xml", self.has(Format::LabelStudio)),
-            (self.annotated(), self.arguments.save_images),
+            (self.annotated(), self.arguments.draws()),
             ("images", self.arguments.pictures.is_some()),
             ("crops", self.arguments.save_crops),
         ];
@@ -220,7 +228,10 @@ impl Outputs {
                 Format::Text => sinks.push(Box::new(TextSink::new(target()?))),
                 Format::Json => sinks.push(Box::new(JsonSink::new(target()?))),
                 Format::Jsonl => sinks.push(Box::new(JsonLinesSink::new(target()?))),
-                Format::Csv => sinks.push(Box::new(CsvSink::new(target()?, videos > 0))),
+                Format::Csv => {
+                    let (tracks, zones) = (run.follow.track, !run.follow.zones.is_empty());
+                    sinks.push(Box::new(CsvSink::new(target()?, CsvColumns { videos: videos > 0, tracks, zones })));
+                }
                 Format::Coco => {
                     let ids = ImageIds::new(run.inputs.iter().map(|input| input.stem.as_path()));
                     sinks.push(Box::new(CocoSink::new(target()?, ids, categories.clone())));
@@ -236,6 +247,9 @@ impl Outputs {
                 Format::Cvat => {
                     let is_one_video = videos == 1 && run.inputs.len() == 1;
                     sinks.push(Box::new(CvatSink::new(target()?, run.classes, is_one_video)));
+                }
+                Format::Mot => {
+                    sinks.extend(folder.map(|folder| Box::new(MotSink::new(folder.clone())) as Box<dyn Sink>))
                 }
                 Format::Yolo | Format::Voc => {}
             }
@@ -255,8 +269,11 @@ impl Outputs {
         if self.has(Format::Voc) {
             sinks.push(Box::new(VocSink::new(folder.clone())));
         }
-        if arguments.save_images {
-            sinks.push(Box::new(AnnotatedSink::new(folder.clone(), self.annotated(), !arguments.hide_labels)));
+        #[cfg(feature = "plot")]
+        if arguments.draws() {
+            let (zones, lines) = (run.follow.zones.clone(), run.follow.lines.clone());
+            let drawing = yolo_lat::sink::DrawOptions { zones, lines, ..arguments.drawing() };
+            sinks.push(Box::new(yolo_lat::sink::AnnotatedSink::new(folder.clone(), self.annotated(), drawing)));
         }
         if arguments.save_crops {
             sinks.push(Box::new(CropSink::new(folder.clone(), run.classes)));

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::ModelError;
+use super::op::Mixing;
 
 /// Everything that decides a network's shape. Read from `NAME.toml`; the weights lie in `NAME.safetensors`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -96,6 +97,15 @@ impl NeckConfig {
     /// Channels of queries, of keys and of values.
     pub fn attention_width(&self) -> usize {
         self.attention_width.unwrap_or(self.width)
+    }
+
+    /// What the blocks' attention nodes compute; `None` where there are none.
+    pub fn mixing(&self) -> Option<Mixing> {
+        match self.attention {
+            AttentionKind::Ela => Some(Mixing::Linear(self.kernel)),
+            AttentionKind::Softmax => Some(Mixing::Softmax),
+            AttentionKind::None => None,
+        }
     }
 }
 

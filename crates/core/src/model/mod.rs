@@ -1,8 +1,10 @@
 //! The network: its configuration, its description as a graph, its weights.
 
+mod check;
 pub mod classes;
 pub mod config;
 pub mod graph;
+mod op;
 mod weights;
 mod yolo_lat;
 
@@ -10,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use yolo_lat_models::{BUILTIN, Builtin};
 
+pub use check::{CheckedGraph, GraphError, Network, NetworkError, WeightsError};
 pub use config::ModelConfig;
 pub use graph::Graph;
 pub use weights::{Tensor, Weights};
@@ -68,43 +71,25 @@ pub enum ModelError {
         /// What the parser said.
         reason: String,
     },
-    /// The network needs a tensor that the file lacks.
-    #[error("{path}: tensor {name} {expected:?} is missing; these weights belong to another architecture than {model}")]
-    Missing {
+    /// The tensors are not those of the network.
+    #[error("{path}: {reason}")]
+    Weights {
         /// The file.
         path: String,
-        /// The tensor.
-        name: String,
-        /// Its shape in the network.
-        expected: Vec<usize>,
-        /// The network.
-        model: String,
+        /// Which tensor, and why.
+        reason: Box<WeightsError>,
     },
-    /// The file has a tensor that the network does not know.
-    #[error("{path}: tensor {name} {found:?} is not part of {model}; these weights belong to another architecture")]
-    Unexpected {
-        /// The file.
-        path: String,
-        /// The tensor.
+    /// The configuration describes no network.
+    #[error("{name} at {width}x{height}: {reason}")]
+    Graph {
+        /// The model's name.
         name: String,
-        /// Its shape.
-        found: Vec<usize>,
-        /// The network.
-        model: String,
-    },
-    /// A tensor has another shape.
-    #[error("{path}: tensor {name} has shape {found:?}, expected {expected:?} for {model}")]
-    Shape {
-        /// The file.
-        path: String,
-        /// The tensor.
-        name: String,
-        /// What the network needs.
-        expected: Box<[usize]>,
-        /// What the file has.
-        found: Box<[usize]>,
-        /// The network.
-        model: String,
+        /// Width of the input in pixels.
+        width: usize,
+        /// Its height.
+        height: usize,
+        /// What is wrong.
+        reason: Box<GraphError>,
     },
     /// The weights are of a model with other classes.
     #[error(
@@ -129,18 +114,6 @@ pub enum ModelError {
         name: String,
         /// Its element type.
         found: String,
-    },
-    /// A weight is NaN or infinite.
-    #[error("{path}: tensor {name} holds {value} at index {index}; every weight must be a finite number")]
-    NotFinite {
-        /// The file.
-        path: String,
-        /// The tensor.
-        name: String,
-        /// Flat index of the first such value.
-        index: usize,
-        /// The value.
-        value: f32,
     },
     /// The wanted input size does not suit the network.
     #[error("input size {width}x{height}: {reason}")]
@@ -191,7 +164,9 @@ impl Model {
                 return Err(ModelError::Classes { path, expected, found, model });
             }
         }
-        weights.check(&graph, origin)?;
+        graph
+            .with(weights.clone())
+            .map_err(|reason| ModelError::Weights { path: origin.into(), reason: reason.into() })?;
         Ok(Self { config, weights })
     }
 
@@ -199,20 +174,30 @@ impl Model {
     ///
     /// # Errors
     /// [`ModelError::Size`] unless both are multiples of 32 up to 4096.
-    pub fn graph(&self, width: usize, height: usize) -> Result<Graph, ModelError> {
+    pub fn graph(&self, width: usize, height: usize) -> Result<CheckedGraph, ModelError> {
         graph_of(&self.config, width, height)
+    }
+
+    /// The same with its weights.
+    ///
+    /// # Errors
+    /// As [`Model::graph`], and weights that have been exchanged for others that do not fit.
+    pub fn network(&self, width: usize, height: usize) -> Result<Network, ModelError> {
+        let network = self.graph(width, height)?.with(self.weights.clone());
+        network.map_err(|reason| ModelError::Weights { path: self.config.name.clone(), reason: reason.into() })
     }
 }
 
 /// The network that a configuration describes, for pictures of `width` x `height` pixels.
 ///
 /// # Errors
-/// [`ModelError::Size`] unless both are multiples of 32 up to 4096.
-pub fn graph_of(config: &ModelConfig, width: usize, height: usize) -> Result<Graph, ModelError> {
+/// [`ModelError::Size`] unless both are multiples of 32 up to 4096, [`ModelError::Graph`] for a network beyond all bounds.
+pub fn graph_of(config: &ModelConfig, width: usize, height: usize) -> Result<CheckedGraph, ModelError> {
     for side in [width, height] {
         config::check_side(side).map_err(|reason| ModelError::Size { width, height, reason })?;
     }
-    Ok(yolo_lat::build(config, width, height))
+    let checked = yolo_lat::build(config, width, height).check();
+    checked.map_err(|reason| ModelError::Graph { name: config.name.clone(), width, height, reason: reason.into() })
 }
 
 /// Reads only the configuration of a model, which needs no weights: enough to describe the network.

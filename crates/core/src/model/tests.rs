@@ -159,3 +159,64 @@ fn unknown_models_list_the_known_ones() {
     assert!(error.contains("no model \"m\": give n or s"), "{error}");
     assert!(matches!(Model::load("n").unwrap().graph(100, 320), Err(ModelError::Size { .. })));
 }
+
+#[test]
+fn broken_graphs_are_named() {
+    use graph::{Activation, Mask, Mixing, Op, Scale, Shape};
+    let conv = |kernel| Op::Conv { channels: 6, kernel, stride: 1, activation: Activation::Identity };
+    let whole = || {
+        let mut graph = Graph::new("g", Shape { channels: 3, height: 5, width: 7 });
+        graph.add("a", conv(3), &[0]);
+        graph.add("b", Op::Slice { start: 1, step: 2, count: 3 }, &[1]);
+        graph.add("c", Op::Add, &[0, 2]);
+        graph.taps.push(3);
+        graph
+    };
+    assert_eq!(whole().check().unwrap().nodes[3].shape, Shape { channels: 3, height: 5, width: 7 });
+    type Change<'a> = &'a dyn Fn(&mut Graph);
+    let checks: [(Change, &str); 16] = [
+        (&|graph| graph.nodes.clear(), "the first node of a graph is its input"),
+        (&|graph| graph.nodes[2].name = "a".into(), "node 2: the name \"a\" is empty or another node's"),
+        (&|graph| graph.nodes[1].inputs[0] = 3, "node \"a\" reads node 3, which does not come before it"),
+        (&|graph| graph.nodes[1].op = conv(4), "\"a\" (conv 4x4 /1): kernel 4, expected an odd side from 1 to 15"),
+        (&|graph| graph.nodes[1].op = conv(17), "kernel 17"),
+        (&|graph| graph.nodes[2].inputs.push(0), "\"b\" (slice 1::2): 2 inputs, expected 1"),
+        (&|graph| graph.nodes[2].op = Op::Slice { start: 2, step: 2, count: 3 }, "not all among the input's 6"),
+        (&|graph| graph.nodes[2].op = Op::Slice { start: 1, step: usize::MAX, count: 3 }, "not all among"),
+        (&|graph| graph.nodes[2].op = Op::Shuffle { groups: 4 }, "6 channels do not divide into 4 equal parts"),
+        (
+            &|graph| graph.nodes[2].op = Op::Attention { mixing: Mixing::Softmax, heads: 0, mask: Mask::Full },
+            "heads 0, expected 1 or more",
+        ),
+        (&|graph| graph.nodes[3].inputs[1] = 1, "an input of shape 6x5x7 where 3x5x7 is needed"),
+        (&|graph| graph.nodes[3].shape.width = 8, "\"c\" says it has the shape 3x5x8, but its inputs make it 3x5x7"),
+        (
+            &|graph| *graph = Graph::new("g", Shape { channels: 3, height: 1 << 40, width: 1 << 40 }),
+            "more than 2147483648 values in its feature maps",
+        ),
+        (&|graph| graph.taps[0] = 4, "outputs: there is no node 4"),
+        (&|graph| graph.taps.clear(), "nothing is asked for"),
+        (&|graph| graph.scales.push(Scale { stride: 8, class: 3, boxes: 3 }), "box logits 3x5x7, expected 3 channels"),
+    ];
+    for (change, expected) in checks {
+        let mut graph = whole();
+        change(&mut graph);
+        let error = graph.check().unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
+#[test]
+fn a_network_is_changed_only_into_another_network() {
+    let network = Model::load("n").unwrap().network(64, 64).unwrap();
+    let layer = network.attention_layers().next().unwrap();
+    let softmax = network.edit(|graph| graph.replace_attention(layer, Some(graph::Mixing::Softmax))).unwrap();
+    assert_eq!(softmax.nodes[layer].op.label(), "softmax attention, 2 heads");
+    let error = network.edit(|graph| graph.nodes[1].op = graph::Op::MaxPool).unwrap_err();
+    assert!(matches!(error, NetworkError::Graph(GraphError::Shape { .. })), "{error}");
+    let error = network.edit(|graph| graph.nodes[1].name = "root".into()).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "tensor root.weight [24, 3, 3, 3] is missing; these weights belong to another architecture than yolo-lat-n"
+    );
+}

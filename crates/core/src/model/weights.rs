@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use safetensors::{Dtype, SafeTensors};
 
-use super::{Graph, ModelError};
+use super::{Graph, ModelError, WeightsError};
 
 /// A larger file is refused unread: the largest model here has 5 MB.
 const LARGEST_FILE: u64 = 256 << 20;
@@ -19,6 +19,17 @@ pub struct Tensor {
     pub shape: Vec<usize>,
     /// `shape.product()` values; shared, so that clones of a model are cheap.
     pub values: Arc<[f32]>,
+}
+
+impl Tensor {
+    /// # Errors
+    /// The first value that is NaN or infinite.
+    pub(super) fn check_finite(&self, name: &str) -> Result<(), WeightsError> {
+        match self.values.iter().position(|value| !value.is_finite()) {
+            Some(index) => Err(WeightsError::NotFinite { name: name.into(), index, value: self.values[index] }),
+            None => Ok(()),
+        }
+    }
 }
 
 /// Tensors by name.
@@ -53,11 +64,11 @@ impl Weights {
             }
             let (chunks, _) = view.data().as_chunks::<4>();
             let values: Arc<[f32]> = chunks.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect();
-            if let Some(index) = values.iter().position(|value| !value.is_finite()) {
-                let value = values[index];
-                return Err(ModelError::NotFinite { path: origin.to_owned(), name: name.to_owned(), index, value });
-            }
-            tensors.insert(name.to_owned(), Tensor { shape: view.shape().to_vec(), values });
+            let tensor = Tensor { shape: view.shape().to_vec(), values };
+            tensor
+                .check_finite(name)
+                .map_err(|reason| ModelError::Weights { path: origin.to_owned(), reason: reason.into() })?;
+            tensors.insert(name.to_owned(), tensor);
         }
         Ok(Self { tensors })
     }
@@ -77,39 +88,10 @@ impl Weights {
         self.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor))
     }
 
-    /// Checks that these are exactly the tensors `graph` needs; `origin` names the file in errors.
-    ///
-    /// # Errors
-    /// The first tensor that is missing, has another shape, or is unknown to the graph.
-    pub fn check(&self, graph: &Graph, origin: &str) -> Result<(), ModelError> {
-        let (path, model) = (origin.to_owned(), graph.name.clone());
-        let wanted = graph.weights();
-        for spec in &wanted {
-            match self.get(&spec.name) {
-                None => {
-                    let (name, expected) = (spec.name.clone(), spec.shape.clone());
-                    return Err(ModelError::Missing { path, name, expected, model });
-                }
-                Some(tensor) if tensor.shape != spec.shape => {
-                    let (name, expected, found) = (spec.name.clone(), spec.shape.clone(), tensor.shape.clone());
-                    return Err(ModelError::Shape {
-                        path,
-                        name,
-                        expected: expected.into(),
-                        found: found.into(),
-                        model,
-                    });
-                }
-                Some(_) => {}
-            }
-        }
-        let wanted: std::collections::BTreeSet<&str> = wanted.iter().map(|spec| spec.name.as_str()).collect();
-        match self.iter().find(|(name, _)| !wanted.contains(name)) {
-            Some((name, tensor)) => {
-                Err(ModelError::Unexpected { path, name: name.to_owned(), found: tensor.shape.clone(), model })
-            }
-            None => Ok(()),
-        }
+    /// Those of the nodes of `graph`, which may be a part of the network that these are for.
+    pub fn only(&self, graph: &Graph) -> Self {
+        let own = graph.weights().into_iter().filter_map(|spec| self.tensors.get_key_value(&spec.name));
+        Self { tensors: own.map(|(name, tensor)| (name.clone(), tensor.clone())).collect() }
     }
 }
 

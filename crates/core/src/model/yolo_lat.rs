@@ -1,12 +1,12 @@
 //! The YOLO-LAT network: ShuffleNetV2 backbone, pyramid neck with exact linear attention, distribution focal heads.
 
-use super::config::{ActivationConfig, AttentionKind, BackboneConfig, Fusion, ModelConfig, NeckConfig, STRIDES, Split};
-use super::graph::{Activation, Graph, GraphBuilder, NodeId, Op, Scale, Shape};
+use super::config::{ActivationConfig, BackboneConfig, Fusion, ModelConfig, NeckConfig, STRIDES, Split};
+use super::graph::{Activation, Graph, Mask, NodeId, Op, Scale, Shape};
 
 /// Builds the network for a picture of `width` x `height` pixels, both multiples of 32.
 pub(super) fn build(config: &ModelConfig, width: usize, height: usize) -> Graph {
-    let mut network = Network {
-        graph: GraphBuilder::new(Shape { channels: 3, height, width }),
+    let mut network = Builder {
+        graph: Graph::new(&config.name, Shape { channels: 3, height, width }),
         activation: match config.activation {
             ActivationConfig::Relu => Activation::LeakyRelu(0.0),
             ActivationConfig::LeakyRelu(slope) => Activation::LeakyRelu(slope),
@@ -16,22 +16,21 @@ pub(super) fn build(config: &ModelConfig, width: usize, height: usize) -> Graph 
     let pyramid = network.neck(&config.neck, features);
     let scales = pyramid.into_iter().zip(STRIDES);
     let scales = scales.map(|(node, stride)| network.head(config, node, stride)).collect();
-    network.graph.finish(config.name.clone(), scales, config.head)
+    Graph { scales, head: config.head, ..network.graph }
 }
 
 /// The graph so far, with the habits all its layers share.
-struct Network {
-    graph: GraphBuilder,
+struct Builder {
+    graph: Graph,
     activation: Activation,
 }
 
-impl Network {
+impl Builder {
     /// Pictures to features at strides 8, 16 and 32.
     fn backbone(&mut self, config: &BackboneConfig) -> [NodeId; 3] {
-        let picture = self.graph.input();
-        let stem = Op::Conv { kernel: 3, stride: 2, activation: self.activation };
-        let stem = self.graph.add("stem", stem, &[picture], config.stem);
-        let mut x = self.graph.add("pool", Op::MaxPool, &[stem], config.stem);
+        let stem = Op::Conv { channels: config.stem, kernel: 3, stride: 2, activation: self.activation };
+        let stem = self.graph.add("stem", stem, &[0]);
+        let mut x = self.graph.add("pool", Op::MaxPool, &[stem]);
         let mut index = 0;
         config.widths.map(|width| {
             let stage = format!("stage{}", index + 2);
@@ -59,13 +58,17 @@ impl Network {
 
     /// Other units: half of the channels pass unchanged, `hidden` channels are inside the other branch.
     fn shuffle_unit(&mut self, name: &str, x: NodeId, hidden: usize, split: Split) -> NodeId {
-        let half = self.graph.shape(x).channels / 2;
+        let half = self.channels(x) / 2;
         let (left, right) = match split {
-            Split::EvenOdd => (Op::Slice { start: 0, step: 2 }, Op::Slice { start: 1, step: 2 }),
-            Split::Halves => (Op::Slice { start: 0, step: 1 }, Op::Slice { start: half, step: 1 }),
+            Split::EvenOdd => {
+                (Op::Slice { start: 0, step: 2, count: half }, Op::Slice { start: 1, step: 2, count: half })
+            }
+            Split::Halves => {
+                (Op::Slice { start: 0, step: 1, count: half }, Op::Slice { start: half, step: 1, count: half })
+            }
         };
-        let left = self.graph.add(format!("{name}.left"), left, &[x], half);
-        let right = self.graph.add(format!("{name}.right"), right, &[x], half);
+        let left = self.graph.add(format!("{name}.left"), left, &[x]);
+        let right = self.graph.add(format!("{name}.right"), right, &[x]);
         let right = self.pointwise(&format!("{name}.right.pointwise1"), right, hidden);
         let right = self.depthwise(&format!("{name}.right.depthwise"), right, 3, 1, Activation::Identity);
         let right = self.pointwise(&format!("{name}.right.pointwise2"), right, half);
@@ -73,11 +76,10 @@ impl Network {
     }
 
     fn join(&mut self, name: &str, left: NodeId, right: NodeId, split: Split) -> NodeId {
-        let width = 2 * self.graph.shape(left).channels;
-        let joined = self.graph.add(format!("{name}.concat"), Op::Concat, &[left, right], width);
+        let joined = self.graph.add(format!("{name}.concat"), Op::Concat, &[left, right]);
         match split {
             Split::EvenOdd => joined,
-            Split::Halves => self.graph.add(format!("{name}.shuffle"), Op::Shuffle { groups: 2 }, &[joined], width),
+            Split::Halves => self.graph.add(format!("{name}.shuffle"), Op::Shuffle { groups: 2 }, &[joined]),
         }
     }
 
@@ -100,8 +102,7 @@ impl Network {
 
     /// The coarse map, upsampled, joined with the fine one.
     fn top_down(&mut self, name: &str, fine: NodeId, coarse: NodeId, fusion: Fusion) -> NodeId {
-        let width = self.graph.shape(fine).channels;
-        let coarse = self.graph.add(format!("{name}.upsample"), Op::Upsample, &[coarse], width);
+        let coarse = self.graph.add(format!("{name}.upsample"), Op::Upsample, &[coarse]);
         self.fuse(name, coarse, fine, fusion)
     }
 
@@ -113,15 +114,14 @@ impl Network {
 
     /// Joins what comes from another scale with the map of this one.
     fn fuse(&mut self, name: &str, other: NodeId, own: NodeId, fusion: Fusion) -> NodeId {
-        let width = self.graph.shape(own).channels;
         match fusion {
             Fusion::Sum => {
-                let sum = self.graph.add(format!("{name}.add"), Op::Add, &[own, other], width);
+                let sum = self.graph.add(format!("{name}.add"), Op::Add, &[own, other]);
                 self.separable(name, sum, 1)
             }
             Fusion::Ghost => {
-                let joined = self.graph.add(format!("{name}.concat"), Op::Concat, &[other, own], 2 * width);
-                self.ghost_bottleneck(name, joined, width)
+                let joined = self.graph.add(format!("{name}.concat"), Op::Concat, &[other, own]);
+                self.ghost_bottleneck(name, joined, self.channels(own))
             }
         }
     }
@@ -136,26 +136,30 @@ impl Network {
 
     /// Half of the channels by a 1x1 convolution, the other half from them by a depthwise one.
     fn ghost(&mut self, name: &str, x: NodeId, width: usize, activation: Activation) -> NodeId {
-        let primary = Op::Conv { kernel: 1, stride: 1, activation };
-        let primary = self.graph.add(format!("{name}.primary"), primary, &[x], width / 2);
+        let primary = Op::Conv { channels: width / 2, kernel: 1, stride: 1, activation };
+        let primary = self.graph.add(format!("{name}.primary"), primary, &[x]);
         let cheap = self.depthwise(&format!("{name}.cheap"), primary, 3, 1, activation);
-        self.graph.add(format!("{name}.concat"), Op::Concat, &[primary, cheap], width)
+        self.graph.add(format!("{name}.concat"), Op::Concat, &[primary, cheap])
     }
 
     /// Attention and gated feed-forward layer. With Hyper-Link one residual spans both: `x + ffn(attention(x))`;
     /// without it each half has its own.
     fn attention_block(&mut self, name: &str, x: NodeId, config: &NeckConfig) -> NodeId {
-        let NeckConfig { width, heads, hidden, attention: kind, kernel, hyper_link, .. } = *config;
+        let NeckConfig { width, heads, hidden, hyper_link, .. } = *config;
         let inner = config.attention_width();
-        let mixed = if kind == AttentionKind::None {
-            let v = self.linear(&format!("{name}.v"), &[x], inner);
-            self.position(name, &[v], inner)
-        } else {
-            let qkv = self.linear(&format!("{name}.qkv"), &[x], 3 * inner);
-            let v = self.graph.add(format!("{name}.v"), Op::Slice { start: 2 * inner, step: 1 }, &[qkv], inner);
-            let attended = Op::Attention { kind, kernel, heads };
-            let attended = self.graph.add(format!("{name}.attention"), attended, &[qkv], inner);
-            self.position(name, &[v, attended], inner)
+        let mixed = match config.mixing() {
+            None => {
+                let v = self.linear(&format!("{name}.v"), &[x], inner);
+                self.position(name, &[v])
+            }
+            Some(mixing) => {
+                let qkv = self.linear(&format!("{name}.qkv"), &[x], 3 * inner);
+                let v = Op::Slice { start: 2 * inner, step: 1, count: inner };
+                let v = self.graph.add(format!("{name}.v"), v, &[qkv]);
+                let attended = Op::Attention { mixing, heads, mask: Mask::Full };
+                let attended = self.graph.add(format!("{name}.attention"), attended, &[qkv]);
+                self.position(name, &[v, attended])
+            }
         };
         let projection = format!("{name}.proj");
         let mixed = if hyper_link {
@@ -164,17 +168,17 @@ impl Network {
             self.linear(&projection, &[mixed, x], width)
         };
         let up = self.linear(&format!("{name}.up"), &[mixed], 2 * hidden);
-        let u = self.graph.add(format!("{name}.u"), Op::Slice { start: 0, step: 1 }, &[up], hidden);
-        let g = self.graph.add(format!("{name}.g"), Op::Slice { start: hidden, step: 1 }, &[up], hidden);
-        let gated = self.graph.add(format!("{name}.gate"), Op::Gate, &[u, g], hidden);
+        let u = self.graph.add(format!("{name}.u"), Op::Slice { start: 0, step: 1, count: hidden }, &[up]);
+        let g = self.graph.add(format!("{name}.g"), Op::Slice { start: hidden, step: 1, count: hidden }, &[up]);
+        let gated = self.graph.add(format!("{name}.gate"), Op::Gate, &[u, g]);
         let residual = if hyper_link { x } else { mixed };
         self.linear(&format!("{name}.down"), &[gated, residual], width)
     }
 
     /// Depthwise 3x3 of the values, added to what attention gives: the part that knows where a token is.
-    fn position(&mut self, name: &str, inputs: &[NodeId], width: usize) -> NodeId {
+    fn position(&mut self, name: &str, inputs: &[NodeId]) -> NodeId {
         let op = Op::Depthwise { kernel: 3, stride: 1, bias: false, activation: Activation::Identity };
-        self.graph.add(format!("{name}.position"), op, inputs, width)
+        self.graph.add(format!("{name}.position"), op, inputs)
     }
 
     /// Class and box branch of one scale.
@@ -192,24 +196,27 @@ impl Network {
 
     /// Depthwise 5x5 and pointwise, both activated.
     fn separable(&mut self, name: &str, x: NodeId, stride: usize) -> NodeId {
-        let width = self.graph.shape(x).channels;
+        let width = self.channels(x);
         let x = self.depthwise(&format!("{name}.depthwise"), x, 5, stride, self.activation);
         self.pointwise(&format!("{name}.pointwise"), x, width)
     }
 
     fn depthwise(&mut self, name: &str, x: NodeId, kernel: usize, stride: usize, activation: Activation) -> NodeId {
-        let width = self.graph.shape(x).channels;
-        self.graph.add(name, Op::Depthwise { kernel, stride, bias: true, activation }, &[x], width)
+        self.graph.add(name, Op::Depthwise { kernel, stride, bias: true, activation }, &[x])
     }
 
     /// Activated 1x1 convolution.
     fn pointwise(&mut self, name: &str, x: NodeId, channels: usize) -> NodeId {
-        self.graph.add(name, Op::Conv { kernel: 1, stride: 1, activation: self.activation }, &[x], channels)
+        self.graph.add(name, Op::Conv { channels, kernel: 1, stride: 1, activation: self.activation }, &[x])
     }
 
     /// 1x1 convolution without activation; a second input is added.
     fn linear(&mut self, name: &str, inputs: &[NodeId], channels: usize) -> NodeId {
-        let op = Op::Conv { kernel: 1, stride: 1, activation: Activation::Identity };
-        self.graph.add(name, op, inputs, channels)
+        let op = Op::Conv { channels, kernel: 1, stride: 1, activation: Activation::Identity };
+        self.graph.add(name, op, inputs)
+    }
+
+    fn channels(&self, node: NodeId) -> usize {
+        self.graph.nodes[node].shape.channels
     }
 }

@@ -9,7 +9,7 @@ use image::RgbImage;
 use super::{Input, Known};
 use crate::frame::Frame;
 use crate::sink::Record;
-use crate::source::{FrameSource, SourceError, VideoSource, holds_video, open_image};
+use crate::source::{SourceError, SourceOptions, SourceRequest, decode_image, holds_video, open_image, open_source};
 
 /// An input on its way from the loaders to the network.
 pub(super) enum Loaded {
@@ -34,16 +34,17 @@ impl Loaded {
 
 pub(super) fn load(input: &Input, index: usize, known: Option<&Known>) -> Loaded {
     if let Some(known) = known
+        && input.contents.is_none()
         && let Some(record) = known.journal.find(&input.name())
         && known.sinks.iter().all(|sink| sink.has(&input.stem))
     {
         return Loaded::Known(record);
     }
-    if holds_video(&input.path) {
+    if input.contents.is_none() && holds_video(&input.path) {
         return Loaded::Video;
     }
     let start = Instant::now();
-    match open_image(&input.path) {
+    match input.contents.as_deref().map_or_else(|| open_image(&input.path), decode_image) {
         Ok(pixels) => {
             let frame = Frame { pixels, sequence: index as u64, captured_at: SystemTime::now() };
             Loaded::Picture(frame, start.elapsed())
@@ -52,20 +53,23 @@ pub(super) fn load(input: &Input, index: usize, known: Option<&Known>) -> Loaded
     }
 }
 
-/// Gives each frame to `take` with its time in the video, the video's length if it is known, and how long decoding took, until
-/// `take` has enough or `stop` is set.
+/// Gives each frame to `take` with its time in the video or since the first one, the video's length if it is known, and how long
+/// decoding took, until `take` has enough or `stop` is set.
 pub(super) fn decode_video(
     path: &Path,
-    timeout: Duration,
+    options: &SourceOptions,
     stop: &AtomicBool,
     mut take: impl FnMut(Frame, Duration, Option<Duration>, Duration) -> bool,
 ) -> Result<(), SourceError> {
-    let mut video = VideoSource::open(path, false)?;
-    video.set_timeout(timeout);
+    let request = SourceRequest::of_stream(path).map_err(SourceError::Camera)?;
+    let mut source = open_source(&request.unwrap_or_else(|| SourceRequest::Path(path.to_owned())), options)?;
+    let mut first = None;
     loop {
         let start = Instant::now();
-        let Some(frame) = video.next_frame(stop)? else { return Ok(()) };
-        if !take(frame, video.time(), video.length(), start.elapsed()) {
+        let Some(frame) = source.next_frame(stop)? else { return Ok(()) };
+        let first = *first.get_or_insert(frame.captured_at);
+        let time = source.time().unwrap_or_else(|| frame.captured_at.duration_since(first).unwrap_or_default());
+        if !take(frame, time, source.length(), start.elapsed()) {
             return Ok(());
         }
     }

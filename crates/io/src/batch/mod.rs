@@ -20,9 +20,10 @@ use image::RgbImage;
 pub use self::journal::{Journal, JournalError, JournalReader};
 use self::loader::{Loaded, decode_video};
 use self::writer::{Outcome, VideoTime, Writer};
+use crate::follow::{FollowOptions, Followed, Follower};
 use crate::frame::Frame;
 use crate::sink::{NamedDetection, Record, Sink, Timing};
-use crate::source::{Prefetch, display_name};
+use crate::source::{Prefetch, SourceOptions, display_name};
 use yolo_lat_core::postprocess::Detection;
 
 /// One input.
@@ -32,6 +33,8 @@ pub struct Input {
     pub path: PathBuf,
     /// Relative path without extension for its outputs; unique in the run.
     pub stem: PathBuf,
+    /// The picture, where it came on standard input, as a file would hold it.
+    pub contents: Option<Arc<[u8]>>,
 }
 
 impl Input {
@@ -65,10 +68,14 @@ pub struct BatchOptions<'a> {
     pub loaders: usize,
     /// Names of the classes.
     pub classes: &'a [String],
+    /// What becomes of the detections of a picture, and of a video's from frame to frame.
+    pub follow: FollowOptions,
     /// Whether records have times.
     pub timing: bool,
-    /// How long a network stream may give no picture.
-    pub stream_timeout: Duration,
+    /// How videos and streams are read.
+    pub sources: SourceOptions,
+    /// Most frames of each video or stream.
+    pub max_frames: u64,
     /// Stops at the first input that fails.
     pub fail_fast: bool,
     /// Set from elsewhere, it ends the run.
@@ -181,7 +188,8 @@ pub fn run_batch(
         let writer = Writer::new(inputs, sinks, journal, observer, options.fail_fast, &ended);
         let writer =
             std::thread::Builder::new().name("write".into()).spawn_scoped(scope, move || writer.run(&receiver))?;
-        let mut network = Network { detect, sender, options, is_over: &is_over };
+        let pictures = Follower::new(options.follow.of_pictures());
+        let mut network = Network { detect, sender, options, is_over: &is_over, pictures };
         let failure = network.run(&mut loader, inputs).err();
         // The writer ends when nothing more can come, the loaders when nobody takes.
         drop((network, loader));
@@ -203,6 +211,8 @@ struct Network<'a> {
     sender: SyncSender<(usize, Outcome)>,
     options: &'a BatchOptions<'a>,
     is_over: &'a dyn Fn() -> bool,
+    /// Of pictures, each of which stands alone.
+    pictures: Follower,
 }
 
 impl Network<'_> {
@@ -225,7 +235,7 @@ impl Network<'_> {
                     }
                     self.pictures(pictures)
                 };
-                result.map_err(|error| format!("{}: {error}", inputs[index].path.display()))?;
+                result.map_err(|error| format!("{}: {error}", inputs[index].name()))?;
             }
         }
     }
@@ -244,7 +254,10 @@ impl Network<'_> {
                 Loaded::Failed(reason) => Outcome::Failed(reason),
                 Loaded::Video => continue,
                 Loaded::Picture(frame, decode) => match found.next() {
-                    Some(found) => Outcome::Picture(self.record(&frame, found, decode), Some(frame.pixels)),
+                    Some(found) => {
+                        let record = record(self.options, &mut self.pictures, &frame, found, (decode, Duration::ZERO));
+                        Outcome::Picture(record, Some(frame.pixels))
+                    }
                     None => Outcome::Failed("the network gave no result".into()),
                 },
             };
@@ -253,48 +266,65 @@ impl Network<'_> {
         Ok(())
     }
 
-    /// Every frame of a video, one after the other.
+    /// The frames of a video, one after the other.
     fn video(&mut self, index: usize, input: &Input) -> Result<(), DetectFailure> {
         let mut failure = None;
-        let (timeout, stop) = (self.options.stream_timeout, &*self.options.stop);
-        let ended = decode_video(&input.path, timeout, stop, |frame, time, length, decode| {
+        let mut follower = Follower::new(self.options.follow.clone());
+        let (stop, most) = (&*self.options.stop, self.options.max_frames);
+        let mut left = most;
+        let ended = decode_video(&input.path, &self.options.sources, stop, |frame, time, length, decode| {
             match (self.detect)(&[&frame.pixels]) {
                 Ok(mut found) => {
-                    let record = self.record(&frame, found.pop().unwrap_or_default(), decode);
+                    let found = found.pop().unwrap_or_default();
+                    let record = record(self.options, &mut follower, &frame, found, (decode, time));
                     let record = Record { frame: Some(frame.sequence), time_s: Some(time.as_secs_f64()), ..record };
+                    // What ends before its end lasts as long as what was seen.
+                    let length = length.filter(|_| most == u64::MAX);
                     self.send(index, Outcome::Frame(record, frame.pixels, VideoTime { time, length }));
                 }
                 Err(error) => failure = Some(error),
             }
-            failure.is_none() && !(self.is_over)()
+            left = left.saturating_sub(1);
+            failure.is_none() && left > 0 && !(self.is_over)()
         });
         if let Some(failure) = failure {
             return Err(failure);
         }
-        self.send(index, ended.map_or_else(|error| Outcome::Failed(error.to_string()), |()| Outcome::VideoEnd));
+        match ended {
+            Err(error) => self.send(index, Outcome::Failed(error.to_string())),
+            Ok(()) if stop.load(Ordering::Relaxed) || (self.is_over)() => {}
+            Ok(()) => self.send(index, Outcome::VideoEnd),
+        }
         Ok(())
     }
+}
 
-    /// A record without its name, which the writer knows. What is no number is no detection.
-    fn record(&self, frame: &Frame, found: Found, decode: Duration) -> Record {
-        let is_finite = |detection: &Detection| {
-            detection.confidence.is_finite() && detection.bbox.corners().iter().all(|side| side.is_finite())
-        };
-        let name = |class: usize| self.options.classes.get(class).cloned().unwrap_or_else(|| format!("class{class}"));
-        let named =
-            |Detection { class, confidence, bbox }| NamedDetection { name: name(class), class, confidence, bbox };
-        let detections = found.detections.into_iter().filter(is_finite).map(named).collect();
-        // Microseconds are as fine as these clocks mean anything.
-        let ms = |time: Duration| time.as_micros() as f64 / 1e3;
-        let timing_ms = self.options.timing.then(|| Timing {
-            decode: ms(decode),
-            preprocess: found.preprocess.map(ms),
-            inference: ms(found.inference),
-            postprocess: found.postprocess.map(ms),
-        });
-        let (width, height) = (frame.width(), frame.height());
-        Record { image: String::new(), frame: None, time_s: None, width, height, detections, timing_ms }
-    }
+/// A record without its name, which the writer knows, of a picture that took so long to decode and is seen at a time of its video.
+/// What is no number is no detection.
+fn record(
+    options: &BatchOptions,
+    follower: &mut Follower,
+    frame: &Frame,
+    found: Found,
+    (decode, time): (Duration, Duration),
+) -> Record {
+    let is_finite = |detection: &Detection| {
+        detection.confidence.is_finite() && detection.bbox.corners().iter().all(|side| side.is_finite())
+    };
+    let name = |class: usize| options.classes.get(class).cloned().unwrap_or_else(|| format!("class{class}"));
+    let named = |detection: Detection| NamedDetection::new(detection, name(detection.class));
+    let detections = found.detections.into_iter().filter(is_finite).map(named).collect();
+    let (width, height) = (frame.width(), frame.height());
+    let Followed { detections, counts } = follower.follow(detections, (width, height), time);
+    // Microseconds are as fine as these clocks mean anything.
+    let ms = |time: Duration| time.as_micros() as f64 / 1e3;
+    let timing_ms = options.timing.then(|| Timing {
+        decode: ms(decode),
+        preprocess: found.preprocess.map(ms),
+        inference: ms(found.inference),
+        postprocess: found.postprocess.map(ms),
+    });
+    Record { width, height, detections, counts, timing_ms, ..Record::default() }
 }
 
 #[cfg(test)]

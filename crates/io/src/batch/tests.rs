@@ -50,7 +50,7 @@ fn run(
         .map(|index| {
             let path = folder.path().join(format!("{index:03}.png"));
             RgbImage::new(2, 2).save(&path).unwrap();
-            Input { path, stem: format!("{index:03}").into() }
+            Input { path, stem: format!("{index:03}").into(), contents: None }
         })
         .collect();
     let (log, other) = (Log::default(), Log::default());
@@ -69,8 +69,10 @@ fn run(
         batch: 1,
         loaders: 2,
         classes: &classes,
+        follow: FollowOptions::default(),
         timing: false,
-        stream_timeout: Duration::from_secs(1),
+        sources: SourceOptions::default(),
+        max_frames: u64::MAX,
         fail_fast: false,
         stop,
     };

@@ -75,7 +75,13 @@ impl<'a> Writer<'a> {
                         self.summary.frames += 1;
                     }
                 }
-                Outcome::VideoEnd => (self.observer)(Event::Done),
+                Outcome::VideoEnd => {
+                    let ended: Vec<_> = self.sinks.iter_mut().filter_map(|sink| sink.end_video().err()).collect();
+                    match ended.first() {
+                        Some(error) => self.sink_failed(error),
+                        None => (self.observer)(Event::Done),
+                    }
+                }
             }
             if self.summary.ending != Ending::Complete {
                 self.ended.store(true, Ordering::Relaxed);

@@ -80,7 +80,7 @@ pub(super) fn parse_results(text: &str, path: &Path, dataset: &Dataset) -> Resul
         dataset.category_ids.iter().enumerate().map(|(index, id)| (id.to_string(), index)).collect();
     let mut by_name: HashMap<String, Option<usize>> = HashMap::new();
     let mut found = Results { detections: vec![Vec::new(); dataset.images.len()], notes: Vec::new() };
-    let (total, mut matched) = (entries.len(), 0);
+    let (total, mut matched, mut others) = (entries.len(), 0, 0);
     let mut unknown: Vec<String> = Vec::new();
     for (position, Entry { pictures: called, category_id, category_name, bbox, score }) in
         entries.into_iter().enumerate()
@@ -102,14 +102,24 @@ pub(super) fn parse_results(text: &str, path: &Path, dataset: &Dataset) -> Resul
         let (Some(bbox), Some(confidence)) = (bbox, score) else {
             return Err(invalid(format!("result {position}: its bbox is not four numbers, or its score is none")));
         };
+        if bbox.x1 > bbox.x2 || bbox.y1 > bbox.y2 {
+            return Err(invalid(format!("result {position}: its box has a negative width or height")));
+        }
         // Those of pictures that are not measured are passed over.
-        if let Some(detections) = found.detections.get_mut(image) {
-            detections.push(Detection { class, confidence, bbox });
+        match found.detections.get_mut(image) {
+            Some(detections) => detections.push(Detection { class, confidence, bbox }),
+            None => others += 1,
         }
     }
     let ids = || dataset.category_ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     if matched == 0 && total > 0 {
         return Err(invalid(format!("none of the {total} results has a category of the data set ({})", ids())));
+    }
+    if total == 0 {
+        found.notes.push(format!("{}: it has no results: every object counts as missed", path.display()));
+    }
+    if others > 0 && others == matched {
+        found.notes.push(format!("{}: none of its {total} results is of a picture that is measured", path.display()));
     }
     let count = unknown.len();
     if count > 0 {
@@ -129,6 +139,10 @@ pub(super) fn parse_results(text: &str, path: &Path, dataset: &Dataset) -> Resul
 /// The format is told by how the text begins.
 fn parse(text: &str) -> Result<Vec<Entry>, String> {
     let start = text.trim_start_matches('\u{FEFF}').trim_start();
+    // JSON lines of no picture.
+    if start.is_empty() {
+        return Ok(Vec::new());
+    }
     if start.starts_with("image,") {
         let rows = csv::Reader::from_reader(start.as_bytes()).into_deserialize::<CsvRow>();
         let rows = rows.collect::<Result<Vec<_>, _>>().map_err(|error| format!("not the CSV of `detect`: {error}"))?;
@@ -159,7 +173,8 @@ fn parse(text: &str) -> Result<Vec<Entry>, String> {
 
 impl From<CsvRow> for Entry {
     fn from(CsvRow { image, name, confidence, x1, y1, x2, y2 }: CsvRow) -> Self {
-        let detection = NamedDetection { name, class: 0, confidence, bbox: BBox { x1, y1, x2, y2 } };
+        let bbox = BBox { x1, y1, x2, y2 };
+        let detection = NamedDetection::new(Detection { class: 0, confidence, bbox }, name);
         of_detection(&picture_of_frame(image), detection)
     }
 }

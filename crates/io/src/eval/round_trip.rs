@@ -43,10 +43,10 @@ fn arbitrary_run(u: &mut Unstructured, flat: bool) -> Result<Run> {
             if detections.iter().any(|other: &NamedDetection| (other.class, other.bbox) == (class, bbox)) {
                 continue;
             }
-            detections.push(NamedDetection { name: CLASSES[class].into(), class, confidence, bbox });
+            detections.push(NamedDetection::new(Detection { class, confidence, bbox }, CLASSES[class].into()));
         }
         let image = format!("photos/{}", file.display());
-        records.push(Record { image, frame: None, time_s: None, width, height, detections, timing_ms: None });
+        records.push(Record { image, width, height, detections, ..Record::default() });
     }
     Ok(Run { files, records })
 }
@@ -142,7 +142,10 @@ fn results_in_one_file_are_read_by_eval() {
         ("coco", coco),
         ("json", |folder, _| Box::new(JsonSink::new(folder.target("file").unwrap()))),
         ("jsonl", |folder, _| Box::new(JsonLinesSink::new(folder.target("file").unwrap()))),
-        ("csv", |folder, _| Box::new(CsvSink::new(folder.target("file").unwrap(), true))),
+        ("csv", |folder, _| {
+            let columns = CsvColumns { videos: true, ..CsvColumns::default() };
+            Box::new(CsvSink::new(folder.target("file").unwrap(), columns))
+        }),
     ];
     arbtest(|u| {
         let run = arbitrary_run(u, false)?;

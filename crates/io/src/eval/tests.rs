@@ -131,6 +131,11 @@ fn results_find_their_picture_and_class_or_say_why_not() {
     let one = r#"{"image_id": 1, "category_id": 1, "bbox": [0, 0, 1, 2], "score": 1}"#;
     let notes = read(&format!("{one}, {}", one.replace("\"category_id\": 1", "\"category_id\": 2"))).unwrap().notes;
     assert!(notes[0].contains("1 of 2 results are of categories that the data set lacks (2)"), "{notes:?}");
+    let notes = read(r#"{"image_id": 3, "category_id": 1, "bbox": [0, 0, 1, 2], "score": 1}"#).unwrap().notes;
+    assert!(notes[0].contains("none of its 1 results is of a picture that is measured"), "{notes:?}");
+    assert!(read(&one.replace("1, 2]", "-1, 2]")).unwrap_err().contains("negative width"));
+    let none = read("").unwrap();
+    assert!(none.notes[0].contains("it has no results: every object counts as missed"), "{:?}", none.notes);
 }
 
 #[test]

@@ -183,7 +183,8 @@ struct Annotation {
 #[serde(expecting = "a category: an object with id and name")]
 struct Category {
     id: Id,
-    name: String,
+    /// Some programs write digits as a number.
+    name: Id,
 }
 
 /// Parses JSON as Python's `json` reads and writes it.
@@ -237,8 +238,13 @@ fn end_of_quoted(text: &str) -> usize {
 pub(crate) fn parse(text: &str, origin: &Path, folder: &Path) -> Result<Dataset, Fault> {
     let invalid = |reason: String| Fault::new(origin, reason);
     let file: File = parse_json(text).map_err(|error| invalid(format!("not COCO labels: {error}")))?;
-    let classes: HashMap<String, usize> =
-        file.categories.iter().enumerate().map(|(index, category)| (category.id.to_string(), index)).collect();
+    let mut classes = HashMap::new();
+    for (index, category) in file.categories.iter().enumerate() {
+        if let Some(other) = classes.insert(category.id.to_string(), index) {
+            let (id, other, name) = (&category.id, &file.categories[other].name, &category.name);
+            return Err(invalid(format!("category id {id} stands twice, for {other} and {name}")));
+        }
+    }
     let folders = picture_folders(folder, origin);
     let mut index_of_id = HashMap::new();
     let mut images: Vec<(LabelledImage, Option<String>)> = Vec::new();
@@ -265,7 +271,7 @@ pub(crate) fn parse(text: &str, origin: &Path, folder: &Path) -> Result<Dataset,
     }
     let mut dataset = Dataset {
         category_ids: file.categories.iter().map(|category| category.id.clone()).collect(),
-        classes: file.categories.into_iter().map(|category| category.name.trim().to_owned()).collect(),
+        classes: file.categories.into_iter().map(|category| category.name.to_string().trim().to_owned()).collect(),
         ..Dataset::default()
     };
     dataset.labelled = labelled(&file.info, &dataset.classes).map_err(invalid)?;

@@ -50,7 +50,8 @@ impl DataYaml {
             let text = error.to_string();
             // The first of several lines; what comes after shows the place in the file.
             let text = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
-            Fault::new(path, text)
+            // The parser advises its caller.
+            Fault::new(path, if text.contains("from_str_multiple") { "it holds several documents (---)" } else { text })
         })
     }
 
@@ -115,6 +116,11 @@ impl<'de> Deserialize<'de> for Names {
     }
 }
 
+/// `null` and `~` are names like others.
+fn name_of(name: Option<String>) -> String {
+    name.map_or_else(|| "null".to_owned(), |name| name.trim().to_owned())
+}
+
 struct NamesVisitor;
 
 impl<'de> Visitor<'de> for NamesVisitor {
@@ -126,19 +132,19 @@ impl<'de> Visitor<'de> for NamesVisitor {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Names, A::Error> {
         let mut names = Vec::new();
-        while let Some(name) = list.next_element::<String>()? {
-            names.push(name.trim().to_owned());
+        while let Some(name) = list.next_element::<Option<String>>()? {
+            names.push(name_of(name));
         }
         Ok(Names(names))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Names, A::Error> {
         let mut names = BTreeMap::new();
-        while let Some((number, name)) = map.next_entry::<String, String>()? {
+        while let Some((number, name)) = map.next_entry::<String, Option<String>>()? {
             let number: usize = number.trim().parse().map_err(|_| {
                 A::Error::custom(format!("names of the classes: {number:?} is no number; expected 0: {number}"))
             })?;
-            names.insert(number, name.trim().to_owned());
+            names.insert(number, name_of(name));
         }
         if !names.keys().copied().eq(0..names.len()) {
             return Err(A::Error::custom("names of the classes must be numbered 0, 1, 2 and so on"));

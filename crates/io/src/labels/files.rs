@@ -5,9 +5,9 @@ use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use encoding_rs::Encoding;
-use walkdir::WalkDir;
 
 use super::Fault;
+use crate::source::{Found, has_extension, is_hidden};
 
 /// Folders that hold pictures, as data sets call them.
 pub(crate) const PICTURE_FOLDERS: [&str; 6] = ["JPEGImages", "images", "data", "img", "imgs", "image"];
@@ -26,12 +26,6 @@ pub(crate) fn read_text(path: &Path) -> Result<String, Fault> {
 
 pub(crate) fn read_bytes(path: &Path) -> Result<Vec<u8>, Fault> {
     std::fs::read(path).map_err(|error| Fault::unreadable(path, &error))
-}
-
-/// Whether a file's name ends in one of the extensions, in any case.
-pub(crate) fn has_extension(path: &Path, extensions: &[&str]) -> bool {
-    let extension = path.extension().map(|extension| extension.to_string_lossy().to_lowercase());
-    extension.is_some_and(|extension| extensions.contains(&extension.as_str()))
 }
 
 /// A file's name without folder and extension.
@@ -55,9 +49,9 @@ pub(crate) fn entries_of(folder: &Path) -> Result<Vec<PathBuf>, Fault> {
     let fail = |error| Fault::unreadable(folder, &error);
     let mut entries = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(fail)? {
-        let entry = entry.map_err(fail)?;
-        if !is_hidden(&entry.file_name()) {
-            entries.push(entry.path());
+        let path = entry.map_err(fail)?.path();
+        if !is_hidden(&path) {
+            entries.push(path);
         }
     }
     entries.sort();
@@ -70,24 +64,10 @@ pub(crate) fn files_in(folder: &Path, extensions: &[&str]) -> Vec<PathBuf> {
     entries.into_iter().filter(|path| has_extension(path, extensions) && path.is_file()).collect()
 }
 
-/// Files below a folder with one of the extensions, by name. Hidden ones are no part of it; links are followed.
-pub(crate) fn files_below(folder: &Path, extensions: &[&str], faults: &mut Vec<Fault>) -> Vec<PathBuf> {
-    let mut files = Vec::new();
-    let entries = WalkDir::new(folder).follow_links(true).sort_by_file_name().into_iter();
-    for entry in entries.filter_entry(|entry| entry.depth() == 0 || !is_hidden(entry.file_name())) {
-        match entry {
-            Ok(entry) if entry.file_type().is_file() && has_extension(entry.path(), extensions) => {
-                files.push(entry.into_path());
-            }
-            Ok(_) => {}
-            Err(error) => {
-                // A circle of links leads back to what is read already.
-                if let Some(reason) = error.io_error() {
-                    faults.push(Fault::unreadable(error.path().unwrap_or(folder), reason));
-                }
-            }
-        }
-    }
+/// Files below a folder that are wanted, by name. Hidden ones are no part of it; links are followed, each folder once.
+pub(crate) fn files_below(folder: &Path, wanted: impl Fn(&Path) -> bool, faults: &mut Vec<Fault>) -> Vec<PathBuf> {
+    let Found { files, errors } = crate::source::files_in(folder, true, None, wanted);
+    faults.extend(errors.iter().map(|(path, error)| Fault::unreadable(path, error)));
     files
 }
 
@@ -118,8 +98,4 @@ pub(crate) fn portable_name(name: &str) -> String {
         Some(path) => percent_encoding::percent_decode_str(path).decode_utf8_lossy().into_owned(),
         None => name.replace('\\', "/"),
     }
-}
-
-fn is_hidden(name: &std::ffi::OsStr) -> bool {
-    name.to_string_lossy().starts_with('.')
 }

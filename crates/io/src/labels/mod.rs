@@ -1,4 +1,4 @@
-//! Reading labels: COCO, PASCAL VOC and YOLO, a file each, and what they share.
+//! Reading labels: COCO, PASCAL VOC, YOLO and MOTChallenge, a file each, and what they share.
 //!
 //! What one program writes for another is rarely what the format's inventor had in mind. A reader takes everything whose meaning is
 //! certain; where it is not, the photograph is left out and the file named ([`Fault`]), so that no number comes from a guess.
@@ -6,6 +6,7 @@
 pub(crate) mod coco;
 pub(crate) mod data_yaml;
 pub(crate) mod files;
+pub(crate) mod mot;
 pub(crate) mod voc;
 pub(crate) mod yolo;
 

@@ -304,6 +304,7 @@ fn class_names_of_yaml_are_texts_as_they_are_written() {
         ("names:\n- 猫\n- \"a: b\"\n- it's\n", "猫|a: b|it's"),
         ("\u{feff}nc: 2\r\nnames: ['a', 'b'] # two\r\n", "a|b"),
         ("nc: 2\n", "class0|class1"),
+        ("names: [~, null, nil]", "null|null|nil"),
     ] {
         assert_eq!(names(text).as_deref(), Ok(expected), "{text}");
     }
@@ -313,6 +314,7 @@ fn class_names_of_yaml_are_texts_as_they_are_written() {
         ("names: {bolt: 0}", "is no number"),
         ("names: 3", "list"),
         ("names: [a\n", "line"),
+        ("names: [a]\n---\nnames: [b]\n", "several documents"),
         (&"[".repeat(100_000), "line"),
     ] {
         let error = names(text).unwrap_err();
@@ -403,8 +405,8 @@ fn one_file_at_fault_is_named_and_the_rest_read() {
     let faults: Vec<String> = dataset.faults.iter().map(|fault| fault.reason.clone()).collect();
     assert_eq!(faults.len(), 5);
     for (fault, says) in faults.iter().zip([
-        "not VOC labels",
-        "not VOC labels",
+        "not VOC labels: it is <html>, not <annotation>",
+        "not VOC labels: it ends too early",
         "object 0: it has no name",
         "no box in pixels",
         "object 0: it has no bndbox",
@@ -473,4 +475,60 @@ fn what_supervision_writes_is_equal_in_three_formats() {
             }
         }
     }
+}
+
+#[cfg(unix)]
+#[test]
+fn linked_folders_are_part_of_a_set_once() {
+    let set = tree(&[
+        ("images/p1.png", ""),
+        ("store/p2.png", ""),
+        ("labels/p1.txt", ROWS[0]),
+        ("labels/with night/p2.txt", ROWS[1]),
+        ("data.yaml", NAMES),
+    ]);
+    let images = set.path().join("images");
+    for link in ["with night", "with night again"] {
+        std::os::unix::fs::symlink("../store", images.join(link)).unwrap();
+    }
+    std::os::unix::fs::symlink("..", images.join("z up")).unwrap();
+    assert_eq!(summary(&Dataset::load(set.path(), VAL).unwrap()), EXPECTED);
+    // Labels that are not there for now are no picture without objects.
+    std::fs::remove_file(set.path().join("labels/p1.txt")).unwrap();
+    std::os::unix::fs::symlink("../annex/p1.txt", set.path().join("labels/p1.txt")).unwrap();
+    let dataset = Dataset::load(set.path(), VAL).unwrap();
+    assert!(dataset.faults[0].to_string().contains("labels/p1.txt: cannot be read"), "{:?}", dataset.faults);
+    assert_eq!(dataset.images.len(), 1);
+}
+
+#[test]
+fn pictures_that_are_listed_again_count_once() {
+    let files = [("images/p1.png", ""), ("images/p2.png", ""), ("labels/p1.txt", ROWS[0]), ("labels/p2.txt", ROWS[1])];
+    for yaml in ["val: [images, images/p1.png]", "val: [val.txt, ./images]"] {
+        let set =
+            tree(&[&files[..], &[("data.yaml", &format!("{yaml}\n{NAMES}")), ("val.txt", "images/p1.png\n")]].concat());
+        let dataset = Dataset::load(set.path(), VAL).unwrap();
+        assert_eq!(summary(&dataset), EXPECTED, "{yaml}");
+        assert!(dataset.notes[0].starts_with("1 pictures that are listed again count once"), "{:?}", dataset.notes);
+    }
+}
+
+#[test]
+fn categories_may_be_called_by_numbers_but_have_one_meaning() {
+    let text = coco("p1.png", "p2.png").replace("\"bolt\"", "7");
+    assert_eq!(Dataset::parse_coco(&text, Path::new("x.json"), Path::new("")).unwrap().classes, ["7", "nut"]);
+    let text = coco("p1.png", "p2.png").replace("\"id\": 9", "\"id\": 5");
+    let error = Dataset::parse_coco(&text, Path::new("x.json"), Path::new("")).unwrap_err().to_string();
+    assert!(error.contains("category id 5 stands twice, for bolt and nut"), "{error}");
+}
+
+#[test]
+fn labels_of_voc_may_all_lie_in_sub_folders_and_those_of_coco_in_utf_16() {
+    let voc = [("night/p1.png", ""), ("night/p1.xml", &voc("", "bolt", BOLT)[..]), ("p2.png", ""), ("notes.txt", "")];
+    assert_eq!(summary(&Dataset::load(tree(&voc).path(), VAL).unwrap()), "p1 bolt 10 10 30 20");
+    let set = tree(&[("p1.png", ""), ("p2.png", "")]);
+    let text: Vec<u8> =
+        format!("\u{feff}{}", coco("p1.png", "p2.png")).encode_utf16().flat_map(u16::to_be_bytes).collect();
+    std::fs::write(set.path().join("annotations.json"), text).unwrap();
+    assert_eq!(summary(&Dataset::load(set.path(), VAL).unwrap()), EXPECTED);
 }

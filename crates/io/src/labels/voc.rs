@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use quick_xml::DeError;
 use serde::Deserialize;
 
 use super::files::{files_below, name_below, portable_name, read_bytes, read_text, stem_of};
 use super::{Fault, object};
 use crate::dataset::{Dataset, LabelledImage, Object};
-use crate::source::IMAGE_EXTENSIONS;
+use crate::source::{has_extension, is_picture};
 use yolo_lat_core::geometry::BBox;
 
 /// The root element: anything else is some other XML.
@@ -56,6 +57,11 @@ struct Labels {
     objects: Vec<(String, Object)>,
 }
 
+/// Whether a path is named like VOC's labels.
+pub(crate) fn is_xml(path: &Path) -> bool {
+    has_extension(path, &["xml"])
+}
+
 /// Whether a file is VOC's by its looks.
 pub(crate) fn is_voc(path: &Path) -> bool {
     read_text(path).is_ok_and(|text| text.contains("<annotation>") || text.contains("<annotation "))
@@ -67,7 +73,7 @@ pub(crate) fn read(annotations: &Path, folders: &[PathBuf]) -> Dataset {
     let mut dataset = Dataset::default();
     let pictures = Pictures::find(folders, &mut dataset.faults);
     let mut labelled: Vec<(LabelledImage, Vec<(String, Object)>)> = Vec::new();
-    for path in files_below(annotations, &["xml"], &mut dataset.faults) {
+    for path in files_below(annotations, is_xml, &mut dataset.faults) {
         let id = name_below(&path, annotations);
         match parse(&path) {
             Ok(Labels { filename, objects }) => {
@@ -103,10 +109,23 @@ fn read_xml(path: &Path) -> Result<String, Fault> {
     text.map_or_else(|| read_text(path), |text| Ok(text.into_owned()))
 }
 
+/// What is wrong with XML, in its own words rather than the parser's.
+fn reason(error: &DeError) -> String {
+    let text = error.to_string();
+    let root = text.strip_prefix("unknown variant `").and_then(|rest| rest.split('`').next());
+    match (error, root) {
+        (DeError::UnexpectedEof, _) => "it ends too early".into(),
+        (_, Some(root)) => format!("it is <{root}>, not <annotation>"),
+        _ if text.contains("Event::Eof") || text.contains("before end of input") => "it ends too early".into(),
+        _ => text,
+    }
+}
+
 fn parse(path: &Path) -> Result<Labels, Fault> {
     let invalid = |reason: String| Fault::new(path, reason);
     let document: Result<Document, _> = quick_xml::de::from_str(&read_xml(path)?);
-    let Document::Annotation(annotation) = document.map_err(|error| invalid(format!("not VOC labels: {error}")))?;
+    let Document::Annotation(annotation) =
+        document.map_err(|error| invalid(format!("not VOC labels: {}", reason(&error))))?;
     let mut labels = Labels { filename: None, objects: Vec::new() };
     for element in annotation.elements {
         match element {
@@ -153,7 +172,7 @@ impl Pictures {
     fn find(folders: &[PathBuf], faults: &mut Vec<Fault>) -> Self {
         let mut by_stem: HashMap<String, Vec<(String, PathBuf)>> = HashMap::new();
         for folder in folders {
-            for path in files_below(folder, &IMAGE_EXTENSIONS, faults) {
+            for path in files_below(folder, is_picture, faults) {
                 by_stem.entry(stem_of(&path)).or_default().push((name_below(&path, folder), path));
             }
         }

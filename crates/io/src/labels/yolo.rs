@@ -7,12 +7,11 @@ use std::path::{Component, Path, PathBuf};
 
 use super::data_yaml::DataYaml;
 use super::files::{
-    PICTURE_FOLDERS, files_below, files_in, find_file, has_extension, name_below, portable_name, read_text, stem_of,
-    subfolder,
+    PICTURE_FOLDERS, files_below, files_in, find_file, name_below, portable_name, read_text, stem_of, subfolder,
 };
 use super::{Fault, object};
 use crate::dataset::{Choice, Dataset, DatasetError, LabelledImage, Object};
-use crate::source::{IMAGE_EXTENSIONS, image_size};
+use crate::source::{has_extension, image_size, is_picture};
 use yolo_lat_core::geometry::BBox;
 
 /// How far beyond the picture a share may lie: programs round, and cut boxes carelessly.
@@ -162,8 +161,10 @@ pub(crate) fn read(folder: &Path, description: &Description, choice: &Choice) ->
     let mut pictures = Vec::new();
     for place in places {
         if place.is_dir() {
-            let found = files_below(&place, &IMAGE_EXTENSIONS, &mut dataset.faults);
+            let found = files_below(&place, is_picture, &mut dataset.faults);
             pictures.extend(found.into_iter().map(|path| (name_below(&path, &place), path)));
+        } else if is_picture(&place) {
+            pictures.push((stem_of(&place), place));
         } else {
             pictures.extend(listed(&place, &description.roots, &mut dataset)?);
         }
@@ -244,9 +245,15 @@ fn label_paths(picture: &Path) -> Vec<PathBuf> {
 fn read_labels(pictures: Vec<(String, PathBuf)>, description: &Description, mut dataset: Dataset) -> Dataset {
     let (mut claimed, mut folders) = (HashSet::new(), BTreeSet::new());
     let mut repeated: Vec<(PathBuf, usize)> = Vec::new();
+    let (mut seen, mut again) = (HashSet::new(), Vec::new());
     for (id, path) in pictures {
+        if !seen.insert(path.canonicalize().unwrap_or_else(|_| path.clone())) {
+            again.push(path);
+            continue;
+        }
         let places = label_paths(&path);
-        let labels = places.iter().find(|labels| labels.is_file()).cloned();
+        // A link that leads nowhere, or a folder, is no picture without objects.
+        let labels = places.iter().find(|labels| labels.symlink_metadata().is_ok()).cloned();
         folders.extend(places.iter().filter_map(|place| place.parent().map(Path::to_owned)));
         claimed.extend(places);
         let mut image = LabelledImage { id, path, objects: Vec::new() };
@@ -259,6 +266,10 @@ fn read_labels(pictures: Vec<(String, PathBuf)>, description: &Description, mut 
             Err(fault) => dataset.leave_out(image, fault),
         }
     }
+    if let Some(first) = again.first() {
+        let (count, first) = (again.len(), first.display());
+        dataset.notes.push(format!("{count} pictures that are listed again count once (first: {first})"));
+    }
     if let Some((first, _)) = repeated.first() {
         let (rows, files) = (repeated.iter().map(|(_, rows)| rows).sum::<usize>(), repeated.len());
         let first = first.display();
@@ -267,7 +278,9 @@ fn read_labels(pictures: Vec<(String, PathBuf)>, description: &Description, mut 
     if dataset.images.iter().all(|image| image.objects.is_empty()) {
         // Labels of another part of the set, or in folders unlike those of the pictures.
         let labels = description.roots.iter().filter_map(|root| subfolder(root, &["labels"]));
-        folders.extend(labels.flat_map(|labels| folders_below(&labels)));
+        let texts =
+            labels.flat_map(|labels| files_below(&labels, |path| has_extension(path, &["txt"]), &mut Vec::new()));
+        folders.extend(texts.filter_map(|path| Some(path.parent()?.to_owned())));
     }
     let texts = folders.iter().flat_map(|folder| files_in(folder, &["txt"]));
     let strangers: Vec<PathBuf> = texts.filter(|path| !claimed.contains(path) && holds_rows(path)).collect();
@@ -276,11 +289,6 @@ fn read_labels(pictures: Vec<(String, PathBuf)>, description: &Description, mut 
         dataset.notes.push(format!("{count} label files belong to no picture (first: {first})"));
     }
     dataset.with_classes(description.classes.clone())
-}
-
-fn folders_below(folder: &Path) -> Vec<PathBuf> {
-    let entries = walkdir::WalkDir::new(folder).follow_links(true).into_iter().filter_map(Result::ok);
-    entries.filter(|entry| entry.file_type().is_dir()).map(walkdir::DirEntry::into_path).collect()
 }
 
 /// Whether a text is labels and not a list or somebody's notes.

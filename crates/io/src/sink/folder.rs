@@ -5,15 +5,12 @@ use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use super::{SinkError, Target, write_atomically};
 
 /// The list of written files: paths relative to the folder, each ended by NUL.
 const LIST: &str = ".yolo-lat-files";
-
-/// A file with a later time than the list's was changed by somebody else; clocks of file systems are this coarse.
-const CLOCK: Duration = Duration::from_secs(2);
 
 /// Writes files and keeps a list of them, so that a later run knows which are its own. Clones share the list.
 #[derive(Clone)]
@@ -116,7 +113,8 @@ impl EarlierResults {
         let mut found = Self::default();
         let modified = |path: &Path| path.symlink_metadata().and_then(|metadata| metadata.modified()).ok();
         let noted = written_files(root);
-        let listed = modified(&root.join(LIST)).map(|time| time + CLOCK);
+        // However coarse the file system's clock is: what was written before the list was closed has no later time.
+        let listed = modified(&root.join(LIST));
         for relative in &noted {
             // A file may have been deleted since.
             if let Some(time) = modified(&root.join(relative)) {
@@ -202,7 +200,7 @@ mod tests {
         assert_eq!(written_files(&root).len(), 3);
         std::fs::write(root.join("labels/hand.txt"), "y").unwrap();
         std::fs::write(root.join("labels/photo.jpg"), "y").unwrap();
-        let later = SystemTime::now() + Duration::from_secs(60);
+        let later = SystemTime::now() + std::time::Duration::from_secs(60);
         OpenOptions::new().append(true).open(root.join("labels/2.txt")).unwrap().set_modified(later).unwrap();
         let inputs = HashSet::from([root.join("labels/photo.jpg").canonicalize().unwrap()]);
         let found = EarlierResults::find(&root, &["labels", "voc"], &inputs);

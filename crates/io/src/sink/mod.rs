@@ -1,17 +1,27 @@
 //! Where detections go: one exporter a file, all behind [`Sink`].
 
+#[cfg(feature = "plot")]
+mod annotated;
 mod coco;
 mod csv;
 mod cvat;
+#[cfg(feature = "plot")]
 mod draw;
 mod file;
 mod folder;
+#[cfg(feature = "plot")]
 mod fonts;
+#[cfg(feature = "plot")]
+mod heat;
+#[cfg(feature = "plot")]
+mod hide;
 mod json;
 mod label_studio;
 mod labels;
+mod mot;
 mod names;
 mod pictures;
+mod record;
 mod text;
 mod video;
 mod voc;
@@ -21,91 +31,30 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use image::RgbImage;
-use serde::{Deserialize, Serialize};
 
+#[cfg(feature = "plot")]
+pub use self::annotated::AnnotatedSink;
 pub use self::coco::{CocoSink, ImageId, ImageIds, coco_category_ids};
-pub use self::csv::CsvSink;
+pub use self::csv::{CsvColumns, CsvSink};
 pub use self::cvat::CvatSink;
-pub use self::draw::{annotate, class_color};
+#[cfg(feature = "plot")]
+pub use self::draw::{Annotator, DrawOptions, Drawing, annotate, class_color};
 pub use self::file::{Target, write_atomically};
 pub use self::folder::{EarlierResults, OutputFolder, written_files};
+#[cfg(feature = "plot")]
 pub(crate) use self::fonts::use_own_font;
+#[cfg(feature = "plot")]
 pub use self::fonts::{FONT, system_font};
 pub use self::json::{JsonLinesSink, JsonSink};
 pub use self::label_studio::{LabelStudioOptions, LabelStudioSink};
 pub use self::labels::{ink, label_places};
-pub use self::pictures::{AnnotatedSink, CropSink, PictureSink, Placing, write_jpeg};
+pub use self::mot::MotSink;
+pub use self::pictures::{CropSink, PictureSink, Placing, write_jpeg};
+pub use self::record::{NamedDetection, Record, Shown, Timing, Track};
 pub use self::text::TextSink;
 pub use self::video::VideoRecorder;
 pub use self::voc::VocSink;
 pub use self::yolo::YoloSink;
-
-use yolo_lat_core::geometry::BBox;
-
-/// Result for one picture, under the names that users of ultralytics know.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Record {
-    /// The picture as it was given; of a video, `FILE#FRAME`.
-    pub image: String,
-    /// Number of the frame in its video, from 0.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub frame: Option<u64>,
-    /// Time of the frame in its video, in seconds from the start.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub time_s: Option<f64>,
-    /// Pixels.
-    pub width: u32,
-    /// Pixels.
-    pub height: u32,
-    /// By falling confidence.
-    pub detections: Vec<NamedDetection>,
-    /// Absent where the caller wants results that are equal from run to run.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub timing_ms: Option<Timing>,
-}
-
-/// A detection with its class name.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct NamedDetection {
-    /// Class name.
-    pub name: String,
-    /// Class index.
-    pub class: usize,
-    /// 0..1.
-    pub confidence: f32,
-    /// In pixels of the picture.
-    #[serde(rename = "box")]
-    pub bbox: BBox,
-}
-
-impl NamedDetection {
-    /// What stands beside the box: name and confidence.
-    pub fn label(&self) -> String {
-        format!("{} {:.2}", self.name, self.confidence)
-    }
-}
-
-/// Milliseconds spent on one picture; of a batch, its share. A stage that was not measured alone is absent.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Timing {
-    /// Reading and decoding the file.
-    pub decode: f64,
-    /// Resizing into the network's input.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub preprocess: Option<f64>,
-    /// The network, with the absent stages.
-    pub inference: f64,
-    /// Boxes, threshold, suppression.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub postprocess: Option<f64>,
-}
-
-impl Timing {
-    /// All but the decoding.
-    pub fn total(&self) -> f64 {
-        self.preprocess.unwrap_or(0.0) + self.inference + self.postprocess.unwrap_or(0.0)
-    }
-}
 
 /// One picture's results on their way into the sinks.
 #[derive(Clone, Copy, Debug)]
@@ -184,6 +133,14 @@ pub trait Sink: Send + Sync {
     /// Whether a picture's own file is there already. Sinks with one file for all pictures always rewrite it.
     fn has(&self, _stem: &Path) -> bool {
         true
+    }
+
+    /// The video whose frames came last is complete. Without this word it was cut off: damaged, or the run was stopped.
+    ///
+    /// # Errors
+    /// [`SinkError`]; then its file does not appear under its name.
+    fn end_video(&mut self) -> Result<(), SinkError> {
+        Ok(())
     }
 
     /// Completes and publishes what belongs to all pictures together.

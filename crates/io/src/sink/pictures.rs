@@ -1,71 +1,16 @@
-//! Pictures: with boxes drawn on them, the objects cut out, and as they are.
+//! Pictures: the objects cut out, and as they are.
 
 use std::collections::HashSet;
 use std::io::{BufWriter, Error};
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::Path;
 
 use image::codecs::jpeg::JpegEncoder;
 use image::{GenericImageView, RgbImage};
 
-use super::draw::annotate;
 use super::names::{LONGEST, folder_name, shortened};
-use super::video::VideoRecorder;
-use super::{Item, OutputFolder, Sink, SinkError, VideoFrame, path_of, with_ending, write_atomically};
+use super::{Item, OutputFolder, Sink, SinkError, with_ending, write_atomically};
 
 const JPEG_QUALITY: u8 = 90;
-
-/// Writes each picture with its detections as a JPEG, each video as a video.
-pub struct AnnotatedSink {
-    folder: OutputFolder,
-    place: &'static str,
-    labels: bool,
-    video: Option<Video>,
-    canvas: RgbImage,
-}
-
-/// The video that is being written.
-struct Video {
-    stem: PathBuf,
-    recorder: VideoRecorder,
-    length: Option<Duration>,
-}
-
-impl AnnotatedSink {
-    /// Writes into `place` in `folder`, sub-folders mirrored; `labels` says whether names and confidences are drawn.
-    pub fn new(folder: OutputFolder, place: &'static str, labels: bool) -> Self {
-        Self { folder, place, labels, video: None, canvas: RgbImage::default() }
-    }
-}
-
-impl Sink for AnnotatedSink {
-    fn write(&mut self, item: Item) -> Result<(), SinkError> {
-        let Some(picture) = item.picture else { return Ok(()) };
-        self.canvas.clone_from(picture);
-        annotate(&mut self.canvas, &item.record.detections, self.labels);
-        let Some(VideoFrame { stem, time, length }) = item.video else {
-            return write_jpeg(&self.folder.note(&path_of(self.place, item.stem, "jpg"))?, &self.canvas);
-        };
-        if self.video.as_ref().is_none_or(|video| video.stem != stem) {
-            self.finish()?;
-            let path = self.folder.note(&path_of(self.place, stem, "mp4"))?;
-            let recorder = VideoRecorder::start(&path, self.canvas.dimensions())?;
-            self.video = Some(Video { stem: stem.to_owned(), recorder, length });
-        }
-        match &mut self.video {
-            Some(video) => video.recorder.push(&self.canvas, time),
-            None => Ok(()),
-        }
-    }
-
-    fn finish(&mut self) -> Result<(), SinkError> {
-        self.video.take().map_or(Ok(()), |video| video.recorder.finish(video.length))
-    }
-
-    fn has(&self, stem: &Path) -> bool {
-        self.folder.path(&path_of(self.place, stem, "jpg")).exists()
-    }
-}
 
 /// Writes each detection as a JPEG of its own: `crops/CLASS/STEM_INDEX.jpg`.
 pub struct CropSink {

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use super::{Item, Record, Sink, SinkError, Target};
+use crate::zones::counts_in_words;
 
-/// `photo.jpg: 640x480 2 person (0.91, 0.80), 1 dog (0.66), 8.2 ms`.
+/// `photo.jpg: 640x480 2 person (0.91, 0.80), 1 dog (0.66), 8.2 ms`; with lines `...; gate 7 in 5 out, 8.2 ms`.
 pub struct TextSink {
     target: Target,
 }
@@ -42,8 +43,11 @@ fn line(record: &Record) -> String {
         .collect();
     line.push_str(if classes.is_empty() { "no detections" } else { "" });
     line.push_str(&classes.join(", "));
+    // Writing to a String cannot fail.
+    if !record.counts.is_empty() {
+        let _ = write!(line, "; {}", counts_in_words(&record.counts));
+    }
     if let Some(timing) = &record.timing_ms {
-        // Writing to a String cannot fail.
         let _ = write!(line, ", {:.1} ms", timing.total());
     }
     line.push('\n');

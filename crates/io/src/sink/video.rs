@@ -1,6 +1,7 @@
 //! Annotated video, encoded by ffmpeg in a process of its own.
 
-use std::io::{self, BufWriter};
+use std::collections::VecDeque;
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Stdio};
 use std::sync::atomic::AtomicBool;
@@ -15,6 +16,10 @@ use crate::source::{Complaints, FrameWriter, command, file_argument, has_ffmpeg,
 
 /// How long a frame stays that is the only one.
 const USUAL: Duration = Duration::from_millis(40);
+/// More bytes than ffmpeg writes at once.
+const ROOM: usize = 64 << 10;
+/// Most that containers are told of how long a frame stays: they let the last one stay so long, whenever it ended.
+const LONGEST: Duration = Duration::from_millis(100);
 /// Two frames are at least so far from each other.
 const SHORTEST: Duration = Duration::from_millis(1);
 /// Extensions of containers in which every frame has a time of its own. In others frames are repeated at an even rate.
@@ -29,10 +34,12 @@ pub struct VideoRecorder {
     complaints: Complaints,
     input: Option<ChildStdin>,
     writer: Option<FrameWriter<BufWriter<ChildStdin>>>,
-    /// The last picture: how long it stays is known when the next one comes.
-    last: Option<(RgbImage, Duration)>,
-    /// How long the first one stayed.
-    usual: Duration,
+    /// The last two pictures: how long they stay is known when the next one comes.
+    held: VecDeque<(RgbImage, Duration)>,
+    /// The shortest time that one stayed: others stayed longer where frames were left out.
+    shortest: Option<Duration>,
+    /// What the container was told.
+    told: Duration,
     /// When the first picture was taken.
     began: Option<SystemTime>,
 }
@@ -65,7 +72,8 @@ impl VideoRecorder {
         let input = child.stdin.take();
         let path = path.to_owned();
         let part = Some(part);
-        Ok(Self { path, part, size, child, complaints, input, writer: None, last: None, usual: USUAL, began: None })
+        let (held, writer, shortest, told, began) = (VecDeque::new(), None, None, USUAL, None);
+        Ok(Self { path, part, size, child, complaints, input, writer, held, shortest, told, began })
     }
 
     /// Adds a picture that is seen from `time` on; one of another size is fitted.
@@ -80,12 +88,16 @@ impl VideoRecorder {
             image::imageops::resize(picture, self.size.0, self.size.1, filter)
         };
         // A clock may be set back, and the times of a damaged file are anything.
-        let time = self.last.as_ref().map_or(time, |(_, last)| time.max(*last + SHORTEST));
-        let Some((last, since)) = self.last.replace((picture, time)) else { return Ok(()) };
-        if self.writer.is_none() {
-            self.usual = time - since;
-        }
-        self.write(&last, since)
+        let last = self.held.back().map(|(_, last)| *last);
+        let time = last.map_or(time, |last| time.max(last + SHORTEST));
+        self.shortest = self.shortest.into_iter().chain(last.map(|last| time - last)).min();
+        self.held.push_back((picture, time));
+        if self.held.len() > 2 { self.write_first() } else { Ok(()) }
+    }
+
+    /// The first picture was taken at this time; what was taken before counts as taken then.
+    pub fn begin(&mut self, time: SystemTime) {
+        self.began = Some(time);
     }
 
     /// Adds a picture that was taken at a time of day.
@@ -97,11 +109,19 @@ impl VideoRecorder {
         self.push(picture, time.duration_since(began).unwrap_or_default())
     }
 
+    /// Writes the first of the pictures that are held.
+    fn write_first(&mut self) -> Result<(), SinkError> {
+        self.held.pop_front().map_or(Ok(()), |(picture, time)| self.write(&picture, time))
+    }
+
     fn write(&mut self, picture: &RgbImage, time: Duration) -> Result<(), SinkError> {
         let written = match (&mut self.writer, self.input.take()) {
             (Some(writer), _) => writer.write(picture, time),
-            (None, Some(input)) => FrameWriter::new(BufWriter::new(input), self.size, self.usual)
-                .and_then(|writer| self.writer.insert(writer).write(picture, time)),
+            (None, Some(input)) => {
+                self.told = self.shortest.unwrap_or(USUAL).min(LONGEST);
+                FrameWriter::new(BufWriter::new(input), self.size, self.told)
+                    .and_then(|writer| self.writer.insert(writer).write(picture, time))
+            }
             (None, None) => Ok(()),
         };
         // That ffmpeg has closed its input says nothing; what it says tells why.
@@ -111,25 +131,31 @@ impl VideoRecorder {
     /// Waits for ffmpeg to end.
     fn wait(&mut self, error: Option<io::Error>) -> Result<(), SinkError> {
         drop((self.writer.take(), self.input.take()));
-        let status = self.child.wait().map_err(|error| SinkError::new(&self.path, error))?;
+        let fail = |error: io::Error| SinkError::new(&self.path, error);
+        let status = self.child.wait().map_err(fail)?;
+        // Of a full disk ffmpeg says this or that, and some versions end with success: whether there is room is tried here.
+        temporary(&self.path, ".room")?.write_all(&[0; ROOM]).map_err(fail)?;
         if status.success() && error.is_none() {
             return Ok(());
         }
         let said = self.complaints.first().unwrap_or_else(|| format!("it ended with {status}"));
-        let error = io::Error::other(format!("ffmpeg: {said}; is the extension that of a video?"));
-        Err(SinkError::new(&self.path, error))
+        Err(fail(io::Error::other(format!("ffmpeg: {said}; is the extension that of a video?"))))
     }
 
-    /// Completes the file; the last picture is seen until `end`, or as long as the first one.
+    /// Completes the file; the last picture is seen until `end`, or as long as one is at least.
     ///
     /// # Errors
     /// [`SinkError`] if ffmpeg failed.
     pub fn finish(mut self, end: Option<Duration>) -> Result<(), SinkError> {
-        if let Some((picture, time)) = self.last.take() {
+        while self.held.len() > 1 {
+            self.write_first()?;
+        }
+        if let Some((picture, time)) = self.held.pop_front() {
             self.write(&picture, time)?;
-            // Containers take the usual time for the last frame's: one that stays longer is shown again.
-            let again = end.unwrap_or_default().saturating_sub(self.usual);
-            if again > time + self.usual / 2 {
+            // Containers take what they were told for the last frame's time: one that stays longer is shown again.
+            let end = end.unwrap_or(time + self.shortest.unwrap_or(USUAL));
+            let again = end.saturating_sub(self.told);
+            if again > time + self.told / 2 {
                 self.write(&picture, again)?;
             }
         }

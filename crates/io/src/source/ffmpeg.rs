@@ -19,7 +19,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Whether ffmpeg can be started: videos and network streams need it.
 pub fn has_ffmpeg() -> bool {
-    has_program("ffmpeg")
+    cfg!(feature = "video") && has_program("ffmpeg")
 }
 
 pub(super) fn has_program(name: &str) -> bool {

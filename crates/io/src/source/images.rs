@@ -11,6 +11,8 @@ use super::jpeg;
 /// File name extensions of the formats that can be read, lower case.
 pub const IMAGE_EXTENSIONS: [&str; 15] =
     ["jpg", "jpeg", "jpe", "jfif", "jif", "pjpeg", "pjp", "mpo", "png", "apng", "webp", "bmp", "tif", "tiff", "gif"];
+/// Of pictures that people have and that are not read: a folder's are named, not passed over.
+const UNREAD_EXTENSIONS: [&str; 6] = ["heic", "heif", "hif", "avif", "jxl", "jp2"];
 /// Formats that can be read.
 const FORMATS: [ImageFormat; 6] =
     [ImageFormat::Jpeg, ImageFormat::Png, ImageFormat::WebP, ImageFormat::Bmp, ImageFormat::Tiff, ImageFormat::Gif];
@@ -66,6 +68,9 @@ pub enum SourceError {
     /// A network stream that cannot be opened, or gives no pictures.
     #[error("the stream cannot be read: {0}; is the address right, and is the device on?")]
     Stream(String),
+    /// A screen that this system does not show to others.
+    #[error("the screen cannot be read: {0}")]
+    Screen(&'static str),
     /// Of one of several files.
     #[error("{}: {error}", path.display())]
     At {
@@ -79,25 +84,31 @@ pub enum SourceError {
     Decode(String),
 }
 
-/// Whether a path is named like a picture. Hidden files are none: what begins with `._` is what macOS keeps beside a file.
+/// Whether a path is named like a picture, also of a format that is not read, so that it is named. Hidden files are none: what
+/// begins with `._` is what macOS keeps beside a file.
 pub fn is_picture(path: &Path) -> bool {
-    has_extension(path, &IMAGE_EXTENSIONS)
+    has_extension(path, &IMAGE_EXTENSIONS) || has_extension(path, &UNREAD_EXTENSIONS)
 }
 
 /// Whether a name has one of the extensions and is not hidden.
-pub(super) fn has_extension(path: &Path, extensions: &[&str]) -> bool {
+pub(crate) fn has_extension(path: &Path, extensions: &[&str]) -> bool {
     let extension = path.extension().map(|extension| extension.to_string_lossy().to_lowercase());
     !is_hidden(path) && extension.is_some_and(|extension| extensions.contains(&extension.as_str()))
 }
 
 /// Whether a name begins with a dot.
-pub(super) fn is_hidden(path: &Path) -> bool {
+pub(crate) fn is_hidden(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'))
 }
 
 /// Whether these first bytes of a file begin a picture in one of the formats.
 pub(super) fn begins_picture(head: &[u8]) -> bool {
     image::guess_format(head).is_ok_and(|format| FORMATS.contains(&format))
+}
+
+/// Whether these bytes are a picture, also in a format that is not read, so that it is named.
+pub fn holds_picture(bytes: &[u8]) -> bool {
+    begins_picture(bytes) || unread_format(bytes).is_some()
 }
 
 /// Reads a picture from a file; see [`decode_image`].

@@ -1,5 +1,6 @@
 //! Where pictures come from.
 
+#[cfg(feature = "camera")]
 mod camera;
 mod ffmpeg;
 mod folder;
@@ -7,21 +8,25 @@ mod images;
 mod jpeg;
 mod matroska;
 mod prefetch;
+mod screen;
 mod stream;
 mod synthetic;
 mod url;
 mod video;
 mod yuv;
 
+#[cfg(feature = "camera")]
 pub use camera::{CameraEntry, CameraRequest, CameraSource, FormatRequest, camera_formats, cameras};
 pub use ffmpeg::has_ffmpeg;
 pub(crate) use ffmpeg::{Complaints, command, file_argument, passthrough};
 pub use folder::{Found, files_in};
-pub use images::{IMAGE_EXTENSIONS, SourceError, decode_image, image_size, is_picture, open_image};
+pub use images::{IMAGE_EXTENSIONS, SourceError, decode_image, holds_picture, image_size, is_picture, open_image};
+pub(crate) use images::{has_extension, is_hidden};
 pub(crate) use matroska::FrameWriter;
 pub use prefetch::Prefetch;
-pub use stream::{FrameSource, SourceRequest, open_source};
+pub use screen::ScreenRequest;
+pub use stream::{FrameSource, SourceOptions, SourceRequest, open_source};
 pub use synthetic::SyntheticSource;
-pub use url::{as_url, display_name, file_stem};
+pub use url::{as_url, display_name, file_stem, unknown_scheme};
 pub use video::{STREAM_TIMEOUT, VIDEO_EXTENSIONS, VideoSource, holds_video, is_video};
 pub use yuv::{rgb_from_grey, rgb_from_nv12, rgb_from_yuyv};

@@ -1,12 +1,15 @@
 //! Sources that go on: what a capture thread asks for one picture after the other.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
+#[cfg(feature = "camera")]
 use super::camera::{CameraRequest, CameraSource};
 use super::folder::{Found, files_in};
-use super::images::{SourceError, is_picture, open_image};
+use super::images::{SourceError, decode_image, is_picture, open_image};
+use super::screen::ScreenRequest;
 use super::synthetic::SyntheticSource;
 use super::url::{as_url, display_name};
 use super::video::{STREAM_TIMEOUT, VideoSource, holds_video};
@@ -14,6 +17,8 @@ use crate::frame::Frame;
 
 /// How long one picture of a slide show stays.
 const SLIDE: Duration = Duration::from_secs(2);
+/// What is shown where no camera is.
+const NO_CAMERA: &str = "no camera: synthetic scene";
 
 /// Something that gives frames until it ends.
 pub trait FrameSource {
@@ -25,6 +30,16 @@ pub trait FrameSource {
     /// # Errors
     /// [`SourceError`] says what went wrong; asking again tries again.
     fn next_frame(&mut self, stop: &AtomicBool) -> Result<Option<Frame>, SourceError>;
+
+    /// Time of the last frame from the start, where the source says so itself.
+    fn time(&self) -> Option<Duration> {
+        None
+    }
+
+    /// How long it lasts, if its file says so and a frame has come.
+    fn length(&self) -> Option<Duration> {
+        None
+    }
 
     /// Whether asking again after an error makes sense: a camera may come back, a damaged file will not.
     fn can_recover(&self) -> bool {
@@ -40,35 +55,68 @@ pub enum SourceRequest {
     /// A moving scene of sample photographs.
     Synthetic,
     /// A camera.
+    #[cfg(feature = "camera")]
     Camera(CameraRequest),
+    /// A screen, or a part of it.
+    Screen(ScreenRequest),
     /// A video, a picture or a folder of pictures.
     Path(PathBuf),
-    /// A network stream.
-    Url {
-        /// As ffmpeg opens it.
-        url: String,
-        /// How long it may give no picture.
-        timeout: Duration,
-    },
+    /// Pictures one after the other.
+    Pictures(Vec<PathBuf>),
+    /// A picture that came on standard input, as a file would hold it.
+    Contents(Arc<[u8]>),
+    /// A network stream, as ffmpeg opens it.
+    Url(String),
+}
+
+impl SourceRequest {
+    /// What is no file: an address, `screen`, the number or device of a camera, `synthetic`. Where a file or folder is called
+    /// so, that is meant.
+    ///
+    /// # Errors
+    /// In words: an area of the screen that is none, a part that this build lacks.
+    pub fn of_stream(path: &Path) -> Result<Option<Self>, String> {
+        if let Some(url) = as_url(path) {
+            return Ok(Some(Self::Url(url.to_owned())));
+        }
+        let Some(text) = path.to_str() else { return Ok(None) };
+        let is_named = || path.exists();
+        Ok(match text {
+            _ if is_device(path) => Some(camera(text)?),
+            "synthetic" if !is_named() => Some(Self::Synthetic),
+            _ if text.parse::<u32>().is_ok() && !is_named() => Some(camera(text)?),
+            _ if ScreenRequest::is_meant(text) && !is_named() => Some(Self::Screen(text.parse()?)),
+            _ => None,
+        })
+    }
 }
 
 impl std::str::FromStr for SourceRequest {
     type Err = String;
 
-    /// `auto`, `synthetic`, an address, the number or device of a camera, or a path.
+    /// `auto`, what [`SourceRequest::of_stream`] reads, or the path of something that is there.
     fn from_str(text: &str) -> Result<Self, String> {
         let path = Path::new(text);
-        match text {
-            "auto" => Ok(Self::Auto),
-            "synthetic" => Ok(Self::Synthetic),
-            _ if as_url(path).is_some() => Ok(Self::Url { url: text.to_owned(), timeout: STREAM_TIMEOUT }),
-            _ if is_device(path) || (text.parse::<u32>().is_ok() && !path.exists()) => {
-                Ok(Self::Camera(CameraRequest::of(text)))
-            }
-            _ if path.exists() => Ok(Self::Path(path.to_owned())),
-            _ => Err("no such file or folder; or an address, auto, synthetic, --camera NAME".into()),
+        match Self::of_stream(path)? {
+            Some(stream) => Ok(stream),
+            None if path.exists() => Ok(Self::Path(path.to_owned())),
+            None if text == "auto" => Ok(Self::Auto),
+            None => Err(super::url::unknown_scheme(path).unwrap_or_else(|| {
+                "no such file or folder; or the number of a camera, an address (rtsp://, http://), screen, synthetic"
+                    .into()
+            })),
         }
     }
+}
+
+#[cfg(feature = "camera")]
+fn camera(device: &str) -> Result<SourceRequest, String> {
+    Ok(SourceRequest::Camera(CameraRequest::of(device)))
+}
+
+#[cfg(not(feature = "camera"))]
+fn camera(device: &str) -> Result<SourceRequest, String> {
+    Err(format!("camera {device}: this build of yolo-lat lacks the feature \"camera\""))
 }
 
 /// Whether a path is a device, as cameras are.
@@ -86,10 +134,32 @@ impl std::fmt::Display for SourceRequest {
         match self {
             Self::Auto => formatter.write_str("auto"),
             Self::Synthetic => formatter.write_str("synthetic scene"),
+            #[cfg(feature = "camera")]
             Self::Camera(request) => write!(formatter, "camera {}", request.device),
+            Self::Screen(request) => request.fmt(formatter),
             Self::Path(path) => path.display().fmt(formatter),
-            Self::Url { url, .. } => formatter.write_str(&display_name(url.as_ref())),
+            Self::Pictures(pictures) => write!(formatter, "{} pictures", pictures.len()),
+            Self::Contents(_) => formatter.write_str("-"),
+            Self::Url(url) => formatter.write_str(&display_name(url.as_ref())),
         }
+    }
+}
+
+/// How sources are read.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SourceOptions {
+    /// How long a network stream may give no picture.
+    pub timeout: Duration,
+    /// Of videos, streams, cameras and screens every so manieth frame is taken; at least 1.
+    pub stride: u64,
+    /// As things happen: a video at its own pace, a stream without end. Otherwise each frame as soon as it is there, until the
+    /// stream ends.
+    pub live: bool,
+}
+
+impl Default for SourceOptions {
+    fn default() -> Self {
+        Self { timeout: STREAM_TIMEOUT, stride: 1, live: true }
     }
 }
 
@@ -97,23 +167,61 @@ impl std::fmt::Display for SourceRequest {
 ///
 /// # Errors
 /// [`SourceError`] for a path that is nothing of the kind.
-pub fn open_source(request: &SourceRequest) -> Result<Box<dyn FrameSource>, SourceError> {
+pub fn open_source(request: &SourceRequest, options: &SourceOptions) -> Result<Box<dyn FrameSource>, SourceError> {
+    let every = |source: Box<dyn FrameSource>| -> Box<dyn FrameSource> {
+        if options.stride == 1 { source } else { Box::new(Strided { source, stride: options.stride, asked: 0 }) }
+    };
     Ok(match request {
-        SourceRequest::Synthetic => Box::new(SyntheticSource::new()),
-        SourceRequest::Camera(request) => Box::new(CameraSource::new(request.clone())),
+        SourceRequest::Synthetic => every(Box::<SyntheticSource>::default()),
+        #[cfg(feature = "camera")]
+        SourceRequest::Camera(request) => every(Box::new(CameraSource::new(request.clone()))),
         SourceRequest::Path(path) if path.is_dir() => Box::new(Slides::of_folder(path)?),
-        SourceRequest::Path(path) if holds_video(path) => Box::new(VideoSource::open(path, true)?),
-        SourceRequest::Url { url, timeout } => {
-            let mut stream = VideoSource::open(url.as_ref(), true)?;
-            stream.set_timeout(*timeout);
-            Box::new(stream)
-        }
+        SourceRequest::Path(path) if holds_video(path) => Box::new(VideoSource::open(path, options)?),
+        SourceRequest::Url(url) => Box::new(VideoSource::open(url.as_ref(), options)?),
+        SourceRequest::Screen(request) => Box::new(VideoSource::of_screen(request.clone(), options)?),
         SourceRequest::Path(path) => Box::new(Slides { pictures: vec![path.clone()], ..Slides::default() }),
-        SourceRequest::Auto => match super::camera::cameras().first() {
-            Some(camera) => Box::new(CameraSource::new(CameraRequest::of(&camera.path))),
-            None => Box::new(SyntheticSource::new()),
-        },
+        SourceRequest::Pictures(pictures) => Box::new(Slides { pictures: pictures.clone(), ..Slides::default() }),
+        SourceRequest::Contents(contents) => {
+            Box::new(Slides { pictures: vec!["-".into()], contents: Some(contents.clone()), ..Slides::default() })
+        }
+        SourceRequest::Auto => {
+            #[cfg(feature = "camera")]
+            if let Some(camera) = super::camera::cameras().first() {
+                return Ok(every(Box::new(CameraSource::new(CameraRequest::of(&camera.path)))));
+            }
+            log::warn!("{NO_CAMERA}");
+            every(Box::new(SyntheticSource::called(NO_CAMERA)))
+        }
     })
+}
+
+/// Every so manieth frame of a source that cannot leave them out itself.
+struct Strided {
+    source: Box<dyn FrameSource>,
+    stride: u64,
+    /// Frames so far, those that were left out too.
+    asked: u64,
+}
+
+impl FrameSource for Strided {
+    fn description(&self) -> String {
+        self.source.description()
+    }
+
+    fn next_frame(&mut self, stop: &AtomicBool) -> Result<Option<Frame>, SourceError> {
+        loop {
+            let frame = self.source.next_frame(stop)?;
+            let is_wanted = self.asked.is_multiple_of(self.stride);
+            self.asked += 1;
+            if is_wanted || frame.is_none() {
+                return Ok(frame);
+            }
+        }
+    }
+
+    fn can_recover(&self) -> bool {
+        self.source.can_recover()
+    }
 }
 
 /// Waits until `due`, a little at a time; false if `stop` was set.
@@ -135,6 +243,8 @@ pub(super) fn wait_until(due: Instant, stop: &AtomicBool) -> bool {
 #[derive(Default)]
 struct Slides {
     pictures: Vec<PathBuf>,
+    /// Of the only picture, where it is no file.
+    contents: Option<Arc<[u8]>>,
     shown: u64,
     due: Option<Instant>,
 }
@@ -153,11 +263,9 @@ impl Slides {
 }
 
 impl FrameSource for Slides {
+    /// The picture that is seen.
     fn description(&self) -> String {
-        match self.pictures.as_slice() {
-            [one] => one.display().to_string(),
-            many => format!("{} pictures", many.len()),
-        }
+        self.pictures[self.shown.saturating_sub(1) as usize % self.pictures.len()].display().to_string()
     }
 
     fn next_frame(&mut self, stop: &AtomicBool) -> Result<Option<Frame>, SourceError> {
@@ -171,12 +279,41 @@ impl FrameSource for Slides {
         self.shown += 1;
         let path = &self.pictures[sequence as usize % self.pictures.len()];
         let named = |error| SourceError::At { path: path.clone(), error: Box::new(error) };
-        let pixels = open_image(path).map_err(named)?;
+        let pixels = self.contents.as_deref().map_or_else(|| open_image(path), decode_image).map_err(named)?;
         Ok(Some(Frame { pixels, sequence, captured_at: SystemTime::now() }))
     }
 
     /// The next picture may be better.
     fn can_recover(&self) -> bool {
         self.pictures.len() > 1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn streams_are_told_from_files() {
+        let told =
+            |text: &str| SourceRequest::of_stream(text.as_ref()).map(|found| found.map(|found| found.to_string()));
+        let named = |name: &str| Ok(Some(name.to_owned()));
+        assert_eq!(told("synthetic"), named("synthetic scene"));
+        #[cfg(feature = "camera")]
+        assert_eq!((told("0"), told("12")), (named("camera 0"), named("camera 12")));
+        assert_eq!(told("screen:1"), named("screen:1"));
+        #[cfg(feature = "video")]
+        assert_eq!(told("rtsp://me:secret@h/1"), named("rtsp://h/1"));
+        for path in ["a.mp4", "screens", "-1", "auto", "-", "list.txt", "../io"] {
+            assert_eq!(told(path), Ok(None), "{path}");
+        }
+        assert!(told("screen:left").unwrap_err().contains("screen:0:640x480+100+50"));
+        // What is called so is meant.
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("0");
+        std::fs::write(&file, "").unwrap();
+        assert_eq!(told(file.to_str().unwrap()), Ok(None));
+        let error = "ftp://h/a.mp4".parse::<SourceRequest>().unwrap_err();
+        assert!(error.starts_with("addresses of ftp:// are not read"), "{error}");
     }
 }

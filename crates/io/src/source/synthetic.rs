@@ -3,8 +3,9 @@
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant, SystemTime};
 
-use fast_image_resize::images::{Image, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use fast_image_resize::images::{TypedImage, TypedImageRef};
+use fast_image_resize::pixels::U8x3;
+use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
 use image::RgbImage;
 
 use super::images::{SourceError, decode_image};
@@ -25,6 +26,7 @@ const SCENE: u64 = 5 * FRAMES_PER_SECOND;
 
 /// Gives 30 frames a second: a slow flight over each photograph in turn. Frame n is the same in every run.
 pub struct SyntheticSource {
+    name: &'static str,
     photographs: Vec<RgbImage>,
     resizer: Resizer,
     next: u64,
@@ -40,8 +42,13 @@ impl Default for SyntheticSource {
 impl SyntheticSource {
     /// Decodes the photographs, which are part of the program.
     pub fn new() -> Self {
+        Self::called("synthetic scene")
+    }
+
+    /// The same under another name.
+    pub(super) fn called(name: &'static str) -> Self {
         let photographs = SAMPLES.iter().filter_map(|bytes| decode_image(bytes).ok()).collect();
-        Self { photographs, resizer: Resizer::new(), next: 0, started: None }
+        Self { name, photographs, resizer: Resizer::new(), next: 0, started: None }
     }
 
     /// Frame `number` of the scene.
@@ -57,17 +64,20 @@ impl SyntheticSource {
         let (w, h) = (largest.0 * zoom, largest.1 * zoom);
         let (x, y) = ((width - w) * (0.5 + 0.5 * angle.sin()), (height - h) * (0.5 - 0.5 * angle.cos()));
         let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear)).crop(x, y, w, h);
-        let mut target = Image::new(SIZE.0, SIZE.1, PixelType::U8x3);
-        let source = ImageRef::new(photograph.width(), photograph.height(), photograph.as_raw(), PixelType::U8x3);
-        let resized = source.ok().and_then(|source| self.resizer.resize(&source, &mut target, &options).ok());
-        debug_assert!(resized.is_some(), "the window lies inside of the photograph");
-        RgbImage::from_raw(SIZE.0, SIZE.1, target.into_vec()).unwrap_or_else(|| RgbImage::new(SIZE.0, SIZE.1))
+        let mut frame = RgbImage::new(SIZE.0, SIZE.1);
+        let source = TypedImageRef::<U8x3>::from_buffer(photograph.width(), photograph.height(), photograph.as_raw());
+        let target = TypedImage::<U8x3>::from_buffer(SIZE.0, SIZE.1, &mut frame);
+        // Typed: the other way has code for every kind of pixel, half of what this crate would be.
+        let resized = source.ok().zip(target.ok());
+        let resized = resized.map(|(source, mut target)| self.resizer.resize_typed(&source, &mut target, &options));
+        debug_assert!(matches!(resized, Some(Ok(()))), "the window lies inside of the photograph");
+        frame
     }
 }
 
 impl FrameSource for SyntheticSource {
     fn description(&self) -> String {
-        format!("synthetic scene, {}x{}", SIZE.0, SIZE.1)
+        format!("{}, {}x{}", self.name, SIZE.0, SIZE.1)
     }
 
     fn next_frame(&mut self, stop: &AtomicBool) -> Result<Option<Frame>, SourceError> {

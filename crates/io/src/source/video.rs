@@ -13,8 +13,9 @@ use serde::Deserialize;
 use super::ffmpeg::{self, Complaints, Running, STEP};
 use super::images::{SourceError, begins_picture, has_extension};
 use super::matroska::FrameReader;
-use super::stream::{FrameSource, wait_until};
-use super::url::{as_url, display_name};
+use super::screen::ScreenRequest;
+use super::stream::{FrameSource, SourceOptions, SourceRequest, wait_until};
+use super::url::{as_url, display_name, portable_url};
 use crate::frame::Frame;
 
 /// File name extensions that are taken for videos, lower case.
@@ -28,16 +29,20 @@ const QUEUE: usize = 2;
 /// Without a picture for this long, a network stream counts as failed.
 pub const STREAM_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Pause between two pictures of an address that gives one at a time.
+const SNAPSHOT: Duration = Duration::from_secs(1);
+
 /// Whether a path is named like a video; hidden files are none.
 pub fn is_video(path: &Path) -> bool {
-    has_extension(path, &VIDEO_EXTENSIONS)
+    cfg!(feature = "video") && has_extension(path, &VIDEO_EXTENSIONS)
 }
 
-/// Whether a source is to be read as a video: an address, a file that is named like one and does not begin like a picture,
-/// or one whose contents begin like a video whatever it is called. Streams of JPEGs go by their names.
+/// Whether a source is to be read frame by frame: a stream, camera or screen, a file that is named like a video and does not begin
+/// like a picture, or one whose contents begin like a video whatever it is called. Streams of JPEGs go by their names.
 pub fn holds_video(path: &Path) -> bool {
-    if as_url(path).is_some() {
-        return true;
+    let is_stream = !matches!(SourceRequest::of_stream(path), Ok(None));
+    if is_stream || cfg!(not(feature = "video")) {
+        return is_stream;
     }
     let mut head = Vec::new();
     // A pipe must not be touched: what is read here would be missing later.
@@ -107,91 +112,119 @@ struct Decoder {
     frames: Receiver<io::Result<Decoded>>,
 }
 
-/// Every frame of a video, in order, each once.
+/// What ffmpeg reads.
+#[derive(Clone, Debug)]
+enum Origin {
+    File(PathBuf),
+    /// Its scheme in small letters.
+    Url(String),
+    Screen(ScreenRequest),
+}
+
+/// The frames of a video, in order, each once.
 pub struct VideoSource {
-    path: PathBuf,
-    /// Longest wait for a frame, of a network stream.
-    timeout: Option<Duration>,
-    paced: bool,
+    origin: Origin,
+    options: SourceOptions,
     /// When the first frame was shown.
     started: Option<(Instant, SystemTime)>,
     decoder: Option<Decoder>,
     /// Nothing comes any more.
     ended: bool,
     decoded: u64,
+    /// Since ffmpeg was started last.
+    since_start: u64,
+    /// Of the first frame, as ffmpeg says it; of the last one since then.
+    first: Duration,
     time: Duration,
     length: Option<Duration>,
 }
 
 impl VideoSource {
-    /// A video file, or an address that ffmpeg opens (`rtsp://`, `http://` and the like). Nothing is decoded yet; `paced`
-    /// waits for each frame's time, as live sources do.
+    /// A video file, or an address that ffmpeg opens (`rtsp://`, `http://` and the like). Nothing is decoded yet.
     ///
     /// # Errors
     /// [`SourceError::NoFfmpeg`] says how to install it; [`SourceError::Read`] if the file is not there.
-    pub fn open(path: &Path, paced: bool) -> Result<Self, SourceError> {
-        let is_stream = as_url(path).is_some();
-        if !is_stream && std::fs::metadata(path)?.is_dir() {
+    pub fn open(path: &Path, options: &SourceOptions) -> Result<Self, SourceError> {
+        if let Some(url) = as_url(path) {
+            return Self::of(Origin::Url(portable_url(url)), options);
+        }
+        if std::fs::metadata(path)?.is_dir() {
             return Err(SourceError::NotAFile);
         }
+        Self::of(Origin::File(path.to_owned()), options)
+    }
+
+    /// A screen, or a part of it.
+    ///
+    /// # Errors
+    /// [`SourceError::NoFfmpeg`] says how to install it.
+    pub fn of_screen(screen: ScreenRequest, options: &SourceOptions) -> Result<Self, SourceError> {
+        Self::of(Origin::Screen(screen), options)
+    }
+
+    fn of(origin: Origin, options: &SourceOptions) -> Result<Self, SourceError> {
         if !ffmpeg::has_ffmpeg() {
             return Err(SourceError::NoFfmpeg);
         }
         Ok(Self {
-            path: path.to_owned(),
-            timeout: is_stream.then_some(STREAM_TIMEOUT),
-            // A stream sets its own pace.
-            paced: paced && !is_stream,
+            origin,
+            options: *options,
             started: None,
             decoder: None,
             ended: false,
             decoded: 0,
+            since_start: 0,
+            first: Duration::ZERO,
             time: Duration::ZERO,
             length: None,
         })
     }
 
-    /// Changes how long a network stream may give no picture; [`STREAM_TIMEOUT`] at first. Files may take any time.
-    pub fn set_timeout(&mut self, timeout: Duration) {
-        self.timeout = self.timeout.map(|_| timeout);
-    }
-
-    /// Time of the last frame from the start.
-    pub fn time(&self) -> Duration {
-        self.time
-    }
-
-    /// How long the video lasts, if its file says so and a frame has come.
-    pub fn length(&self) -> Option<Duration> {
-        self.length
+    fn is_file(&self) -> bool {
+        matches!(self.origin, Origin::File(_))
     }
 
     /// Starts ffmpeg; `None` soon after `stop` is set.
     fn start(&mut self, stop: &AtomicBool) -> Result<Option<Decoder>, SourceError> {
-        let url = as_url(&self.path);
-        // Asking first would connect twice to a stream, and take from a pipe what decoding needs.
-        let can_ask = url.is_none() && self.path.is_file() && ffmpeg::has_program("ffprobe");
-        let stream = match can_ask.then(|| probe(&self.path, stop)).transpose()? {
-            Some(None) => return Ok(None),
-            Some(Some(stream)) => {
-                let seconds = stream.duration.parse().ok().filter(|&seconds: &f64| seconds > 0.0);
-                self.length = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-                format!("0:{}", stream.index)
-            }
-            // The first one that is not the cover of a song.
-            None => "0:V:0".into(),
-        };
         let mut command = ffmpeg::command("ffmpeg");
         command.arg("-nostdin");
-        if url.is_some_and(|url| url.to_lowercase().starts_with("rtsp")) {
-            // Over UDP pictures arrive torn.
-            command.args(["-rtsp_transport", "tcp"]);
+        // The first one that is not the cover of a song.
+        let mut stream = "0:V:0".to_owned();
+        let mut filters = Vec::new();
+        match &self.origin {
+            Origin::File(path) => {
+                // Asking first would take from a pipe what decoding needs.
+                if path.is_file() && ffmpeg::has_program("ffprobe") {
+                    let Some(found) = probe(path, stop)? else { return Ok(None) };
+                    let seconds = found.duration.parse().ok().filter(|&seconds: &f64| seconds > 0.0);
+                    self.length = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+                    stream = format!("0:{}", found.index);
+                }
+                command.arg("-i").arg(ffmpeg::file_argument(path));
+            }
+            Origin::Url(url) => {
+                if url.starts_with("rtsp") {
+                    // Over UDP pictures arrive torn.
+                    command.args(["-rtsp_transport", "tcp"]);
+                }
+                if url.starts_with("http") {
+                    // Streams of JPEGs have no times: what comes without one gets that of its arrival.
+                    command.args(["-fflags", "+nofillin"]);
+                    filters.push("settb=1/1000000,setpts=if(isnan(PTS)\\,RTCTIME-RTCSTART\\,PTS)".to_owned());
+                }
+                command.args(["-i", url]);
+            }
+            Origin::Screen(screen) => {
+                command.args(screen.input()?);
+                filters.extend(screen.filter());
+            }
         }
-        command.arg("-i");
-        match url {
-            Some(url) => command.arg(url),
-            None => command.arg(ffmpeg::file_argument(&self.path)),
-        };
+        if self.options.stride > 1 {
+            filters.push(format!("select=not(mod(n\\,{}))", self.options.stride));
+        }
+        if !filters.is_empty() {
+            command.args(["-vf", &filters.join(",")]);
+        }
         command.args(["-map", &stream, "-an", "-sn", "-dn"]).args(ffmpeg::passthrough(stop));
         command.args(["-enc_time_base", "1:1000000", "-c:v", "rawvideo", "-pix_fmt", "rgb24"]);
         command.args(["-allow_raw_vfw", "1", "-f", "matroska", "pipe:1"]);
@@ -199,7 +232,11 @@ impl VideoSource {
             return Ok(None);
         }
         let mut process = Running(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?);
-        let prefix = url.map_or_else(|| format!("file:{}", self.path.display()), str::to_owned);
+        let prefix = match &self.origin {
+            Origin::File(path) => format!("file:{}", path.display()),
+            Origin::Url(url) => url.clone(),
+            Origin::Screen(_) => String::new(),
+        };
         let complaints = Complaints::listen(process.0.stderr.take(), prefix)?;
         let (sender, frames) = sync_channel(QUEUE);
         let output = process.0.stdout.take().ok_or_else(|| io::Error::other("ffmpeg has no output"))?;
@@ -216,8 +253,8 @@ impl VideoSource {
         Ok(Some(Decoder { process, complaints, frames }))
     }
 
-    /// What ffmpeg's end means.
-    fn end(&mut self, failure: Option<io::Error>) -> Result<Option<Frame>, SourceError> {
+    /// What ffmpeg's end means. Live, that of a stream is a loss.
+    fn end(&mut self, failure: Option<io::Error>, stop: &AtomicBool) -> Result<Option<Frame>, SourceError> {
         self.ended = true;
         let Some(mut decoder) = self.decoder.take() else { return Ok(None) };
         let failure = failure.filter(|error| error.kind() != io::ErrorKind::UnexpectedEof);
@@ -227,18 +264,29 @@ impl VideoSource {
         let success = decoder.process.0.wait()?.success();
         let complaint = decoder.complaints.first().or_else(|| failure.map(|error| error.to_string()));
         let complaint = complaint.or_else(|| (!success).then(|| "ffmpeg failed".to_owned()));
-        let is_stream = self.timeout.is_some();
-        match (complaint, self.decoded) {
-            (Some(complaint), 0) if is_stream => Err(SourceError::Stream(complaint)),
-            (Some(complaint), 0) => Err(SourceError::Decode(complaint)),
-            (None, 0) => Err(SourceError::Decode("the video has no frames".into())),
+        let is_file = self.is_file();
+        match complaint {
+            Some(complaint) if !is_file && (self.since_start == 0 || self.options.live) => {
+                Err(SourceError::Stream(complaint))
+            }
+            Some(complaint) if self.decoded == 0 => Err(SourceError::Decode(complaint)),
             // Streams lose packets, and begin between two whole pictures.
-            (Some(complaint), _) if is_stream && success => {
+            Some(complaint) if !is_file && success => {
                 log::info!("{}: {complaint}", self.description());
                 Ok(None)
             }
-            (Some(complaint), frames) => Err(SourceError::Incomplete { frames, reason: complaint }),
-            (None, _) => Ok(None),
+            Some(reason) => Err(SourceError::Incomplete { frames: self.decoded, reason }),
+            None if self.since_start == 0 => Err(SourceError::Decode("the video has no frames".into())),
+            None if is_file || !self.options.live => Ok(None),
+            // An address that gives one picture is asked for the next.
+            None if self.since_start == 1 => {
+                if wait_until(Instant::now() + SNAPSHOT, stop) {
+                    self.next_frame(stop)
+                } else {
+                    Ok(None)
+                }
+            }
+            None => Err(SourceError::Stream("it has ended".into())),
         }
     }
 }
@@ -265,17 +313,24 @@ fn probe(path: &Path, stop: &AtomicBool) -> Result<Option<Stream>, SourceError> 
 
 impl FrameSource for VideoSource {
     fn description(&self) -> String {
-        display_name(&self.path)
+        match &self.origin {
+            Origin::File(path) => path.to_string_lossy().into_owned(),
+            Origin::Url(url) => display_name(url.as_ref()),
+            Origin::Screen(screen) => screen.to_string(),
+        }
     }
 
     fn next_frame(&mut self, stop: &AtomicBool) -> Result<Option<Frame>, SourceError> {
-        if self.ended && self.timeout.is_none() {
+        if self.ended && self.is_file() {
             return Ok(None);
         }
         let decoder = match self.decoder.take() {
             Some(decoder) => decoder,
             None => match self.start(stop) {
-                Ok(Some(decoder)) => decoder,
+                Ok(Some(decoder)) => {
+                    self.since_start = 0;
+                    decoder
+                }
                 Ok(None) => return Ok(None),
                 Err(error) => {
                     self.ended = true;
@@ -292,36 +347,50 @@ impl FrameSource for VideoSource {
                 Ok(Ok(decoded)) => break decoded,
                 Ok(Err(error)) => {
                     self.decoder = Some(decoder);
-                    return self.end(Some(error));
+                    return self.end(Some(error), stop);
                 }
                 // Ctrl-C in a terminal ends ffmpeg too.
                 Err(RecvTimeoutError::Disconnected) if stop.load(Ordering::Relaxed) => return Ok(None),
                 Err(RecvTimeoutError::Disconnected) => {
                     self.decoder = Some(decoder);
-                    return self.end(None);
+                    return self.end(None, stop);
                 }
-                Err(RecvTimeoutError::Timeout) => match self.timeout {
-                    Some(timeout) if waiting.elapsed() > timeout => {
-                        return Err(SourceError::Stream(format!("no picture within {timeout:?}")));
-                    }
-                    _ => {}
-                },
+                // Files may take any time.
+                Err(RecvTimeoutError::Timeout) if !self.is_file() && waiting.elapsed() > self.options.timeout => {
+                    let seconds = self.options.timeout.as_secs_f64();
+                    return Err(SourceError::Stream(format!("no picture within {seconds} s")));
+                }
+                Err(RecvTimeoutError::Timeout) => {}
             }
         };
         self.decoder = Some(decoder);
         let (started, began) = *self.started.get_or_insert_with(|| (Instant::now(), SystemTime::now()));
-        if self.paced && !wait_until(started + time, stop) {
+        // A stream sets its own pace.
+        let paced = self.options.live && self.is_file();
+        if paced && !wait_until(started + time, stop) {
             return Ok(None);
         }
-        let captured_at = if self.paced { began + time } else { arrived };
-        let sequence = self.decoded;
+        let captured_at = if paced { began + time } else { arrived };
+        let sequence = self.decoded * self.options.stride;
         self.decoded += 1;
-        self.time = time;
+        self.since_start += 1;
+        if self.since_start == 1 && !self.is_file() {
+            self.first = time;
+        }
+        self.time = time.saturating_sub(self.first);
         Ok(Some(Frame { pixels, sequence, captured_at }))
+    }
+
+    fn time(&self) -> Option<Duration> {
+        Some(self.time)
+    }
+
+    fn length(&self) -> Option<Duration> {
+        self.length
     }
 
     /// A stream may come back, a damaged file will not be better.
     fn can_recover(&self) -> bool {
-        self.timeout.is_some()
+        !self.is_file()
     }
 }

@@ -1,4 +1,4 @@
-//! From a [`Graph`] to an ONNX file that ONNX Runtime runs fast: one more interpreter of the graph.
+//! From a [`CheckedGraph`](yolo_lat_core::model::CheckedGraph) to an ONNX file that ONNX Runtime runs fast: one more interpreter of the graph.
 //!
 //! Linear attention is written in its stable form with standard operators. Batch norm is folded already, constants are
 //! computed here, and nothing is left for a simplifier but what a runtime does for itself.
@@ -6,9 +6,10 @@
 mod outputs;
 
 use crate::proto::{Attribute, Dimension, OnnxGraph};
-use yolo_lat_core::model::config::{AttentionKind, KernelKind, STRIDES};
-use yolo_lat_core::model::graph::{Activation, Graph, Node, Op, Shape};
-use yolo_lat_core::model::{Model, ModelError};
+use yolo_lat_core::engine::{EngineError, Unsupported};
+use yolo_lat_core::model::config::{KernelKind, STRIDES};
+use yolo_lat_core::model::graph::{Activation, Mask, Mixing, Node, Op, Shape};
+use yolo_lat_core::model::{Model, ModelError, Network};
 use yolo_lat_core::postprocess::PostprocessOptions;
 
 /// Versions of the ONNX operators that can be written.
@@ -67,14 +68,19 @@ impl Default for ExportOptions {
 /// The bytes of an ONNX file for `model`. Input: `images` (batch, 3, height, width), RGB in 0..1.
 ///
 /// # Errors
-/// [`ModelError::Size`] for sides that the model does not take, [`ModelError::Config`] for an opset outside [`OPSETS`].
-pub fn export_onnx(model: &Model, options: &ExportOptions) -> Result<Vec<u8>, ModelError> {
+/// [`ModelError::Size`] for sides that the model does not take, [`ModelError::Config`] for an opset outside [`OPSETS`],
+/// [`EngineError::Unsupported`] for causal attention.
+pub fn export_onnx(model: &Model, options: &ExportOptions) -> Result<Vec<u8>, EngineError> {
     if !OPSETS.contains(&options.opset) {
         let reason = format!("opset {} cannot be written: {} to {} can", options.opset, OPSETS.start(), OPSETS.end());
-        return Err(ModelError::Config { path: model.config.name.clone(), reason });
+        return Err(ModelError::Config { path: model.config.name.clone(), reason }.into());
     }
     let (width, height) = options.size;
-    let graph = model.graph(width, height)?;
+    let graph = model.network(width, height)?;
+    let causal = |node: &&Node| matches!(node.op, Op::Attention { mask: Mask::Causal, .. });
+    if let Some(node) = graph.nodes.iter().find(causal) {
+        return Err(Unsupported::new("onnx", node, "a causal mask cannot be exported yet").into());
+    }
     let mut exporter = Exporter { model, graph: &graph, options, out: OnnxGraph::default(), names: Vec::new() };
     exporter.network();
     match options.output {
@@ -90,7 +96,7 @@ pub fn export_onnx(model: &Model, options: &ExportOptions) -> Result<Vec<u8>, Mo
 
 struct Exporter<'a> {
     model: &'a Model,
-    graph: &'a Graph,
+    graph: &'a Network,
     options: &'a ExportOptions,
     out: OnnxGraph,
     /// Name of each node's result so far.
@@ -125,9 +131,9 @@ impl Exporter<'_> {
         let input = |at: usize| self.names[node.inputs[at]].clone();
         let channels = node.shape.channels;
         match node.op {
-            Op::Input if self.options.half => self.out.to_half("images"),
-            Op::Input => "images".into(),
-            Op::Conv { kernel, stride, activation } => self.convolution(node, kernel, stride, activation, true, 1),
+            Op::Input(_) if self.options.half => self.out.to_half("images"),
+            Op::Input(_) => "images".into(),
+            Op::Conv { kernel, stride, activation, .. } => self.convolution(node, kernel, stride, activation, true, 1),
             Op::Depthwise { kernel, stride, bias, activation } => {
                 self.convolution(node, kernel, stride, activation, bias, channels)
             }
@@ -135,9 +141,9 @@ impl Exporter<'_> {
                 let attributes = [("kernel_shape", ints(&[3, 3])), ("strides", ints(&[2, 2])), ("pads", ints(&[1; 4]))];
                 self.out.node("MaxPool", &[&input(0)], &attributes)
             }
-            Op::Attention { kind, kernel, heads } => {
+            Op::Attention { mixing, heads, .. } => {
                 let (qkv, shape) = (input(0), node.shape);
-                self.attention(&qkv, shape, kind, kernel, heads)
+                self.attention(&qkv, shape, mixing, heads)
             }
             Op::Gate => {
                 let (value, gate) = (input(0), input(1));
@@ -156,7 +162,7 @@ impl Exporter<'_> {
                 ];
                 self.out.node("Resize", &[&input, "", &scales], &attributes)
             }
-            Op::Slice { start, step } => self.slice(&input(0), start, step, channels),
+            Op::Slice { start, step, count } => self.slice(&input(0), start, step, count),
             Op::Concat => {
                 let inputs: Vec<&str> = node.inputs.iter().map(|&input| self.names[input].as_str()).collect();
                 self.out.node("Concat", &inputs, &[("axis", Attribute::Int(1))])
@@ -199,9 +205,8 @@ impl Exporter<'_> {
 
     /// A constant of the network's precision.
     fn weight(&mut self, name: &str) -> String {
-        // `Model::new` checked that every weight of the graph is there.
         let (shape, values) =
-            self.model.weights.get(name).map_or((&[][..], &[][..]), |tensor| (&tensor.shape, &tensor.values));
+            self.graph.weights().get(name).map_or((&[][..], &[][..]), |tensor| (&tensor.shape, &tensor.values));
         if self.options.half { self.out.halves(shape, values) } else { self.out.floats(shape, values) }
     }
 
@@ -255,7 +260,7 @@ impl Exporter<'_> {
     }
 
     /// Multi-head attention on planes: q, k, v are (batch, heads, head width, positions).
-    fn attention(&mut self, qkv: &str, shape: Shape, kind: AttentionKind, kernel: KernelKind, heads: usize) -> String {
+    fn attention(&mut self, qkv: &str, shape: Shape, mixing: Mixing, heads: usize) -> String {
         let width = shape.channels / heads;
         let qkv = if self.options.half { self.out.to_float(qkv) } else { qkv.to_owned() };
         let form = self.out.integers(&[0, heads as i64, width as i64, -1]);
@@ -267,13 +272,7 @@ impl Exporter<'_> {
         let [q, k, v] = [part(0), part(1), part(2)];
         let [q, k] = [q, k].map(|tensor| self.out.node("Mul", &[&tensor, &scale], &[]));
         let turn = [("perm", ints(&[0, 1, 3, 2]))];
-        let result = if kind == AttentionKind::Softmax {
-            let turned = self.out.node("Transpose", &[&q], &turn);
-            let scores = self.out.node("MatMul", &[&turned, &k], &[]);
-            let weights = self.out.node("Softmax", &[&scores], &[("axis", Attribute::Int(-1))]);
-            let weights = self.out.node("Transpose", &[&weights], &turn);
-            self.out.node("MatMul", &[&v, &weights], &[])
-        } else {
+        let result = if let Mixing::Linear(kernel) = mixing {
             let (phi, psi) = match kernel {
                 KernelKind::HadamardExp => self.exponential_features(&q, &k),
                 KernelKind::SumDistance => self.distance_features(&q, &k, 1.0),
@@ -287,6 +286,12 @@ impl Exporter<'_> {
             let weighted = self.out.node("Mul", &[&phi, &total], &[]);
             let denominator = self.sum(&weighted, 2);
             self.out.node("Div", &[&numerator, &denominator], &[])
+        } else {
+            let turned = self.out.node("Transpose", &[&q], &turn);
+            let scores = self.out.node("MatMul", &[&turned, &k], &[]);
+            let weights = self.out.node("Softmax", &[&scores], &[("axis", Attribute::Int(-1))]);
+            let weights = self.out.node("Transpose", &[&weights], &turn);
+            self.out.node("MatMul", &[&v, &weights], &[])
         };
         let shape = self.map_shape(&qkv, &[shape.channels], shape);
         let result = self.out.node("Reshape", &[&result, &shape], &[]);
@@ -357,7 +362,7 @@ impl Exporter<'_> {
             ("description", format!("{} by yolo-lat: exact linear attention (arXiv 2605.18848)", self.graph.name)),
             ("author", "yolo-lat".into()),
             ("version", env!("CARGO_PKG_VERSION").into()),
-            ("license", "MIT OR Apache-2.0; models/MODEL_CARD.md".into()),
+            ("license", "MIT OR Apache-2.0".into()),
             ("task", "detect".into()),
             ("stride", STRIDES[STRIDES.len() - 1].to_string()),
             ("batch", self.options.batch.unwrap_or(1).to_string()),

@@ -2,7 +2,7 @@
 
 use ndarray::{Array4, ArrayView4, Ix4};
 
-use super::OnnxSession;
+use super::{OnnxRuntime, OnnxSession};
 use crate::export::{ExportOptions, ExportOutput, export_onnx};
 use yolo_lat_core::engine::{Engine, EngineError, check_input};
 use yolo_lat_core::model::Model;
@@ -17,12 +17,17 @@ pub struct OrtEngine {
 }
 
 impl OrtEngine {
-    /// Exports `model` for pictures of `width` x `height` and loads it on `threads` threads; 0 means one a core.
+    /// Exports `model` for pictures of `width` x `height` and loads it on `threads` threads.
     ///
     /// # Errors
-    /// [`EngineError::Unavailable`] without ONNX Runtime, [`EngineError::Model`] if the size does not suit the model.
-    pub fn new(model: &Model, width: usize, height: usize, threads: usize) -> Result<Self, EngineError> {
-        let threads = if threads == 0 { std::thread::available_parallelism().map_or(1, usize::from) } else { threads };
+    /// [`EngineError::Unavailable`] without the provider, [`EngineError::Model`] if the size does not suit the model.
+    pub fn new(
+        runtime: &OnnxRuntime,
+        model: &Model,
+        width: usize,
+        height: usize,
+        threads: usize,
+    ) -> Result<Self, EngineError> {
         let options = ExportOptions {
             batch: None,
             size: (width, height),
@@ -30,7 +35,7 @@ impl OrtEngine {
             ..ExportOptions::default()
         };
         let bytes = export_onnx(model, &options)?;
-        let session = OnnxSession::from_bytes(&bytes, threads, format!("{} as ONNX", model.config.name))?;
+        let session = OnnxSession::from_bytes(runtime, &bytes, threads, format!("{} as ONNX", model.config.name))?;
         Ok(Self { session, input: Shape { channels: 3, height, width }, threads, outputs: Vec::new() })
     }
 }

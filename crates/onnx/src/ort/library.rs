@@ -14,8 +14,11 @@ const OLDEST: &str = "1.17";
 const HOW: &str = "install it with `scripts/setup --ort` or `pip install onnxruntime`, or name it with --ort-lib or \
                    ORT_DYLIB_PATH";
 
-/// Set by the first call that finds a library.
-static LOADED: Mutex<Option<Environment>> = Mutex::new(None);
+/// A process loads one library: it cannot be given back, and two would share their symbols.
+static LOADED: Mutex<Option<(PathBuf, Environment)>> = Mutex::new(None);
+
+/// The thread in which the library is loaded. A file that only looks like one may panic there, which comes back as an error.
+pub const LOADER_THREAD: &str = "load onnxruntime";
 
 /// What ONNX Runtime computes on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -27,60 +30,64 @@ pub enum Provider {
     Cuda,
 }
 
-static PROVIDER: Mutex<Provider> = Mutex::new(Provider::Cpu);
-
-/// Sessions made from now on compute on `provider`.
-pub fn prefer_provider(provider: Provider) {
-    *PROVIDER.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = provider;
+/// ONNX Runtime, loaded, and what it computes on.
+#[derive(Clone)]
+pub struct OnnxRuntime {
+    pub(super) environment: Environment,
+    pub(super) provider: Provider,
 }
 
-pub(super) fn provider() -> Provider {
-    *PROVIDER.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-}
-
-/// Loads ONNX Runtime from `path`, or from where it usually lies: ORT_DYLIB_PATH, Python's onnxruntime package, the
-/// system's library folders. A process has one such library: once loaded, later calls change nothing.
-///
-/// # Errors
-/// [`EngineError::Unavailable`] if there is none, or it is too old, or for another machine.
-pub fn load(path: Option<&Path>) -> Result<(), EngineError> {
-    environment(path).map(drop)
-}
-
-pub(super) fn environment(path: Option<&Path>) -> Result<Environment, EngineError> {
-    let mut loaded = LOADED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    if let Some(environment) = &*loaded {
-        return Ok(environment.clone());
+impl OnnxRuntime {
+    /// Loads ONNX Runtime from `path`, or from where it usually lies: ORT_DYLIB_PATH, Python's onnxruntime package, the
+    /// system's library folders. A process has one such library: without a `path`, the one that is loaded will do.
+    ///
+    /// # Errors
+    /// [`EngineError::Unavailable`] if there is none, or it is too old, or for another machine, or another one is loaded.
+    pub fn load(path: Option<&Path>, provider: Provider) -> Result<Self, EngineError> {
+        let mut loaded = LOADED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some((first, environment)) = &*loaded {
+            return match path.map(|path| path.canonicalize().unwrap_or_else(|_| path.to_owned())) {
+                Some(path) if path != *first => Err(unavailable(format!(
+                    "{}: this process has loaded {}, and one is all that it can load",
+                    path.display(),
+                    first.display()
+                ))),
+                _ => Ok(Self { environment: environment.clone(), provider }),
+            };
+        }
+        let given = path.map(Path::to_owned).or_else(|| std::env::var_os("ORT_DYLIB_PATH").map(PathBuf::from));
+        let path = match given {
+            Some(path) if path.is_file() => path,
+            Some(path) => return Err(unavailable(format!("{}: no such file; {HOW}", path.display()))),
+            None => find().ok_or_else(|| unavailable(format!("no ONNX Runtime library was found; {HOW}")))?,
+        };
+        // A bare name would be searched beside this program first.
+        let path = path.canonicalize().unwrap_or(path);
+        let failed =
+            |error: String| unavailable(format!("{error} (at least {OLDEST} for this machine is needed; {HOW})"));
+        let open = || ort::init_from(&path).map(drop).map_err(|error| error.to_string());
+        let opened = std::thread::scope(|scope| {
+            std::thread::Builder::new().name(LOADER_THREAD.into()).spawn_scoped(scope, open).map(|thread| thread.join())
+        });
+        opened
+            .map_err(|error| failed(error.to_string()))?
+            .map_err(|_| failed(format!("{} is no ONNX Runtime", path.display())))?
+            .map_err(failed)?;
+        let environment = ort::init().with_telemetry(false).build().map_err(|error| failed(error.to_string()))?;
+        // What fails comes back as an error; the library would print it besides.
+        environment.set_log_level(if log::log_enabled!(log::Level::Debug) {
+            LogLevel::Warning
+        } else {
+            LogLevel::Fatal
+        });
+        log::info!("ONNX Runtime from {}", path.display());
+        let (_, environment) = loaded.insert((path, environment));
+        Ok(Self { environment: environment.clone(), provider })
     }
-    let unavailable = |reason: String| EngineError::Unavailable { engine: "ort", reason };
-    let given = path.map(Path::to_owned).or_else(|| std::env::var_os("ORT_DYLIB_PATH").map(PathBuf::from));
-    let path = match given {
-        Some(path) if path.is_file() => path,
-        Some(path) => return Err(unavailable(format!("{}: no such file; {HOW}", path.display()))),
-        None => find().ok_or_else(|| unavailable(format!("no ONNX Runtime library was found; {HOW}")))?,
-    };
-    // A bare name would be searched beside this program first.
-    let path = std::path::absolute(&path).unwrap_or(path);
-    let failed = |error: String| unavailable(format!("{error} (at least {OLDEST} for this machine is needed; {HOW})"));
-    let environment = quietly(|| ort::init_from(&path))
-        .ok_or_else(|| failed(format!("{} is no ONNX Runtime", path.display())))?
-        .map_err(|error| failed(error.to_string()))?
-        .with_telemetry(false)
-        .build()
-        .map_err(|error| failed(error.to_string()))?;
-    // What fails comes back as an error; the library would print it besides.
-    environment.set_log_level(if log::log_enabled!(log::Level::Debug) { LogLevel::Warning } else { LogLevel::Fatal });
-    log::info!("ONNX Runtime from {}", path.display());
-    Ok(loaded.insert(environment).clone())
 }
 
-/// What a call gives, or nothing if it panics, as ort does for libraries that only look like the right one.
-fn quietly<T>(call: impl FnOnce() -> T) -> Option<T> {
-    let usual = std::panic::take_hook();
-    std::panic::set_hook(Box::new(|_| {}));
-    let found = std::panic::catch_unwind(std::panic::AssertUnwindSafe(call));
-    std::panic::set_hook(usual);
-    found.ok()
+fn unavailable(reason: String) -> EngineError {
+    EngineError::Unavailable { engine: "ort", reason }
 }
 
 /// Where package managers put it.

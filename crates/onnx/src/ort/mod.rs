@@ -5,5 +5,5 @@ mod library;
 mod session;
 
 pub use engine::OrtEngine;
-pub use library::{Provider, load, prefer_provider};
+pub use library::{LOADER_THREAD, OnnxRuntime, Provider};
 pub use session::{Element, OnnxSession, TensorInfo, simplify};

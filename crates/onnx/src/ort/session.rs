@@ -8,7 +8,7 @@ use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::session::{Session, SessionInputValue};
 use ort::value::{DynValue, Tensor, TensorElementType, TensorRef, ValueType};
 
-use super::library::{Provider, environment, provider};
+use super::library::{OnnxRuntime, Provider};
 use yolo_lat_core::engine::EngineError;
 
 /// Name, shape and numbers of an input or output; -1 stands for a size that the file leaves open.
@@ -49,37 +49,38 @@ impl OnnxSession {
     /// Loads an ONNX file, and the weights that it keeps in files beside it, to run on `threads` threads.
     ///
     /// # Errors
-    /// [`EngineError::Unavailable`] without ONNX Runtime, [`EngineError::Onnx`] for a file that it does not take.
-    pub fn open(path: &Path, threads: usize) -> Result<Self, EngineError> {
-        let origin = path.display().to_string();
-        // What the system says of a file that is not there, or is a folder, is clearer than what the library says.
-        let mut byte = [0];
-        std::fs::File::open(path).and_then(|mut file| std::io::Read::read(&mut file, &mut byte)).map_err(|error| {
-            EngineError::Onnx { origin: origin.clone(), reason: format!("cannot be read: {error}") }
-        })?;
-        Self::load(threads, origin, |builder| builder.commit_from_file(path))
+    /// [`EngineError::Unavailable`] without the provider, [`EngineError::Onnx`] for a file that ONNX Runtime does not take.
+    pub fn open(runtime: &OnnxRuntime, path: &Path, threads: usize) -> Result<Self, EngineError> {
+        Self::load(runtime, threads, path.display().to_string(), |builder| builder.commit_from_file(path))
     }
 
     /// Loads the bytes of an ONNX file; `origin` names them in errors.
     ///
     /// # Errors
     /// As [`OnnxSession::open`].
-    pub fn from_bytes(bytes: &[u8], threads: usize, origin: String) -> Result<Self, EngineError> {
-        Self::load(threads, origin, |builder| builder.commit_from_memory(bytes))
+    pub fn from_bytes(
+        runtime: &OnnxRuntime,
+        bytes: &[u8],
+        threads: usize,
+        origin: String,
+    ) -> Result<Self, EngineError> {
+        Self::load(runtime, threads, origin, |builder| builder.commit_from_memory(bytes))
     }
 
     fn load(
+        runtime: &OnnxRuntime,
         threads: usize,
         origin: String,
         commit: impl FnOnce(&mut SessionBuilder) -> ort::Result<Session>,
     ) -> Result<Self, EngineError> {
-        let environment = environment(None)?;
         let fail = |reason: String| EngineError::Onnx { origin: origin.clone(), reason: one_line(&reason) };
-        let session = Session::builder(&environment)
+        let session = Session::builder(&runtime.environment)
             .and_then(|builder| Ok(builder.with_optimization_level(GraphOptimizationLevel::All)?))
             .and_then(|builder| Ok(builder.with_intra_threads(threads)?))
+            // After a run its threads would keep the cores from whatever comes next.
+            .and_then(|builder| Ok(builder.with_config_entry("session.force_spinning_stop", "1")?))
             .map_err(|error| fail(error.to_string()))?;
-        let mut builder = match provider() {
+        let mut builder = match runtime.provider {
             Provider::Cpu => session,
             Provider::Cuda => {
                 let cuda = ort::ep::CUDA::default().build().error_on_failure();
@@ -157,12 +158,11 @@ fn floats(value: &DynValue) -> Option<ArrayD<f32>> {
 ///
 /// # Errors
 /// As [`OnnxSession::from_bytes`], and if no temporary file can be written.
-pub fn simplify(bytes: &[u8]) -> Result<Vec<u8>, EngineError> {
-    let environment = environment(None)?;
+pub fn simplify(runtime: &OnnxRuntime, bytes: &[u8]) -> Result<Vec<u8>, EngineError> {
     let fail = |reason: String| EngineError::Onnx { origin: "simplify".into(), reason: one_line(&reason) };
     let folder = tempfile::tempdir().map_err(|error| fail(error.to_string()))?;
     let path = folder.path().join("simplified.onnx");
-    Session::builder(&environment)
+    Session::builder(&runtime.environment)
         .and_then(|builder| Ok(builder.with_optimization_level(GraphOptimizationLevel::Level1)?))
         .and_then(|builder| Ok(builder.with_optimized_model_path(&path)?))
         .and_then(|mut builder| builder.commit_from_memory(bytes))
