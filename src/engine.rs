@@ -60,7 +60,7 @@ pub fn create(
 /// As [`create`].
 pub(crate) fn create_for(
     kind: EngineKind,
-    model: &Model,
+    #[cfg_attr(not(feature = "ort"), expect(unused_variables))] model: &Model,
     network: &Network,
     #[cfg_attr(not(any(feature = "cpu", feature = "gpu", feature = "ort")), expect(unused_variables))]
     runtime: &Runtime,
