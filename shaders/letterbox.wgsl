@@ -1,11 +1,11 @@
-// A picture in a buffer, of any size, into the network's input.
+// An image in a buffer, of any size, into the network's input.
 // #import shared/network.wgsl
 // #import shared/resize.wgsl
 
 /// 0: RGB, 1: RGBA, 2: NV12, 3: YUYV; 8 bits a sample, rows without padding. YUV is BT.601, 16..235.
 override FORMAT: u32 = 0u;
 
-/// Bytes of the picture.
+/// Bytes of the image.
 @group(1) @binding(1) var<storage, read> source: array<u32>;
 
 fn byte_at(index: u32) -> f32 {
@@ -23,7 +23,7 @@ fn rgb_from_yuv(y: f32, u: f32, v: f32) -> vec3<f32> {
 }
 
 fn pixel(x: u32, y: u32) -> vec3<f32> {
-    let width = geometry.picture.x;
+    let width = geometry.size.x;
     let position = y * width + x;
     switch FORMAT {
         case 0u: {
@@ -34,7 +34,7 @@ fn pixel(x: u32, y: u32) -> vec3<f32> {
         }
         case 2u: {
             // A plane of luma, then one of colour pairs at half the resolution.
-            let pairs = width * geometry.picture.y + y / 2u * ((width + 1u) / 2u * 2u) + x / 2u * 2u;
+            let pairs = width * geometry.size.y + y / 2u * ((width + 1u) / 2u * 2u) + x / 2u * 2u;
             return rgb_from_yuv(byte_at(position), byte_at(pairs), byte_at(pairs + 1u));
         }
         default: {

@@ -1,4 +1,4 @@
-// A picture in a texture, as a window shows it, into the network's input.
+// An image in a texture, as a window shows it, into the network's input.
 // #import shared/network.wgsl
 // #import shared/resize.wgsl
 

@@ -1,6 +1,6 @@
-//! The WGSL kernels: one a file, named like its entry point and its Rust twin. Text alone: no GPU and no wgpu.
+//! The WGSL shaders: one a file, named like its entry point and its Rust twin. Text alone: no GPU and no wgpu.
 
-/// Width and height of the output tiles that the unit kernel is compiled for, the largest first.
+/// Width and height of the output tiles that the unit shader is compiled for, the largest first.
 pub const UNIT_TILES: [(usize, usize); 3] = [(8, 8), (4, 4), (4, 2)];
 
 /// A shared file: its name, the plain text, and what takes its place where the adapter has more.
@@ -12,9 +12,9 @@ struct Shared {
 }
 
 macro_rules! shared {
-    ($name:literal $(, $variant:ident = $file:literal)?) => {
+    ($name:literal $(, $features:ident = $file:literal)?) => {
         Shared {
-            $($variant: Some(include_str!(concat!("shared/", $file, ".wgsl"))),)?
+            $($features: Some(include_str!(concat!("shared/", $file, ".wgsl"))),)?
             ..Shared {
                 name: concat!("shared/", $name, ".wgsl"),
                 plain: include_str!(concat!("shared/", $name, ".wgsl")),
@@ -25,7 +25,7 @@ macro_rules! shared {
     };
 }
 
-/// A line `// #import shared/NAME.wgsl` in a kernel's head asks for one of these.
+/// A line `// #import shared/NAME.wgsl` in a shader's head asks for one of these.
 const SHARED: [Shared; 10] = [
     shared!("network"),
     shared!("product"),
@@ -39,16 +39,16 @@ const SHARED: [Shared; 10] = [
     shared!("best", subgroups = "best_subgroup"),
 ];
 
-/// Which features beyond WebGPU's core kernels may use.
+/// What shaders may use beyond the core of WebGPU.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Variant {
+pub struct ShaderFeatures {
     /// 16-bit floats for what workgroups share; sums and feature maps stay in 32 bits.
     pub half: bool,
     /// Operations of neighbouring threads.
     pub subgroups: bool,
 }
 
-impl Variant {
+impl ShaderFeatures {
     /// Every combination, the plain one first.
     pub const ALL: [Self; 4] = [
         Self { half: false, subgroups: false },
@@ -58,37 +58,37 @@ impl Variant {
     ];
 }
 
-macro_rules! kernels {
-    ($($(#[$documentation:meta])* $kernel:ident = $name:literal,)*) => {
-        /// A compute kernel.
+macro_rules! shaders {
+    ($($(#[$documentation:meta])* $shader:ident = $name:literal,)*) => {
+        /// A compute shader.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        pub enum Kernel {
-            $($(#[$documentation])* $kernel,)*
+        pub enum Shader {
+            $($(#[$documentation])* $shader,)*
         }
 
-        impl Kernel {
-            /// Every kernel.
-            pub const ALL: &[Self] = &[$(Self::$kernel),*];
+        impl Shader {
+            /// Every shader.
+            pub const ALL: &[Self] = &[$(Self::$shader),*];
 
             /// Name of the file and of the entry point.
             pub fn name(self) -> &'static str {
                 match self {
-                    $(Self::$kernel => $name,)*
+                    $(Self::$shader => $name,)*
                 }
             }
 
             /// The file as it was written.
             fn file(self) -> &'static str {
                 match self {
-                    $(Self::$kernel => include_str!(concat!("", $name, ".wgsl")),)*
+                    $(Self::$shader => include_str!(concat!("", $name, ".wgsl")),)*
                 }
             }
         }
     };
 }
 
-kernels! {
-    /// Picture of any size to the network's input.
+shaders! {
+    /// Image of any size to the network's input.
     Letterbox = "letterbox",
     /// The same from a texture.
     LetterboxTexture = "letterbox_texture",
@@ -122,7 +122,7 @@ kernels! {
     Suppress = "suppress",
 }
 
-impl Kernel {
+impl Shader {
     fn imports(self) -> impl Iterator<Item = &'static Shared> {
         self.file().lines().filter_map(|line| line.strip_prefix("// #import ")).filter_map(move |wanted| {
             let found = SHARED.iter().find(|shared| shared.name == wanted.trim());
@@ -131,19 +131,19 @@ impl Kernel {
         })
     }
 
-    /// What of a variant makes a difference to this kernel.
-    pub fn relevant(self, variant: Variant) -> Variant {
-        Variant {
-            half: variant.half && self.imports().any(|shared| shared.half.is_some()),
-            subgroups: variant.subgroups && self.imports().any(|shared| shared.subgroups.is_some()),
+    /// What of the features makes a difference to this shader.
+    pub fn relevant(self, features: ShaderFeatures) -> ShaderFeatures {
+        ShaderFeatures {
+            half: features.half && self.imports().any(|shared| shared.half.is_some()),
+            subgroups: features.subgroups && self.imports().any(|shared| shared.subgroups.is_some()),
         }
     }
 
     /// The file with all it imports, each once; what enables extensions comes first, as the language wants it.
-    pub fn source(self, variant: Variant) -> String {
+    pub fn source(self, features: ShaderFeatures) -> String {
         let texts = self.imports().map(|shared| match *shared {
-            Shared { half: Some(text), .. } if variant.half => text,
-            Shared { subgroups: Some(text), .. } if variant.subgroups => text,
+            Shared { half: Some(text), .. } if features.half => text,
+            Shared { subgroups: Some(text), .. } if features.subgroups => text,
             Shared { plain, .. } => plain,
         });
         let (enable, rest): (Vec<&str>, Vec<&str>) =

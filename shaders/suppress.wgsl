@@ -1,4 +1,4 @@
-// Greedy non-maximum suppression, one workgroup a picture: the most confident candidate is taken, those that overlap
+// Greedy non-maximum suppression, one workgroup an image: the most confident candidate is taken, those that overlap
 // it go, and again. Those of its class that go vote for it: they confirm it and draw its corners to theirs
 // (the formula is at `suppress` in src/postprocess.rs).
 // #import shared/network.wgsl
@@ -11,7 +11,7 @@ const WORKERS = 256u;
 struct Votes {
     corners: vec4<f32>, // sum of weighted ones
     weight: f32, // sum
-    doubt: f32, // how probable it is that all are wrong
+    all_wrong: f32, // how probable it is that all are wrong
 }
 
 var<workgroup> votes: array<Votes, WORKERS>;
@@ -41,7 +41,7 @@ fn count_votes(thread: u32) {
             let other = votes[thread + half];
             votes[thread].corners += other.corners;
             votes[thread].weight += other.weight;
-            votes[thread].doubt *= other.doubt;
+            votes[thread].all_wrong *= other.all_wrong;
         }
         workgroupBarrier();
     }
@@ -122,7 +122,7 @@ fn suppress(@builtin(workgroup_id) id: vec3<u32>, team: Team) {
                     let root = other.confidence * part * part;
                     own.corners += root * root * corners_of(other);
                     own.weight += root * root;
-                    own.doubt *= 1.0 - other.confidence;
+                    own.all_wrong *= 1.0 - other.confidence;
                 }
             }
             votes[thread] = own;
@@ -139,14 +139,14 @@ fn suppress(@builtin(workgroup_id) id: vec3<u32>, team: Team) {
         if thread == 0u {
             if options.least_voter <= 1.0 {
                 let weight = votes[0].weight;
-                let doubt = votes[0].doubt * (1.0 - taken.confidence);
+                let all_wrong = votes[0].all_wrong * (1.0 - taken.confidence);
                 let own = taken.confidence * taken.confidence;
                 // Without voters the box stays where it is.
                 let mean = (votes[0].corners + own * corners_of(taken)) / (weight + own);
                 let corners = select(corners_of(taken), mean, weight > 0.0);
                 taken = Candidate(
                     corners.x, corners.y, corners.z, corners.w,
-                    taken.confidence * (1.0 - doubt), taken.class_index, taken.order, taken.voter,
+                    taken.confidence * (1.0 - all_wrong), taken.class_index, taken.order, taken.voter,
                 );
             }
             detections[output + found] = taken;

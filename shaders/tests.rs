@@ -1,22 +1,22 @@
 use naga::back;
 use naga::valid::{Capabilities, ValidationFlags, Validator};
 
-use super::{Kernel, UNIT_TILES, Variant};
+use super::{Shader, ShaderFeatures, UNIT_TILES};
 
 /// Values of the `override` constants that some pipeline uses, all combinations that matter.
-fn variants(kernel: Kernel) -> Vec<Vec<(&'static str, f64)>> {
+fn constants_of(shader: Shader) -> Vec<Vec<(&'static str, f64)>> {
     let windows = [(3.0, 1.0), (3.0, 2.0), (5.0, 1.0), (5.0, 2.0)];
-    match kernel {
-        Kernel::Convolution | Kernel::Depthwise | Kernel::Separable => {
+    match shader {
+        Shader::Convolution | Shader::Depthwise | Shader::Separable => {
             windows.map(|(kernel, stride)| vec![("KERNEL", kernel), ("STRIDE", stride)]).to_vec()
         }
-        Kernel::Unit => UNIT_TILES.map(|(x, y)| vec![("TILE_WIDTH", x as f64), ("TILE_HEIGHT", y as f64)]).to_vec(),
-        Kernel::Pointwise => vec![vec![("GATED", 0.0)], vec![("GATED", 1.0)]],
-        Kernel::AttentionState | Kernel::AttentionQuery => {
+        Shader::Unit => UNIT_TILES.map(|(x, y)| vec![("TILE_WIDTH", x as f64), ("TILE_HEIGHT", y as f64)]).to_vec(),
+        Shader::Pointwise => vec![vec![("GATED", 0.0)], vec![("GATED", 1.0)]],
+        Shader::AttentionState | Shader::AttentionQuery => {
             [0.0, 1.0, 2.0, 3.0].map(|similarity| vec![("SIMILARITY", similarity), ("HEAD", 16.0)]).to_vec()
         }
-        Kernel::Softmax => vec![vec![("HEAD", 32.0)]],
-        Kernel::Letterbox => [0.0, 1.0, 2.0, 3.0].map(|format| vec![("FORMAT", format)]).to_vec(),
+        Shader::Softmax => vec![vec![("HEAD", 32.0)]],
+        Shader::Letterbox => [0.0, 1.0, 2.0, 3.0].map(|format| vec![("FORMAT", format)]).to_vec(),
         _ => vec![Vec::new()],
     }
 }
@@ -24,16 +24,16 @@ fn variants(kernel: Kernel) -> Vec<Vec<(&'static str, f64)>> {
 /// No GPU takes part: the same checks and translations that drivers would ask for.
 #[test]
 fn shaders_are_valid_and_translate_to_every_language() {
-    for &kernel in Kernel::ALL {
-        for variant in Variant::ALL.into_iter().filter(|&variant| kernel.relevant(variant) == variant) {
-            let source = kernel.source(variant);
-            let name = kernel.name();
+    for &shader in Shader::ALL {
+        for features in ShaderFeatures::ALL.into_iter().filter(|&features| shader.relevant(features) == features) {
+            let source = shader.source(features);
+            let name = shader.name();
             let module = naga::front::wgsl::parse_str(&source)
                 .unwrap_or_else(|error| panic!("{name}: {}", error.emit_to_string(&source)));
-            // No capability beyond WebGPU's core, but for what the variant is made for.
+            // No capability beyond WebGPU's core, but what the features name.
             let mut capabilities = Capabilities::empty();
-            capabilities.set(Capabilities::SHADER_FLOAT16, variant.half);
-            capabilities.set(Capabilities::SUBGROUP, variant.subgroups);
+            capabilities.set(Capabilities::SHADER_FLOAT16, features.half);
+            capabilities.set(Capabilities::SUBGROUP, features.subgroups);
             let info = Validator::new(ValidationFlags::all(), capabilities)
                 .subgroup_stages(naga::valid::ShaderStages::COMPUTE)
                 .subgroup_operations(naga::valid::SubgroupOperationSet::all())
@@ -43,26 +43,26 @@ fn shaders_are_valid_and_translate_to_every_language() {
                 module.entry_points.iter().any(|entry| entry.name == name),
                 "{name} has no entry point of its name"
             );
-            for constants in variants(kernel) {
+            for constants in constants_of(shader) {
                 let constants = constants.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
                 let entry = Some((naga::ShaderStage::Compute, name));
                 let (module, info) = back::pipeline_constants::process_overrides(&module, &info, entry, &constants)
                     .unwrap_or_else(|error| panic!("{name}: {error:?}"));
-                translate(name, &module, &info, variant);
+                translate(name, &module, &info, features);
             }
         }
     }
 }
 
 #[test]
-fn every_shader_is_a_kernel_and_every_import_is_used() {
+fn every_shader_is_listed_and_every_import_is_used() {
     let names = |folder: &str| -> Vec<String> {
         let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
         let wgsl = entries.filter(|path| path.extension().is_some_and(|extension| extension == "wgsl"));
         wgsl.map(|path| path.file_stem().unwrap().to_string_lossy().into_owned()).collect()
     };
     for name in names(".") {
-        assert!(Kernel::ALL.iter().any(|kernel| kernel.name() == name), "shaders/{name}.wgsl is no kernel");
+        assert!(Shader::ALL.iter().any(|shader| shader.name() == name), "shaders/{name}.wgsl is not in the table");
     }
     let text = include_str!("lib.rs");
     for name in names("shared") {
@@ -70,7 +70,7 @@ fn every_shader_is_a_kernel_and_every_import_is_used() {
     }
 }
 
-fn translate(name: &str, module: &naga::Module, info: &naga::valid::ModuleInfo, variant: Variant) {
+fn translate(name: &str, module: &naga::Module, info: &naga::valid::ModuleInfo, features: ShaderFeatures) {
     let stage = naga::ShaderStage::Compute;
     let pipeline = back::spv::PipelineOptions { entry_point: name.into(), shader_stage: stage };
     // Vulkan 1.1 has subgroups, as wgpu asks for them.
@@ -83,8 +83,11 @@ fn translate(name: &str, module: &naga::Module, info: &naga::valid::ModuleInfo, 
     back::msl::write_string(module, info, &options, &pipeline)
         .unwrap_or_else(|error| panic!("{name} as Metal: {error:?}"));
 
-    let shader_model =
-        if variant == Variant::default() { back::hlsl::ShaderModel::V5_1 } else { back::hlsl::ShaderModel::V6_2 };
+    let shader_model = if features == ShaderFeatures::default() {
+        back::hlsl::ShaderModel::V5_1
+    } else {
+        back::hlsl::ShaderModel::V6_2
+    };
     let options = back::hlsl::Options { fake_missing_bindings: true, shader_model, ..Default::default() };
     let pipeline = back::hlsl::PipelineOptions { entry_point: Some((stage, name.into())) };
     let mut text = String::new();
@@ -92,7 +95,7 @@ fn translate(name: &str, module: &naga::Module, info: &naga::valid::ModuleInfo, 
         .write(module, info, None)
         .unwrap_or_else(|error| panic!("{name} as HLSL: {error:?}"));
 
-    if variant != Variant::default() {
+    if features != ShaderFeatures::default() {
         // OpenGL ES offers neither feature.
         return;
     }

@@ -33,7 +33,7 @@ fn unit(
     let height = jobs[job].out_height;
     let columns = (width + TILE_WIDTH - 1u) / TILE_WIDTH;
     let tile = group - jobs[job].first_group;
-    // A folded grid has some groups too many: their tile lies below the picture and writes nothing.
+    // A folded grid has some groups too many: their tile lies below the image and writes nothing.
     let left = tile % columns * TILE_WIDTH;
     let top = tile / columns * TILE_HEIGHT;
     let inputs = jobs[job].in_channels;

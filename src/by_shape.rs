@@ -5,7 +5,7 @@ use image::RgbImage;
 /// Width and height of a network's input.
 pub(crate) type Shape = (usize, usize);
 
-/// Things that are kept at once: pictures of a camera, a folder or a data set have few shapes, and each engine holds its own
+/// Things that are kept at once: images of a camera, a folder or a data set have few shapes, and each engine holds its own
 /// feature maps.
 const MOST_SHAPES: usize = 8;
 

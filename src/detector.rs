@@ -9,8 +9,6 @@ use ndarray::Array3;
 use crate::engine::{EngineError, EngineKind, StepTime};
 #[cfg(feature = "gpu")]
 use crate::fallback::Fallback;
-#[cfg(feature = "ort")]
-use crate::foreign::ForeignDetector;
 #[cfg(feature = "gpu")]
 use crate::gpu_pipeline::GpuPipeline;
 use crate::model_file::{ModelFile, OnnxFile};
@@ -19,6 +17,8 @@ use crate::pipeline::{Each, Pipeline};
 use crate::runtime::Runtime;
 use crate::slices::{Sliced, Slices};
 use crate::staged::Staged;
+#[cfg(feature = "ort")]
+use crate::third_party::ThirdPartyDetector;
 use yolo_lat_core::model::{Model, ModelError};
 use yolo_lat_core::postprocess::{Detection, PostprocessOptions};
 #[cfg(feature = "gpu")]
@@ -41,7 +41,7 @@ pub enum DetectError {
     #[error(transparent)]
     Engine(#[from] EngineError),
     /// An image without pixels.
-    #[error("the picture has no pixels ({width}x{height})")]
+    #[error("the image has no pixels ({width}x{height})")]
     Empty {
         /// Its width.
         width: u32,
@@ -114,9 +114,9 @@ impl Detector {
 
     #[cfg(feature = "ort")]
     fn of_onnx(file: &OnnxFile, runtime: &Runtime, options: &DetectorOptions) -> Result<Self, DetectError> {
-        let foreign = ForeignDetector::new(file.path(), runtime, options.size, &options.onnx)?;
-        let classes = foreign.classes().to_vec();
-        Ok(Self::over(Box::new(foreign), classes, options))
+        let third_party = ThirdPartyDetector::new(file.path(), runtime, options.size, &options.onnx)?;
+        let classes = third_party.classes().to_vec();
+        Ok(Self::over(Box::new(third_party), classes, options))
     }
 
     #[cfg(not(feature = "ort"))]

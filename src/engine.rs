@@ -40,7 +40,7 @@ impl std::fmt::Display for EngineKind {
     }
 }
 
-/// Makes an engine for pictures of `width` x `height` pixels on what a runtime has.
+/// Makes an engine for images of `width` x `height` pixels on what a runtime has.
 ///
 /// # Errors
 /// [`EngineError`] where the engine is not available or the size does not suit the model.

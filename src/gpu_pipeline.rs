@@ -11,7 +11,7 @@ use crate::options::Recipe;
 use crate::pipeline::{Each, Found, Pipeline, StageTimes, into_image};
 use yolo_lat_core::engine::{Engine, EngineError, StepTime};
 use yolo_lat_core::postprocess::PostprocessOptions;
-use yolo_lat_gpu::{Clock, DispatchTime, Gpu, GpuEngine, Picture, PixelFormat, wgpu};
+use yolo_lat_gpu::{Clock, DispatchTime, Gpu, GpuEngine, PixelFormat, RawImage, wgpu};
 
 /// An engine for each input shape on one device.
 pub struct GpuPipeline {
@@ -104,9 +104,9 @@ impl Pipeline for GpuPipeline {
                 let start = Instant::now();
                 let views = images.iter().map(|image| {
                     let (size, bytes) = (image.dimensions(), image.as_raw().as_slice());
-                    Picture { size, format: PixelFormat::Rgb, bytes }
+                    RawImage { size, format: PixelFormat::Rgb, bytes }
                 });
-                let views: Vec<Picture> = views.collect();
+                let views: Vec<RawImage> = views.collect();
                 let found = self.engine_for(shape)?.detect(&views, options)?;
                 // One submission does it all: its time is not divided.
                 let times = StageTimes { inference: start.elapsed() / images.len() as u32, ..StageTimes::default() };

@@ -14,8 +14,6 @@ pub mod detector;
 pub mod engine;
 #[cfg(feature = "gpu")]
 mod fallback;
-#[cfg(feature = "ort")]
-pub mod foreign;
 #[cfg(feature = "gpu")]
 mod gpu_pipeline;
 #[cfg(feature = "ort")]
@@ -27,6 +25,8 @@ pub mod preprocess;
 mod runtime;
 mod slices;
 mod staged;
+#[cfg(feature = "ort")]
+pub mod third_party;
 
 pub use detector::{DetectError, Detector, DetectorOptions};
 #[cfg(feature = "gpu")]

@@ -2,11 +2,11 @@
 
 use crate::by_shape::Shape;
 use crate::engine::EngineKind;
-#[cfg(feature = "ort")]
-use crate::foreign::OnnxOptions;
 use crate::model_file::ModelFile;
 use crate::runtime::Runtime;
 use crate::slices::Slices;
+#[cfg(feature = "ort")]
+use crate::third_party::OnnxOptions;
 use yolo_lat_core::engine::EngineError;
 use yolo_lat_core::input_size::InputSize;
 use yolo_lat_core::model::graph::Mixing;
@@ -77,7 +77,7 @@ impl Recipe {
     }
 
     pub(crate) fn input_size(&self, image: (u32, u32)) -> Shape {
-        self.options.size.for_picture(self.model.config.input, image)
+        self.options.size.for_image(self.model.config.input, image)
     }
 
     pub(crate) fn watches(&self) -> bool {

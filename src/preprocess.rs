@@ -1,4 +1,4 @@
-//! From a picture of any size to the network's input: antialiased resize, border, planar floats.
+//! From an image of any size to the network's input: antialiased resize, border, planar floats.
 
 use fast_image_resize::images::{TypedImage, TypedImageRef};
 use fast_image_resize::pixels::U8x3;
@@ -21,11 +21,11 @@ pub enum ChannelOrder {
     Bgr,
 }
 
-/// How a network was taught to see: what becomes of a picture before it. A byte `b` of channel `c` becomes
+/// How a network was taught to see: what becomes of an image before it. A byte `b` of channel `c` becomes
 /// `(b / scale - mean[c]) / deviation[c]`, with channels in the order of the input.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Preprocessing {
-    /// Where the picture lies.
+    /// Where the image lies.
     pub fit: Fit,
     /// Grey of what it does not cover, 0..=255.
     pub border: u8,
@@ -73,7 +73,7 @@ impl std::fmt::Display for Preprocessing {
     }
 }
 
-/// Fits pictures into the network's input; keeps its buffers from one picture to the next.
+/// Fits images into the network's input; keeps its buffers from one image to the next.
 pub struct Preprocessor {
     resizer: Resizer,
     /// Bytes of RGB.
@@ -89,13 +89,13 @@ impl Default for Preprocessor {
 }
 
 impl Preprocessor {
-    /// Writes `picture` into `target` (3, height, width), whose rows lie in one piece each, as RGB in 0..1 with a grey border, and
+    /// Writes `image` into `target` (3, height, width), whose rows lie in one piece each, as RGB in 0..1 with a grey border, and
     /// says where it lies.
     ///
     /// # Errors
-    /// [`EngineError::Resize`] for a picture without pixels.
-    pub fn apply(&mut self, picture: &RgbImage, target: ArrayViewMut3<f32>) -> Result<Letterbox, EngineError> {
-        self.apply_as(picture, &Preprocessing::default(), target)
+    /// [`EngineError::Resize`] for an image without pixels.
+    pub fn apply(&mut self, image: &RgbImage, target: ArrayViewMut3<f32>) -> Result<Letterbox, EngineError> {
+        self.apply_as(image, &Preprocessing::default(), target)
     }
 
     /// The same as `how` says, into three channels or one of grey (Rec. 601), which has the first mean and deviation.
@@ -104,15 +104,15 @@ impl Preprocessor {
     /// As [`Preprocessor::apply`].
     pub fn apply_as(
         &mut self,
-        picture: &RgbImage,
+        image: &RgbImage,
         how: &Preprocessing,
         mut target: ArrayViewMut3<f32>,
     ) -> Result<Letterbox, EngineError> {
         let (channels, height, width) = target.dim();
-        let letterbox = how.fit.place(picture.dimensions(), (width as u32, height as u32));
+        let letterbox = how.fit.place(image.dimensions(), (width as u32, height as u32));
         let (resized_width, resized_height) = letterbox.resized;
         let Self { resizer, resized, filters } = self;
-        let (width, height) = picture.dimensions();
+        let (width, height) = image.dimensions();
         // With vectors for rows, those become planes at once, and before it only columns are resized.
         let by_rows = channels == 3 && width > 0 && width != resized_width && RowFilter::is_fast();
         let filter = if by_rows {
@@ -122,8 +122,8 @@ impl Preprocessor {
             None
         };
         let row_width = if by_rows { width } else { resized_width };
-        let bytes: &[u8] = if letterbox.resized == picture.dimensions() {
-            picture.as_raw()
+        let bytes: &[u8] = if letterbox.resized == image.dimensions() {
+            image.as_raw()
         } else {
             let length = 3 * row_width as usize * resized_height as usize;
             resized.resize(length + filter.as_ref().map_or(0, |filter| filter.reach()), 0);
@@ -131,7 +131,7 @@ impl Preprocessor {
             let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear));
             // Typed: the other way has code for every kind of pixel, which takes minutes to compile.
             let fail = |reason: String| EngineError::Resize { width, height, reason };
-            let source = TypedImageRef::<U8x3>::from_buffer(width, height, picture.as_raw());
+            let source = TypedImageRef::<U8x3>::from_buffer(width, height, image.as_raw());
             let source = source.map_err(|error| fail(error.to_string()))?;
             let target = TypedImage::<U8x3>::from_buffer(row_width, resized_height, &mut resized[..length]);
             let mut target = target.map_err(|error| fail(error.to_string()))?;
@@ -190,10 +190,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_border_is_grey_and_the_picture_centred() {
-        let picture = RgbImage::from_pixel(64, 32, Rgb([255, 0, 51]));
+    fn the_border_is_grey_and_the_image_centred() {
+        let image = RgbImage::from_pixel(64, 32, Rgb([255, 0, 51]));
         let mut target = Array3::zeros((3, 32, 32));
-        let letterbox = Preprocessor::default().apply(&picture, target.view_mut()).unwrap();
+        let letterbox = Preprocessor::default().apply(&image, target.view_mut()).unwrap();
         assert_eq!((letterbox.resized, letterbox.offset), ((32, 16), (0, 8)));
         assert_eq!(target[(0, 7, 0)], Letterbox::GREY);
         assert_eq!(target[(2, 24, 31)], Letterbox::GREY);
@@ -206,18 +206,18 @@ mod tests {
     #[test]
     fn shrinking_averages_instead_of_skipping() {
         // A checkerboard of single pixels is grey from afar.
-        let picture = RgbImage::from_fn(256, 256, |x, y| Rgb([if (x + y) % 2 == 0 { 255 } else { 0 }; 3]));
+        let image = RgbImage::from_fn(256, 256, |x, y| Rgb([if (x + y) % 2 == 0 { 255 } else { 0 }; 3]));
         let mut target = Array3::zeros((3, 32, 32));
-        Preprocessor::default().apply(&picture, target.view_mut()).unwrap();
+        Preprocessor::default().apply(&image, target.view_mut()).unwrap();
         assert!(target.iter().all(|value| (value - 0.5).abs() < 0.05), "{target}");
     }
 
     #[test]
     fn every_network_sees_as_it_was_taught() {
-        let picture = RgbImage::from_pixel(64, 32, Rgb([255, 0, 51]));
+        let image = RgbImage::from_pixel(64, 32, Rgb([255, 0, 51]));
         let see = |how: &Preprocessing, channels: usize| {
             let mut target = Array3::zeros((channels, 32, 32));
-            (Preprocessor::default().apply_as(&picture, how, target.view_mut()).unwrap(), target)
+            (Preprocessor::default().apply_as(&image, how, target.view_mut()).unwrap(), target)
         };
         let how = Preprocessing {
             fit: Fit::TopLeft,
@@ -247,12 +247,11 @@ mod tests {
             [((640, 480), (384, 288)), ((61, 47), (96, 74)), ((1283, 711), (416, 231)), ((70, 32), (64, 32))]
         {
             let noise = |x: u32, y: u32| (x * 7919 + y * 104_729).wrapping_mul(2_654_435_761).to_le_bytes();
-            let picture =
-                RgbImage::from_fn(size.0, size.1, |x, y| Rgb([noise(x, y)[1], noise(x, y)[2], noise(x, y)[3]]));
+            let image = RgbImage::from_fn(size.0, size.1, |x, y| Rgb([noise(x, y)[1], noise(x, y)[2], noise(x, y)[3]]));
             let mut target = Array3::zeros((3, resized.1 as usize, resized.0 as usize));
             let how = Preprocessing { fit: Fit::Stretch, scale: 1.0, ..Preprocessing::default() };
-            Preprocessor::default().apply_as(&picture, &how, target.view_mut()).unwrap();
-            let source = TypedImageRef::<U8x3>::from_buffer(size.0, size.1, picture.as_raw()).unwrap();
+            Preprocessor::default().apply_as(&image, &how, target.view_mut()).unwrap();
+            let source = TypedImageRef::<U8x3>::from_buffer(size.0, size.1, image.as_raw()).unwrap();
             let mut whole = TypedImage::<U8x3>::new(resized.0, resized.1);
             let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear));
             Resizer::new().resize_typed(&source, &mut whole, &options).unwrap();
@@ -264,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn degenerate_pictures_do_not_panic() {
+    fn degenerate_images_do_not_panic() {
         for (width, height) in [(1, 1), (1, 5000), (5000, 1), (3, 2)] {
             let mut target = Array3::zeros((3, 64, 96));
             Preprocessor::default().apply(&RgbImage::new(width, height), target.view_mut()).unwrap();

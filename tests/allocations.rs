@@ -52,9 +52,9 @@ fn frames_after_the_first_allocate_nothing() {
     let network = model.network(96, 64).unwrap();
     for (threads, batch) in [(1, 1), (2, 1), (1, 3), (3, 5)] {
         let mut engine = CpuEngine::new(&network, threads).unwrap();
-        let pictures = Array4::from_elem((batch, 3, 64, 96), 0.5);
-        let count = allocations(|| drop(engine.run(pictures.view()).map(<[_]>::len)));
-        assert_eq!(count, 0, "{threads} threads, {batch} pictures");
+        let images = Array4::from_elem((batch, 3, 64, 96), 0.5);
+        let count = allocations(|| drop(engine.run(images.view()).map(<[_]>::len)));
+        assert_eq!(count, 0, "{threads} threads, {batch} images");
     }
 
     let options = DetectorOptions { engine: EngineKind::Cpu, ..DetectorOptions::default() };

@@ -16,8 +16,8 @@ fn models() -> [Model; 3] {
     ["n", "s", "train/start/n-plain.toml"].map(|name| Model::load(name).unwrap())
 }
 
-/// A picture with edges and slopes.
-fn pictures(network: &Network, batch: usize) -> Array4<f32> {
+/// An image with edges and slopes.
+fn images(network: &Network, batch: usize) -> Array4<f32> {
     let shape = network.input();
     Array4::from_shape_fn((batch, shape.channels, shape.height, shape.width), |(n, c, y, x)| {
         let wave = ((x * (3 + c) + y * 7 + n * 31) as f32 * 0.05).sin();
@@ -29,12 +29,12 @@ fn pictures(network: &Network, batch: usize) -> Array4<f32> {
 fn logits_of_all_models_are_those_of_the_reference() {
     for model in models() {
         let network = model.network(192, 160).unwrap();
-        let pictures = pictures(&network, 1);
+        let images = images(&network, 1);
         let mut reference = ReferenceEngine::new(network.clone());
-        let expected = reference.run(pictures.view()).unwrap();
+        let expected = reference.run(images.view()).unwrap();
         for set in InstructionSet::available() {
             let mut engine = CpuEngine::with_instruction_set(&network, 1, set).unwrap();
-            let found = engine.run(pictures.view()).unwrap();
+            let found = engine.run(images.view()).unwrap();
             let differences = expected.iter().flatten().zip(found.iter().flatten()).map(|(a, b)| (a - b).abs());
             let largest =
                 differences.fold(0.0, |largest, difference| if difference <= largest { largest } else { difference });
@@ -48,21 +48,21 @@ fn logits_of_all_models_are_those_of_the_reference() {
 fn any_number_of_threads_gives_the_same_bits() {
     let model = Model::load("n").unwrap();
     let network = model.network(160, 128).unwrap();
-    let pictures = pictures(&network, 4);
+    let images = images(&network, 4);
     for set in InstructionSet::available() {
         let mut alone = CpuEngine::with_instruction_set(&network, 1, set).unwrap();
-        let expected = alone.run(pictures.view()).unwrap();
+        let expected = alone.run(images.view()).unwrap();
         for threads in [1, 2, 3, 8, 256] {
             let mut engine = CpuEngine::with_instruction_set(&network, threads, set).unwrap();
-            assert!(engine.run(pictures.view()).unwrap() == expected, "{set}, {threads} threads, a batch");
+            assert!(engine.run(images.view()).unwrap() == expected, "{set}, {threads} threads, a batch");
             for round in 0..3 {
-                for (index, picture) in pictures.axis_chunks_iter(Axis(0), 1).enumerate() {
-                    let found = engine.run(picture).unwrap();
+                for (index, image) in images.axis_chunks_iter(Axis(0), 1).enumerate() {
+                    let found = engine.run(image).unwrap();
                     let same = expected
                         .iter()
                         .zip(found)
                         .all(|(a, b)| a.index_axis(Axis(0), index) == b.index_axis(Axis(0), 0));
-                    assert!(same, "{set}, {threads} threads, round {round}, picture {index}");
+                    assert!(same, "{set}, {threads} threads, round {round}, image {index}");
                 }
             }
         }
@@ -74,17 +74,17 @@ fn any_size_and_batch_gives_what_the_reference_gives() {
     let model = Model::load("n").unwrap();
     for (width, height, batch) in [(32, 32, 64), (32, 160, 2), (224, 32, 1), (64, 96, 3), (352, 64, 1), (96, 448, 1)] {
         let network = model.network(width, height).unwrap();
-        let pictures = pictures(&network, batch);
+        let images = images(&network, batch);
         let mut reference = ReferenceEngine::new(network.clone());
-        let last = concatenate(Axis(0), &[pictures.slice(ndarray::s![batch - 1.., .., .., ..])]).unwrap();
+        let last = concatenate(Axis(0), &[images.slice(ndarray::s![batch - 1.., .., .., ..])]).unwrap();
         let expected = reference.run(last.view()).unwrap();
         for set in InstructionSet::available() {
             let mut engine = CpuEngine::with_instruction_set(&network, 2, set).unwrap();
-            for (expected, found) in expected.iter().zip(engine.run(pictures.view()).unwrap()) {
+            for (expected, found) in expected.iter().zip(engine.run(images.view()).unwrap()) {
                 let found = found.index_axis(Axis(0), batch - 1);
                 // Not `>`: a NaN must fail.
                 let is_near = expected.index_axis(Axis(0), 0).iter().zip(found).all(|(a, b)| (a - b).abs() <= 1e-4);
-                assert!(is_near, "{width}x{height}, {batch} pictures, {set}");
+                assert!(is_near, "{width}x{height}, {batch} images, {set}");
             }
         }
     }
@@ -111,7 +111,7 @@ fn no_gather_remains() {
 }
 
 #[test]
-fn pictures_of_any_size_are_right() {
+fn images_of_any_size_are_right() {
     let model = Model::load("n").unwrap();
     let options = DetectorOptions { engine: EngineKind::Cpu, ..DetectorOptions::default() };
     let mut detector = Detector::of_model(&model, &Runtime::default(), &options).unwrap();
@@ -120,7 +120,7 @@ fn pictures_of_any_size_are_right() {
         assert_eq!(found, [], "{width}x{height}");
     }
     assert!(detector.detect(&RgbImage::new(0, 4)).unwrap_err().to_string().contains("no pixels"));
-    // The cat is found wherever it lies in a large picture.
+    // The cat is found wherever it lies in a large image.
     let cat = image::open("assets/chelsea.jpg").unwrap().into_rgb8();
     let cat = image::imageops::resize(&cat, 2706, 1800, image::imageops::FilterType::Triangle);
     let found = detector.detect(&cat).unwrap();
@@ -132,10 +132,10 @@ fn pictures_of_any_size_are_right() {
 fn sample_photographs_give_the_objects_of_the_reference() {
     let model = Model::load("n").unwrap();
     for name in ["chelsea.jpg", "astronaut.jpg", "rocket.jpg", "coffee.jpg"] {
-        let picture = image::open(format!("assets/{name}")).unwrap().into_rgb8();
+        let image = image::open(format!("assets/{name}")).unwrap().into_rgb8();
         let detect = |engine| {
             let options = DetectorOptions { engine, size: InputSize::Square(Some(160)), ..DetectorOptions::default() };
-            Detector::of_model(&model, &Runtime::default(), &options).unwrap().detect(&picture).unwrap()
+            Detector::of_model(&model, &Runtime::default(), &options).unwrap().detect(&image).unwrap()
         };
         let expected = detect(EngineKind::Reference);
         assert!(!expected.is_empty() || !["chelsea.jpg", "astronaut.jpg"].contains(&name), "{name}");

@@ -14,7 +14,7 @@ use ndarray::Array4;
 use yolo_lat::engine::Engine;
 use yolo_lat::engine::cpu::{CpuEngine, InstructionSet};
 #[cfg(feature = "gpu")]
-use yolo_lat::engine::gpu::{Gpu, GpuEngine, Variant};
+use yolo_lat::engine::gpu::{Gpu, GpuEngine, ShaderFeatures};
 use yolo_lat::engine::reference::ReferenceEngine;
 use yolo_lat::model::config::{AttentionKind, KernelKind};
 use yolo_lat::model::graph::{Activation, Mask, Mixing, Node, NodeId, Op, Scale, Shape};
@@ -54,10 +54,10 @@ fn on_gpus(_: &Network) -> Vec<Box<dyn Engine>> {
 #[cfg(feature = "gpu")]
 fn gpus() -> &'static [Arc<Gpu>] {
     static GPUS: LazyLock<Vec<Arc<Gpu>>> = LazyLock::new(|| {
-        let plain = Variant { half: false, subgroups: false };
-        let devices = [plain, Variant { subgroups: true, ..plain }].into_iter().map(common::open_gpu);
+        let plain = ShaderFeatures { half: false, subgroups: false };
+        let devices = [plain, ShaderFeatures { subgroups: true, ..plain }].into_iter().map(common::open_gpu);
         let mut devices: Vec<_> = devices.collect();
-        devices.dedup_by_key(|gpu| gpu.variant());
+        devices.dedup_by_key(|gpu| gpu.features());
         devices
     });
     &GPUS
@@ -80,21 +80,21 @@ fn with_random_weights(graph: &CheckedGraph, seed: &mut u32) -> Network {
     graph.with(weights).unwrap()
 }
 
-fn random_pictures(batch: usize, shape: Shape, scale: f32, seed: &mut u32) -> Array4<f32> {
+fn random_images(batch: usize, shape: Shape, scale: f32, seed: &mut u32) -> Array4<f32> {
     Array4::from_shape_simple_fn((batch, shape.channels, shape.height, shape.width), || noise(seed) * scale)
 }
 
 /// Compares all engines with the reference; differences are relative to the largest value of an output.
-fn assert_engines_agree(network: &Network, pictures: &Array4<f32>, tolerance: f32) {
-    assert_some_agree(network, pictures, tolerance, true);
+fn assert_engines_agree(network: &Network, images: &Array4<f32>, tolerance: f32) {
+    assert_some_agree(network, images, tolerance, true);
 }
 
-fn assert_some_agree(network: &Network, pictures: &Array4<f32>, tolerance: f32, with_gpu: bool) {
+fn assert_some_agree(network: &Network, images: &Array4<f32>, tolerance: f32, with_gpu: bool) {
     let mut reference = ReferenceEngine::new(network.clone());
-    let expected = reference.run(pictures.view()).unwrap().to_vec();
+    let expected = reference.run(images.view()).unwrap().to_vec();
     for mut engine in engines(network, with_gpu) {
-        let found = engine.run(pictures.view()).unwrap().to_vec();
-        let again = engine.run(pictures.view()).unwrap().to_vec();
+        let found = engine.run(images.view()).unwrap().to_vec();
+        let again = engine.run(images.view()).unwrap().to_vec();
         assert!(again == found, "{}: two runs differ", engine.description());
         assert_eq!(expected.len(), found.len());
         for (output, (expected, found)) in expected.iter().zip(&found).enumerate() {
@@ -119,7 +119,7 @@ fn finished(mut graph: Graph) -> CheckedGraph {
     graph.check().unwrap()
 }
 
-/// Nothing but attention: the channels of the picture are queries, keys and values.
+/// Nothing but attention: the channels of the image are queries, keys and values.
 fn attention_alone(mixing: Mixing, heads: usize, shape: Shape) -> Network {
     masked_attention(mixing, heads, Mask::Full, shape)
 }
@@ -139,7 +139,7 @@ fn random_activation(u: &mut Unstructured) -> Result<Activation> {
     Ok(*u.choose(&[Activation::Identity, Activation::LeakyRelu(0.0), Activation::LeakyRelu(0.1)])?)
 }
 
-/// One operation on the picture, the second input (where it has one) a pointwise copy of the right shape.
+/// One operation on the image, the second input (where it has one) a pointwise copy of the right shape.
 fn random_operation(u: &mut Unstructured) -> Result<CheckedGraph> {
     let channels = if u.ratio(1, 5)? { 1 } else { u.int_in_range(1..=40)? };
     let input = random_shape(u, channels)?;
@@ -222,9 +222,9 @@ fn every_operation_agrees_with_the_reference() {
             let softmax = |node: &Node| matches!(node.op, Op::Attention { mixing: Mixing::Softmax, .. });
             let large = if graph.nodes.iter().any(softmax) { 3.0 } else { 30.0 };
             let scale = *u.choose(&[1.0, 1.0, large])?;
-            let pictures = random_pictures(u.int_in_range(1..=3)?, graph.input(), scale, &mut seed);
+            let images = random_images(u.int_in_range(1..=3)?, graph.input(), scale, &mut seed);
             // Exponents of size 30 differ by 30 * 2^-24 in f32, and so do the weights, relatively.
-            assert_engines_agree(&network, &pictures, 2e-5);
+            assert_engines_agree(&network, &images, 2e-5);
             Ok(())
         })
         .budget_ms(15_000);
@@ -356,8 +356,8 @@ fn any_graph_is_refused_or_runs_alike_everywhere() {
                 return Ok(());
             }
             let with_gpu = u.ratio(1, 10)?;
-            let pictures = random_pictures(u.int_in_range(1..=2)?, network.input(), 1.0, &mut u.arbitrary()?);
-            assert_some_agree(&network, &pictures, 2e-4, with_gpu);
+            let images = random_images(u.int_in_range(1..=2)?, network.input(), 1.0, &mut u.arbitrary()?);
+            assert_some_agree(&network, &images, 2e-4, with_gpu);
             ran += 1;
             on_gpu += usize::from(with_gpu);
             Ok(())
@@ -375,19 +375,19 @@ fn any_graph_is_refused_or_runs_alike_everywhere() {
 #[cfg(feature = "gpu")]
 #[test]
 fn half_precision_is_within_its_rounding() {
-    let gpu = common::open_gpu(Variant { half: true, subgroups: true });
-    assert!(gpu.variant().half, "{} has no 16-bit floats", gpu.name());
+    let gpu = common::open_gpu(ShaderFeatures { half: true, subgroups: true });
+    assert!(gpu.features().half, "{} has no 16-bit floats", gpu.name());
     let mut largest = 0.0f32;
     for _ in 0..TRIES {
         arbtest(|u| {
             let graph = random_operation(u)?;
             let mut seed = u.arbitrary()?;
             let network = with_random_weights(&graph, &mut seed);
-            let pictures = random_pictures(2, graph.input(), 1.0, &mut seed);
+            let images = random_images(2, graph.input(), 1.0, &mut seed);
             let mut reference = ReferenceEngine::new(network.clone());
-            let expected = reference.run(pictures.view()).unwrap().to_vec();
+            let expected = reference.run(images.view()).unwrap().to_vec();
             let mut engine = GpuEngine::on(gpu.clone(), &network).unwrap();
-            for (a, b) in expected.iter().zip(engine.run(pictures.view()).unwrap()) {
+            for (a, b) in expected.iter().zip(engine.run(images.view()).unwrap()) {
                 let scale = a.iter().fold(1.0f32, |scale, x| scale.max(x.abs()));
                 for (a, b) in a.iter().zip(b) {
                     largest = largest.max((a - b).abs() / scale);
@@ -412,8 +412,8 @@ fn half_precision_is_within_its_rounding() {
     {
         let network = attention_alone(Mixing::Linear(kernel), 2, shape);
         let mut engine = GpuEngine::on(gpu.clone(), &network).unwrap();
-        let pictures = random_pictures(1, shape, scale, &mut 11);
-        assert!(engine.run(pictures.view()).unwrap()[0].iter().all(|x| x.is_finite()), "{kernel:?} at {scale}");
+        let images = random_images(1, shape, scale, &mut 11);
+        assert!(engine.run(images.view()).unwrap()[0].iter().all(|x| x.is_finite()), "{kernel:?} at {scale}");
     }
 }
 
@@ -422,11 +422,11 @@ fn attention_survives_inputs_that_overflow_exp() {
     let shape = Shape { channels: 3 * 8, height: 5, width: 7 };
     for scale in [80.0, 1e4] {
         let network = attention_alone(Mixing::Linear(KernelKind::HadamardExp), 2, shape);
-        let mut pictures = random_pictures(1, shape, 1.0, &mut 7);
+        let mut images = random_images(1, shape, 1.0, &mut 7);
         // Multiples of 2^(1/2) * scale / 64: the query scale 4^(-1/4) then leaves exponents nearly exact in f32.
         let step = scale / 64.0;
-        pictures.mapv_inplace(|x| (x * 64.0).round() * step);
-        assert_engines_agree(&network, &pictures, 2e-4);
+        images.mapv_inplace(|x| (x * 64.0).round() * step);
+        assert_engines_agree(&network, &images, 2e-4);
     }
 }
 
@@ -437,32 +437,32 @@ fn keys_that_cancel_the_query_give_the_mean_of_the_values() {
     {
         let shape = Shape { channels: 3, height: 1, width: 5 };
         let network = attention_alone(Mixing::Linear(kernel), 1, shape);
-        let mut pictures = Array4::from_elem((1, 3, 1, 5), 0.75 * sign);
+        let mut images = Array4::from_elem((1, 3, 1, 5), 0.75 * sign);
         for token in 0..5 {
-            pictures[(0, 0, 0, token)] = 0.75;
-            pictures[(0, 2, 0, token)] = token as f32;
+            images[(0, 0, 0, token)] = 0.75;
+            images[(0, 2, 0, token)] = token as f32;
         }
         for mut engine in engines(&network, true) {
-            let found = engine.run(pictures.view()).unwrap()[0].clone();
+            let found = engine.run(images.view()).unwrap()[0].clone();
             assert!(found.iter().all(|&mean| (mean - 2.0).abs() < 1e-6), "{}: {found}", engine.description());
         }
     }
 }
 
-/// What a position sees behind a causal mask is the picture that ends with it.
+/// What a position sees behind a causal mask is the image that ends with it.
 #[test]
 fn causal_attention_sees_what_came_before() {
     let kernels =
         [KernelKind::HadamardExp, KernelKind::SumDistance, KernelKind::DiffDistance, KernelKind::ModulatedDot];
     for mixing in kernels.map(Mixing::Linear).into_iter().chain([Mixing::Softmax]) {
         let shape = Shape { channels: 3 * 6, height: 1, width: 7 };
-        let pictures = random_pictures(1, shape, 1.0, &mut 5);
+        let images = random_images(1, shape, 1.0, &mut 5);
         let network = masked_attention(mixing, 2, Mask::Causal, shape);
-        let causal = ReferenceEngine::new(network.clone()).run(pictures.view()).unwrap()[0].clone();
+        let causal = ReferenceEngine::new(network.clone()).run(images.view()).unwrap()[0].clone();
         for width in 1..=shape.width {
             let network = attention_alone(mixing, 2, Shape { width, ..shape });
             let mut engine = ReferenceEngine::new(network);
-            let seen = engine.run(pictures.slice(ndarray::s![.., .., .., ..width])).unwrap();
+            let seen = engine.run(images.slice(ndarray::s![.., .., .., ..width])).unwrap();
             for channel in 0..6 {
                 let at = (0, channel, 0, width - 1);
                 assert!((seen[0][at] - causal[at]).abs() < 1e-6, "{mixing:?}, {width} positions");
@@ -517,22 +517,22 @@ fn whole_networks_agree_with_the_reference() {
             let graph = graph_of(&config, width, height).unwrap();
             let mut seed = index as u32;
             let network = with_random_weights(&graph, &mut seed);
-            let pictures = random_pictures(2, graph.input(), 1.0, &mut seed);
-            assert_engines_agree(&network, &pictures, 1e-5);
+            let images = random_images(2, graph.input(), 1.0, &mut seed);
+            assert_engines_agree(&network, &images, 1e-5);
         }
     }
 }
 
 #[test]
-fn a_batch_equals_its_pictures_one_by_one_bit_for_bit() {
+fn a_batch_equals_its_images_one_by_one_bit_for_bit() {
     let model = Model::load("n").unwrap();
     let network = model.network(96, 64).unwrap();
-    let pictures = random_pictures(3, network.input(), 1.0, &mut 3);
+    let images = random_images(3, network.input(), 1.0, &mut 3);
     let mut together = CpuEngine::new(&network, 2).unwrap();
     let mut alone = CpuEngine::new(&network, 1).unwrap();
-    let batch = together.run(pictures.view()).unwrap();
-    for (index, picture) in pictures.outer_iter().enumerate() {
-        let single = alone.run(picture.insert_axis(ndarray::Axis(0))).unwrap();
+    let batch = together.run(images.view()).unwrap();
+    for (index, image) in images.outer_iter().enumerate() {
+        let single = alone.run(image.insert_axis(ndarray::Axis(0))).unwrap();
         for (batch, single) in batch.iter().zip(single) {
             assert!(batch.index_axis(ndarray::Axis(0), index) == single.index_axis(ndarray::Axis(0), 0));
         }
@@ -558,11 +558,11 @@ fn the_golden_logits_are_reproduced_by_every_engine() {
         let i = (c * 64 + y) * 64 + x;
         (0.5 + 0.5 * (0.37 * i as f64).sin()) as f32
     };
-    let picture = Array4::from_shape_fn((1, 3, 64, 64), formula);
+    let image = Array4::from_shape_fn((1, 3, 64, 64), formula);
     let mut all = engines(&network, true);
     all.push(Box::new(ReferenceEngine::new(network)));
     for mut engine in all {
-        let outputs = engine.run(picture.view()).unwrap().to_vec();
+        let outputs = engine.run(image.view()).unwrap().to_vec();
         // Row r of the golden file is anchor r: finest scale first, rows of cells first.
         let anchor = |kind: usize, row: usize| -> Vec<f32> {
             let mut row = row;

@@ -8,7 +8,7 @@ use yolo_lat::engine::{EngineKind, create};
 use yolo_lat::export::{ExportOptions, ExportOutput, OPSETS, export_onnx};
 use yolo_lat::model::Model;
 use yolo_lat::model::config::{AttentionKind, KernelKind};
-use yolo_lat::postprocess::PostprocessOptions;
+use yolo_lat::postprocess::{Nms, PostprocessOptions};
 use yolo_lat::source::open_image;
 use yolo_lat::{DetectError, Detector, DetectorOptions, InputSize, ModelFile, Runtime};
 
@@ -21,8 +21,8 @@ fn session(bytes: &[u8]) -> OnnxSession {
     OnnxSession::from_bytes(&runtime, bytes, 1, "export".into()).unwrap()
 }
 
-/// Reproducible pictures in 0..1.
-fn pictures(batch: usize, height: usize, width: usize) -> Array4<f32> {
+/// Reproducible images in 0..1.
+fn images(batch: usize, height: usize, width: usize) -> Array4<f32> {
     Array4::from_shape_fn((batch, 3, height, width), |(n, c, y, x)| {
         0.5 + 0.5 * ((x * (3 + c) + y * 7 + n * 31) as f32 * 0.05).sin()
     })
@@ -42,7 +42,7 @@ fn logits_are_those_of_the_reference_for_every_shape_and_opset() {
     for name in ["n", "s"] {
         let model = Model::load(name).unwrap();
         for (width, height) in [(160, 160), (96, 192)] {
-            let input = pictures(2, height, width);
+            let input = images(2, height, width);
             let mut reference = create(EngineKind::Reference, &model, width, height, &Runtime::default()).unwrap();
             let expected = reference.run(input.view()).unwrap();
             let mut ort = create(EngineKind::Ort, &model, width, height, &Runtime::with_threads(1)).unwrap();
@@ -86,7 +86,7 @@ fn a_process_has_one_onnx_runtime() {
 #[ignore = "needs ONNX Runtime"]
 fn every_attention_is_exported() {
     let trained = Model::load("n").unwrap();
-    let input = pictures(1, 96, 128);
+    let input = images(1, 96, 128);
     for (kind, kernel) in [
         (AttentionKind::Softmax, KernelKind::HadamardExp),
         (AttentionKind::Ela, KernelKind::SumDistance),
@@ -109,21 +109,21 @@ fn every_attention_is_exported() {
 #[test]
 #[ignore = "needs ONNX Runtime"]
 fn the_file_alone_gives_the_detections_of_the_program() {
-    for (name, merge) in [("n", true), ("n", false), ("s", true)] {
-        let postprocess = PostprocessOptions { confidence: 0.2, merge, ..PostprocessOptions::default() };
+    for (name, nms) in [("n", Nms::BoxVoting), ("n", Nms::Greedy), ("s", Nms::BoxVoting)] {
+        let postprocess = PostprocessOptions { confidence: 0.2, nms, ..PostprocessOptions::default() };
         let model = Model::load(name).unwrap();
         let options = DetectorOptions { postprocess: postprocess.clone(), ..DetectorOptions::default() };
         let mut detector = Detector::of_model(&model, &Runtime::default(), &options).unwrap();
-        // Of the network's own size: the letterbox is then the picture itself.
-        let picture = open_image("assets/chelsea.jpg").unwrap();
-        let picture = image::imageops::thumbnail(&picture, 320, 320);
-        let expected = detector.detect(&picture).unwrap();
+        // Of the network's own size: the letterbox is then the image itself.
+        let image = open_image("assets/chelsea.jpg").unwrap();
+        let image = image::imageops::thumbnail(&image, 320, 320);
+        let expected = detector.detect(&image).unwrap();
         assert!(!expected.is_empty());
         let input = Array4::from_shape_fn((2, 3, 320, 320), |(_, c, y, x)| {
-            f32::from(picture.get_pixel(x as u32, y as u32)[c]) / 255.0
+            f32::from(image.get_pixel(x as u32, y as u32)[c]) / 255.0
         });
         for dynamic in [false, true] {
-            let output = ExportOutput::Detections { confidence: 0.2, iou: postprocess.iou, merge };
+            let output = ExportOutput::Detections { confidence: 0.2, iou: postprocess.iou, nms };
             let options = ExportOptions { batch: Some(2), dynamic, output, ..ExportOptions::default() };
             let options = ExportOptions { batch: if dynamic { None } else { options.batch }, ..options };
             let bytes = export_onnx(&model, &options).unwrap();
@@ -151,7 +151,7 @@ fn the_file_alone_gives_the_detections_of_the_program() {
         let (_, channels, _) = predictions.dim();
         assert_eq!(channels, 24);
         // Without votes the most confident cell is the most confident detection.
-        if merge {
+        if nms == Nms::BoxVoting {
             continue;
         }
         let best = expected[0];
@@ -179,13 +179,13 @@ fn metadata_are_what_other_tools_look_for() {
 
 #[test]
 #[ignore = "needs ONNX Runtime"]
-fn foreign_layouts_are_recognised_and_others_refused() {
+fn third_party_layouts_are_recognised_and_others_refused() {
     let folder = tempfile::tempdir().unwrap();
     let model = Model::load("n").unwrap();
-    let picture = open_image("assets/chelsea.jpg").unwrap();
+    let image = open_image("assets/chelsea.jpg").unwrap();
     // The files are for squares.
     let options = DetectorOptions { size: InputSize::Square(None), ..DetectorOptions::default() };
-    let expected = Detector::of_model(&model, &Runtime::default(), &options).unwrap().detect(&picture).unwrap();
+    let expected = Detector::of_model(&model, &Runtime::default(), &options).unwrap().detect(&image).unwrap();
     assert!(!expected.is_empty());
     let write = |name: &str, output: ExportOutput| {
         let path = folder.path().join(name);
@@ -193,12 +193,12 @@ fn foreign_layouts_are_recognised_and_others_refused() {
             .unwrap();
         path
     };
-    let end_to_end = ExportOutput::Detections { confidence: 0.25, iou: options.postprocess.iou, merge: true };
+    let end_to_end = ExportOutput::Detections { confidence: 0.25, iou: options.postprocess.iou, nms: Nms::BoxVoting };
     // YOLOv8's layout and the end-to-end one.
     for path in [write("predictions.onnx", ExportOutput::Predictions), write("detections.onnx", end_to_end)] {
         let mut detector = open(&path, &options).unwrap();
         assert_eq!(detector.classes(), model.config.classes, "read from the file");
-        let found = detector.detect(&picture).unwrap();
+        let found = detector.detect(&image).unwrap();
         assert_eq!(found.len(), expected.len());
         for (found, expected) in found.iter().zip(&expected) {
             assert_eq!(found.class, expected.class);

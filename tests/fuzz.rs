@@ -8,7 +8,7 @@ use arbtest::arbtest;
 use yolo_lat::eval::{Dataset, Split, TrackScores, measure_tracks};
 use yolo_lat::model::{Model, ModelConfig, ModelError, Weights, graph_of};
 use yolo_lat::onnx::{Dimension, OnnxGraph, count_parameters};
-use yolo_lat::source::{Found, decode_image, files_in, holds_video, image_size, is_picture, is_video, open_image};
+use yolo_lat::source::{Found, decode_image, files_in, holds_video, image_size, is_image, is_video, open_image};
 use yolo_lat::{Detector, DetectorOptions, InputSize, ModelFile, Runtime};
 
 fn budget_ms() -> u64 {
@@ -39,9 +39,9 @@ fn mutate(u: &mut Unstructured, seeds: &[Vec<u8>]) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// A small picture in every format.
-fn pictures() -> Vec<Vec<u8>> {
-    let picture = image::open("assets/chelsea.jpg").unwrap().thumbnail(40, 40);
+/// A small image in every format.
+fn images() -> Vec<Vec<u8>> {
+    let image = image::open("assets/chelsea.jpg").unwrap().thumbnail(40, 40);
     let formats = [
         image::ImageFormat::Jpeg,
         image::ImageFormat::Png,
@@ -52,7 +52,7 @@ fn pictures() -> Vec<Vec<u8>> {
     ];
     let encode = |format| {
         let mut bytes = std::io::Cursor::new(Vec::new());
-        picture.write_to(&mut bytes, format).unwrap();
+        image.write_to(&mut bytes, format).unwrap();
         bytes.into_inner()
     };
     formats.into_iter().map(encode).collect()
@@ -82,8 +82,8 @@ fn fuzz_tracks() {
 
 /// Stray, cut and misnamed files in a folder: what is read has the size that was said, and nothing panics.
 #[test]
-fn fuzz_picture_files() {
-    let mut seeds = pictures();
+fn fuzz_image_files() {
+    let mut seeds = images();
     let turned = std::fs::read("tests/data/rot.jpg").unwrap();
     let motion = [&turned[..], b"\0\0\0\x18ftypmp42\xFF\xDA\xFF\xD9"].concat();
     let without_end = turned[..turned.len() - 2].to_vec();
@@ -97,12 +97,12 @@ fn fuzz_picture_files() {
             let bytes = if u.ratio(1, 3)? { u.choose(&seeds)?.clone() } else { mutate(u, &seeds)? };
             std::fs::write(folder.path().join(u.choose(&names)?), bytes).unwrap();
         }
-        let Found { files, errors } = files_in(folder.path(), true, None, |path| is_picture(path) || is_video(path));
+        let Found { files, errors } = files_in(folder.path(), true, None, |path| is_image(path) || is_video(path));
         assert!(errors.is_empty() && files.iter().all(|path| !path.ends_with("._h.jpg")));
         for path in files.iter().filter(|path| !holds_video(path)) {
-            if let Ok(picture) = open_image(path) {
+            if let Ok(image) = open_image(path) {
                 read += 1;
-                assert_eq!(image_size(path).ok(), Some(picture.dimensions()));
+                assert_eq!(image_size(path).ok(), Some(image.dimensions()));
             }
         }
         Ok(())
@@ -112,18 +112,18 @@ fn fuzz_picture_files() {
 }
 
 #[test]
-fn fuzz_picture_to_detections() {
-    let seeds = pictures();
+fn fuzz_image_to_detections() {
+    let seeds = images();
     let model = Model::load("n").unwrap();
     let options = DetectorOptions { size: InputSize::Fixed(32, 32), ..DetectorOptions::default() };
     let mut detector = Detector::of_model(&model, &Runtime::with_threads(1), &options).unwrap();
     let mut decoded = 0;
     arbtest(|u| {
-        if let Ok(picture) = decode_image(&mutate(u, &seeds)?) {
+        if let Ok(image) = decode_image(&mutate(u, &seeds)?) {
             decoded += 1;
-            for detection in detector.detect(&picture).unwrap() {
+            for detection in detector.detect(&image).unwrap() {
                 assert!((0.25..=1.0).contains(&detection.confidence), "{detection:?}");
-                assert!(detection.bbox.x1 >= 0.0 && detection.bbox.x2 <= picture.width() as f32, "{detection:?}");
+                assert!(detection.bbox.x1 >= 0.0 && detection.bbox.x2 <= image.width() as f32, "{detection:?}");
             }
         }
         Ok(())
@@ -317,14 +317,14 @@ fn fuzz_data_set_folders() {
     assert!(read > 0, "some folders must hold a data set, or this test looks at nothing");
 }
 
-/// What a foreign ONNX file says of itself, and the shapes of its outputs: read or refused in one line.
+/// What a third-party ONNX file says of itself, and the shapes of its outputs: read or refused in one line.
 #[test]
 fn fuzz_onnx_headers() {
     let runtime = Runtime::with_threads(1);
     let with_runtime = runtime.onnx_runtime().inspect_err(|error| eprintln!("without ONNX Runtime: {error}")).is_ok();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("fuzz.onnx");
-    let picture = image::RgbImage::from_pixel(40, 30, image::Rgb([200, 100, 50]));
+    let image = image::RgbImage::from_pixel(40, 30, image::Rgb([200, 100, 50]));
     let metadata = [
         ("names", "{0: 'a', 1: \"b\"}"),
         ("imgsz", "[32, 32]"),
@@ -365,7 +365,7 @@ fn fuzz_onnx_headers() {
             std::fs::write(&path, bytes).unwrap();
             let file = ModelFile::open(path.to_str().unwrap()).unwrap();
             let found = match Detector::new(&file, &runtime, &DetectorOptions::default()) {
-                Ok(mut detector) => detector.detect(&picture),
+                Ok(mut detector) => detector.detect(&image),
                 Err(error) => Err(error),
             };
             match found {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use image::RgbImage;
 use ndarray::{Array4, ArrayView3, Axis, s};
 use yolo_lat::detector::AttentionOptions;
-use yolo_lat::engine::gpu::{Gpu, GpuEngine, GpuOptions, Picture, PixelFormat, Variant, wgpu};
+use yolo_lat::engine::gpu::{Gpu, GpuEngine, GpuOptions, PixelFormat, RawImage, ShaderFeatures, wgpu};
 use yolo_lat::engine::reference::ReferenceEngine;
 use yolo_lat::engine::{Engine, EngineError, EngineKind};
 use yolo_lat::geometry::Letterbox;
@@ -20,7 +20,7 @@ use yolo_lat::preprocess::Preprocessor;
 use yolo_lat::source::open_image;
 use yolo_lat::{Detection, Detector, DetectorOptions, InputSize, Model, Runtime, RuntimeOptions};
 
-const PLAIN: Variant = Variant { half: false, subgroups: false };
+const PLAIN: ShaderFeatures = ShaderFeatures { half: false, subgroups: false };
 
 /// Differences at which two sets of detections are the same.
 struct Limits {
@@ -35,16 +35,16 @@ const SAME: Limits = Limits { pixels: 0.5, confidence: 0.005 };
 fn expected(
     reference: &mut ReferenceEngine,
     model: &Model,
-    pictures: &[&RgbImage],
+    images: &[&RgbImage],
     options: &PostprocessOptions,
 ) -> Vec<(Letterbox, Vec<Detection>)> {
     let shape = reference.input();
-    let mut input = Array4::zeros((pictures.len(), 3, shape.height, shape.width));
+    let mut input = Array4::zeros((images.len(), 3, shape.height, shape.width));
     let mut preprocessor = Preprocessor::default();
-    let letterboxes: Vec<Letterbox> = pictures
+    let letterboxes: Vec<Letterbox> = images
         .iter()
         .zip(input.outer_iter_mut())
-        .map(|(picture, target)| preprocessor.apply(picture, target).unwrap())
+        .map(|(image, target)| preprocessor.apply(image, target).unwrap())
         .collect();
     let outputs = reference.run(input.view()).unwrap();
     letterboxes
@@ -61,13 +61,10 @@ fn expected(
         .collect()
 }
 
-fn views<'a>(pictures: &[&'a RgbImage]) -> Vec<Picture<'a>> {
-    let view = |picture: &&'a RgbImage| Picture {
-        size: picture.dimensions(),
-        format: PixelFormat::Rgb,
-        bytes: picture.as_raw(),
-    };
-    pictures.iter().map(view).collect()
+fn views<'a>(images: &[&'a RgbImage]) -> Vec<RawImage<'a>> {
+    let view =
+        |image: &&'a RgbImage| RawImage { size: image.dimensions(), format: PixelFormat::Rgb, bytes: image.as_raw() };
+    images.iter().map(view).collect()
 }
 
 fn assert_same(name: &str, expected: &[Detection], found: &[Detection], threshold: f32, limits: &Limits) {
@@ -106,11 +103,11 @@ fn random_crop(samples: &[(String, RgbImage)], seed: &mut u32) -> RgbImage {
         *seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         (*seed >> 8) % most
     };
-    let (_, picture) = &samples[next(samples.len() as u32) as usize];
-    let (width, height) = picture.dimensions();
+    let (_, image) = &samples[next(samples.len() as u32) as usize];
+    let (width, height) = image.dimensions();
     let (left, top) = (next(width / 2), next(height / 2));
     let (w, h) = (1 + next(width - left), 1 + next(height - top));
-    let crop = image::imageops::crop_imm(picture, left, top, w, h).to_image();
+    let crop = image::imageops::crop_imm(image, left, top, w, h).to_image();
     let (w, h) = (1 + next(500), 1 + next(500));
     image::imageops::resize(&crop, w | 1, h | 1, image::imageops::FilterType::Triangle)
 }
@@ -119,7 +116,7 @@ fn compare(
     gpu: &Arc<Gpu>,
     model: &Model,
     size: (usize, usize),
-    pictures: &[(String, RgbImage)],
+    images: &[(String, RgbImage)],
     limits: &Limits,
     options: &PostprocessOptions,
 ) -> usize {
@@ -127,9 +124,9 @@ fn compare(
     let mut reference = ReferenceEngine::new(network.clone());
     let mut engine = GpuEngine::on(gpu.clone(), &network).unwrap();
     let mut objects = 0;
-    for (name, picture) in pictures {
-        let expected = expected(&mut reference, model, &[picture], options);
-        let found = engine.detect(&views(&[picture]), options).unwrap();
+    for (name, image) in images {
+        let expected = expected(&mut reference, model, &[image], options);
+        let found = engine.detect(&views(&[image]), options).unwrap();
         assert_eq!(expected[0].0, found[0].0, "{name}: letterbox");
         let name = format!("{name} at {}x{}", size.0, size.1);
         assert_same(&name, &expected[0].1, &found[0].1, options.confidence, limits);
@@ -148,16 +145,16 @@ fn detections_are_those_of_the_reference_on_sample_photographs() {
 }
 
 #[test]
-fn detections_are_those_of_the_reference_on_pictures_of_odd_sizes() {
+fn detections_are_those_of_the_reference_on_images_of_odd_sizes() {
     let gpu = common::open_gpu(PLAIN);
     let (samples, mut seed) = (samples(), 2);
-    let pictures: Vec<_> = (0..50)
+    let images: Vec<_> = (0..50)
         .map(|index| {
-            let picture = random_crop(&samples, &mut seed);
-            (format!("random picture {index}, {}x{}", picture.width(), picture.height()), picture)
+            let image = random_crop(&samples, &mut seed);
+            (format!("random image {index}, {}x{}", image.width(), image.height()), image)
         })
         .collect();
-    assert!(compare(&gpu, &Model::load("n").unwrap(), (320, 320), &pictures, &SAME, &Default::default()) >= 20);
+    assert!(compare(&gpu, &Model::load("n").unwrap(), (320, 320), &images, &SAME, &Default::default()) >= 20);
 }
 
 #[test]
@@ -169,19 +166,19 @@ fn other_input_sizes_give_the_same_too() {
 }
 
 #[test]
-fn a_batch_of_four_gives_what_its_pictures_do() {
+fn a_batch_of_four_gives_what_its_images_do() {
     let gpu = common::open_gpu(PLAIN);
     let model = Model::load("n").unwrap();
     let network = model.network(320, 320).unwrap();
     let mut reference = ReferenceEngine::new(network.clone());
     let mut engine = GpuEngine::on(gpu, &network).unwrap();
     let samples = samples();
-    let pictures: Vec<&RgbImage> = samples.iter().map(|(_, picture)| picture).take(4).collect();
+    let images: Vec<&RgbImage> = samples.iter().map(|(_, image)| image).take(4).collect();
     let options = PostprocessOptions { confidence: 0.1, ..PostprocessOptions::default() };
-    let expected = expected(&mut reference, &model, &pictures, &options);
+    let expected = expected(&mut reference, &model, &images, &options);
     // Again with another order: nothing of the last batch stays.
     for order in [[0, 1, 2, 3], [3, 1, 0, 2]] {
-        let these: Vec<&RgbImage> = order.iter().map(|&index| pictures[index]).collect();
+        let these: Vec<&RgbImage> = order.iter().map(|&index| images[index]).collect();
         let found = engine.detect(&views(&these), &options).unwrap();
         for (&index, found) in order.iter().zip(&found) {
             assert_same(&samples[index].0, &expected[index].1, &found.1, options.confidence, &SAME);
@@ -212,17 +209,17 @@ fn edge_limits(logits: &ArrayView3<f32>, (row, column): (usize, usize), stride: 
 /// find what these logits say (before suppression: of two boxes as sure as each other, either may suppress the other).
 #[test]
 fn half_precision_finds_the_same_objects() {
-    let gpu = common::open_gpu(Variant { half: true, subgroups: true });
-    assert!(gpu.variant().half, "{} has no 16-bit floats", gpu.name());
+    let gpu = common::open_gpu(ShaderFeatures { half: true, subgroups: true });
+    assert!(gpu.features().half, "{} has no 16-bit floats", gpu.name());
     let options = PostprocessOptions { iou: 1.0, ..PostprocessOptions::default() };
     for model in ["n", "s"].map(|name| Model::load(name).unwrap()) {
         let (network, head) = (model.network(320, 320).unwrap(), model.config.head);
         let mut reference = ReferenceEngine::new(network.clone());
         let mut engine = GpuEngine::on(gpu.clone(), &network).unwrap();
         let (mut cells, mut worst) = (0, 0.0f32);
-        for (name, picture) in samples() {
+        for (name, image) in samples() {
             let mut input = Array4::zeros((1, 3, 320, 320));
-            Preprocessor::default().apply(&picture, input.index_axis_mut(Axis(0), 0)).unwrap();
+            Preprocessor::default().apply(&image, input.index_axis_mut(Axis(0), 0)).unwrap();
             let expected = reference.run(input.view()).unwrap();
             let found = engine.run(input.view()).unwrap();
             let scales: Vec<_> = STRIDES
@@ -260,7 +257,7 @@ fn half_precision_finds_the_same_objects() {
                 }
             }
             let expected = suppress(decode(scales.into_iter(), head, &options), &options);
-            let found = engine.detect(&views(&[&picture]), &options).unwrap();
+            let found = engine.detect(&views(&[&image]), &options).unwrap();
             assert_same(&name, &expected, &found[0].1, options.confidence, &SAME);
         }
         eprintln!("{}: {cells} cells, largest difference of a class logit {worst}", model.config.name);
@@ -278,7 +275,7 @@ fn two_detectors_in_two_threads_share_one_device() {
         let mut engine = GpuEngine::on(gpu.clone(), &model.network(size, size).unwrap()).unwrap();
         (0..rounds)
             .flat_map(|_| &samples)
-            .map(|(_, picture)| engine.detect(&views(&[picture]), &options).unwrap())
+            .map(|(_, image)| engine.detect(&views(&[image]), &options).unwrap())
             .collect()
     };
     let alone = [run("n", 320, 1), run("s", 160, 1)];
@@ -297,11 +294,11 @@ fn a_texture_of_the_same_device_gives_the_same_detections() {
     let model = Model::load("n").unwrap();
     let mut engine = GpuEngine::on(gpu.clone(), &model.network(320, 320).unwrap()).unwrap();
     let options = PostprocessOptions::default();
-    for (name, picture) in samples() {
-        let expected = engine.detect(&views(&[&picture]), &options).unwrap();
-        let rgba = image::DynamicImage::from(picture).into_rgba8();
+    for (name, image) in samples() {
+        let expected = engine.detect(&views(&[&image]), &options).unwrap();
+        let rgba = image::DynamicImage::from(image).into_rgba8();
         let size = rgba.dimensions();
-        let texture = gpu.picture_texture(size);
+        let texture = gpu.image_texture(size);
         gpu.write_texture(&texture, size, rgba.as_raw());
         let view = texture.create_view(&wgpu::TextureViewDescriptor::default());
         let (letterbox, found) = engine.detect_texture(&view, size, &options).unwrap();
@@ -316,11 +313,11 @@ fn a_too_large_input_names_the_limit() {
     let model = Model::load("n").unwrap();
     let mut engine = GpuEngine::on(gpu, &model.network(32, 32).unwrap()).unwrap();
     // More than any buffer can hold; the bytes are never touched.
-    let picture = Picture { size: (65_535, 65_535), format: PixelFormat::Rgb, bytes: &[0; 4] };
-    let error = engine.detect(&[picture], &PostprocessOptions::default()).unwrap_err();
+    let image = RawImage { size: (65_535, 65_535), format: PixelFormat::Rgb, bytes: &[0; 4] };
+    let error = engine.detect(&[image], &PostprocessOptions::default()).unwrap_err();
     let EngineError::Device { reason } = &error else { panic!("{error:?}") };
     assert!(reason.contains("max_storage_buffer_binding_size"), "{reason}");
-    assert!(!engine.gpu().is_lost(), "a device is not lost for a picture it cannot hold");
+    assert!(!engine.gpu().is_lost(), "a device is not lost for an image it cannot hold");
 }
 
 #[test]
@@ -331,26 +328,50 @@ fn warm_frames_make_nothing_and_a_lost_device_is_replaced_once() {
     let gpu = GpuOptions { adapter, ..GpuOptions::default() };
     let runtime = Runtime::new(RuntimeOptions { gpu, ..RuntimeOptions::default() });
     let model = Model::load("n").unwrap();
-    let picture = open_image("assets/chelsea.jpg").unwrap();
+    let image = open_image("assets/chelsea.jpg").unwrap();
     let options = DetectorOptions { engine: EngineKind::Gpu, ..Default::default() };
     let mut detector = Detector::of_model(&model, &runtime, &options).unwrap();
-    let found = detector.detect(&picture).unwrap();
+    let found = detector.detect(&image).unwrap();
     assert!(!found.is_empty());
     let device = detector.gpu().unwrap().device().clone();
     let made = device.created();
     for _ in 0..3 {
-        assert_eq!(detector.detect(&picture).unwrap(), found);
+        assert_eq!(detector.detect(&image).unwrap(), found);
     }
     assert_eq!(device.created(), made, "a warm frame made buffers or pipelines");
 
     device.destroy();
-    assert_eq!(detector.detect(&picture).unwrap(), found);
+    assert_eq!(detector.detect(&image).unwrap(), found);
     let second = detector.gpu().expect("a new device").device().clone();
     assert!(!Arc::ptr_eq(&device, &second));
     second.destroy();
-    let on_cpu = detector.detect(&picture).unwrap();
+    let on_cpu = detector.detect(&image).unwrap();
     assert!(detector.gpu().is_none(), "{}", detector.description());
     assert_eq!(on_cpu.len(), found.len());
+}
+
+/// Of a frame, the detections are read back; where attention is watched, its queries, keys and values besides.
+#[test]
+fn only_what_is_asked_for_is_read_back() {
+    let runtime = Runtime::default().with_gpu(common::open_gpu(PLAIN));
+    let (model, image) = (Model::load("n").unwrap(), open_image("assets/chelsea.jpg").unwrap());
+    let read_of_a_frame = |watched: Option<usize>| {
+        let attention = AttentionOptions { watched, ..AttentionOptions::default() };
+        let size = InputSize::Fixed(160, 160);
+        let options = DetectorOptions { engine: EngineKind::Gpu, attention, size, ..DetectorOptions::default() };
+        let mut detector = Detector::of_model(&model, &runtime, &options).unwrap();
+        let device = detector.gpu().unwrap().device().clone();
+        let before = device.bytes_read();
+        detector.detect(&image).unwrap();
+        if watched.is_some() {
+            assert_eq!(detector.queries_keys_values().unwrap().dim(), (96, 10, 10));
+        }
+        device.bytes_read() - before
+    };
+    let detections = read_of_a_frame(None);
+    // Room for 300 detections of 8 words, and for their number.
+    assert_eq!(detections, 4 * 8 * 301);
+    assert_eq!(read_of_a_frame(Some(1)), detections + 4 * 96 * 10 * 10);
 }
 
 /// What the window shows of attention is what the engines compute, whichever runs.
@@ -359,7 +380,7 @@ fn engines_agree_on_attention_that_is_watched_or_changed() {
     let gpu = common::open_gpu(PLAIN);
     let runtime = Runtime::default().with_gpu(gpu);
     let model = Model::load("n").unwrap();
-    let picture = open_image("assets/chelsea.jpg").unwrap();
+    let image = open_image("assets/chelsea.jpg").unwrap();
     let changes = [
         vec![],
         vec![(1, None)],
@@ -374,7 +395,7 @@ fn engines_agree_on_attention_that_is_watched_or_changed() {
             let options =
                 DetectorOptions { engine, attention, size: InputSize::Fixed(160, 160), ..DetectorOptions::default() };
             let mut detector = Detector::of_model(&model, &runtime, &options).unwrap();
-            let found = detector.detect(&picture).unwrap();
+            let found = detector.detect(&image).unwrap();
             outcomes.push((found, detector.queries_keys_values().unwrap().clone()));
         }
         let [(found_cpu, cpu), (found_gpu, gpu)] = &outcomes[..] else { panic!("two engines") };

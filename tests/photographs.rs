@@ -10,6 +10,7 @@ use image::RgbImage;
 
 use yolo_lat::engine::EngineKind;
 use yolo_lat::geometry::BBox;
+use yolo_lat::postprocess::Nms;
 use yolo_lat::{Detector, DetectorOptions, InputSize, Model, Runtime};
 
 /// The golden detections were made from libjpeg's pixels. Other decoders, that of the `image` crate too, restore chroma
@@ -37,19 +38,19 @@ fn golden_photographs_give_the_golden_detections() {
         options.postprocess.confidence = golden["conf"].as_f64().unwrap() as f32 - 0.03;
         // The golden detections name every class of a cell.
         options.postprocess.multi_label = true;
-        options.postprocess.merge = false;
+        options.postprocess.nms = Nms::Greedy;
         options.postprocess.iou = golden["iou"].as_f64().unwrap() as f32;
         let mut detector = Detector::of_model(&model, &Runtime::default(), &options).unwrap();
         for result in golden["results"].as_array().unwrap() {
             let name = result["image"].as_str().unwrap();
             let path = PathBuf::from(&folder).join("voc2007/val/images").join(name);
-            let picture = decode_with_libjpeg(&path).unwrap();
-            let found = detector.detect(&picture).unwrap();
+            let image = decode_with_libjpeg(&path).unwrap();
+            let found = detector.detect(&image).unwrap();
             for expected in result["detections"].as_array().unwrap() {
                 let side = |index: usize| expected["box"][index].as_f64().unwrap() as f32;
-                // The golden boxes may reach past the picture; ours are cut off there.
+                // The golden boxes may reach past the image; ours are cut off there.
                 let bbox = BBox { x1: side(0), y1: side(1), x2: side(2), y2: side(3) };
-                let bbox = bbox.clip(picture.width() as f32, picture.height() as f32);
+                let bbox = bbox.clip(image.width() as f32, image.height() as f32);
                 let confidence = expected["confidence"].as_f64().unwrap() as f32;
                 let matches = found.iter().any(|found| {
                     let sides = [

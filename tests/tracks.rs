@@ -18,9 +18,9 @@ fn noisy(photograph: &RgbImage, frame: u32) -> RgbImage {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         ((state >> 33) % 61) as i16 - 30
     };
-    let mut picture = photograph.clone();
-    picture.iter_mut().for_each(|byte| *byte = (i16::from(*byte) + noise()).clamp(0, 255) as u8);
-    picture
+    let mut image = photograph.clone();
+    image.iter_mut().for_each(|byte| *byte = (i16::from(*byte) + noise()).clamp(0, 255) as u8);
+    image
 }
 
 fn changes(counts: &[usize]) -> usize {
@@ -35,14 +35,14 @@ fn a_noisy_still_has_as_many_tracks_in_each_frame() {
     let follow = FollowOptions { confidence: options.postprocess.confidence, track: true, ..FollowOptions::default() };
     options.postprocess.confidence = follow.detector_confidence();
     let mut detector = Detector::new(&file, &Runtime::default(), &options).unwrap();
-    let (mut follower, mut single) = (Follower::new(follow.clone()), Follower::new(follow.of_pictures()));
+    let (mut follower, mut single) = (Follower::new(follow.clone()), Follower::new(follow.of_images()));
     let (mut tracks, mut boxes) = (Vec::new(), Vec::new());
     for frame in 0..FRAMES {
-        let picture = noisy(&photograph, frame);
-        let found = detector.detect(&picture).unwrap();
+        let image = noisy(&photograph, frame);
+        let found = detector.detect(&image).unwrap();
         let found: Vec<_> = found.into_iter().map(|found| NamedDetection::new(found, String::new())).collect();
         let count = |follower: &mut Follower| {
-            follower.follow(found.clone(), picture.dimensions(), frame * Duration::from_secs(1) / 30).detections.len()
+            follower.follow(found.clone(), image.dimensions(), frame * Duration::from_secs(1) / 30).detections.len()
         };
         tracks.push(count(&mut follower));
         boxes.push(count(&mut single));

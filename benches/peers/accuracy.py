@@ -61,7 +61,7 @@ def cell(found):
 
 def size_of(row):
     side = row["size"] or 320
-    return f"rectangles of {side}x{side} pixels' area in the picture's shape"
+    return f"rectangles of {side}x{side} pixels' area in the image's shape"
 
 
 best = max(rows, key=lambda row: row["sets"].get("voc2007/val", {}).get("map50_95", 0))

@@ -6,7 +6,7 @@ struct Options {
     max_detections: u32,
     agnostic: u32, // 1: boxes of different classes suppress each other too
     multi_label: u32, // 1: a cell may report several classes
-    capacity: u32, // candidates of one picture
+    capacity: u32, // candidates of one image
     least_voter: f32, // least confidence of a suppressed box that votes; above 1 where none does
     reserved: u32,
     allowed: array<vec4<u32>, 32>, // a bit for each class

@@ -1,5 +1,5 @@
 // Kernels that compute each value of the output by itself, four neighbouring positions a thread of 64. The importer gives
-// `output_quad`: those of one channel of one picture.
+// `output_quad`: those of one channel of one image.
 
 fn each_quad(id: vec3<u32>, count: vec3<u32>, thread: u32) {
     let group = group_index(id, count);

@@ -33,17 +33,17 @@ struct Job {
 struct Dispatch {
     first_job: u32,
     jobs: u32,
-    image_stride: u32, // floats of the arena that belong to one picture
+    image_stride: u32, // floats of the arena that belong to one image
     images: u32,
 }
 
 const NONE = 0xffffffffu;
 
-/// All feature maps, (channel, row, column) in planes of whole vec4s; picture after picture.
+/// All feature maps, (channel, row, column) in planes of whole vec4s; image after image.
 @group(0) @binding(0) var<storage, read_write> arena: array<vec4<f32>>;
 /// All weights, one after the other.
 @group(0) @binding(1) var<storage, read> weights: array<f32>;
-/// Where planes begin, in floats from the picture's start: views are lists.
+/// Where planes begin, in floats from the image's start: views are lists.
 @group(0) @binding(2) var<storage, read> planes: array<u32>;
 @group(0) @binding(3) var<storage, read> jobs: array<Job>;
 @group(0) @binding(4) var<uniform> dispatch: Dispatch;
@@ -72,7 +72,7 @@ fn store(index: u32, value: f32) {
     arena[index / 4u][index % 4u] = value;
 }
 
-/// Where the plane `channel` of a list begins for a picture, in floats.
+/// Where the plane `channel` of a list begins for an image, in floats.
 fn plane_of(list: u32, channel: u32, image: u32) -> u32 {
     return planes[list + channel] + image * dispatch.image_stride;
 }

@@ -4,13 +4,13 @@
 // The importer gives `pixel`: RGB in 0..255.
 
 struct Geometry {
-    picture: vec2<u32>, // width, height
-    resized: vec2<u32>, // of the picture in the network's input
+    size: vec2<u32>, // width, height
+    resized: vec2<u32>, // of the image in the network's input
     offset: vec2<u32>, // of its left upper corner
     network: vec2<u32>, // size of the input
     input: u32, // first float of the input's planes in the arena
     plane: u32, // floats from one plane to the next
-    image: u32, // which picture of the batch
+    image: u32, // which image of the batch
     grey: f32, // of the border
     bits: vec2<u32>, // behind the point of a weight, for columns and rows
     rows: u32, // where the rows' weights begin in `taps`
@@ -18,7 +18,7 @@ struct Geometry {
 
 @group(1) @binding(0) var<uniform> geometry: Geometry;
 
-/// For each column and then for each row of the resized picture: the first input pixel, and where its weights begin and
+/// For each column and then for each row of the resized image: the first input pixel, and where its weights begin and
 /// end, counted from the columns' or rows' beginning; the weights follow.
 @group(1) @binding(2) var<storage, read> taps: array<i32>;
 

@@ -1,5 +1,5 @@
 //! FastestDet: (batch, 5 + classes, rows, columns) with objectness, tanh offsets from the cell's corner, sizes as shares of the
-//! picture, classes.
+//! image, classes.
 
 use ndarray::{ArrayD, Axis, Ix3};
 

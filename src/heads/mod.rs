@@ -27,7 +27,7 @@ pub(crate) trait Head: Send {
     /// How networks of this family see, unless a file or a person says otherwise.
     fn preprocessing(&self) -> Preprocessing;
 
-    /// Boxes of picture `image` of the batch in network pixels, by falling confidence, suppressed as `options` say.
+    /// Boxes of image `image` of the batch in network pixels, by falling confidence, suppressed as `options` say.
     ///
     /// # Errors
     /// [`HeadError`] for outputs that are not this head's.
@@ -53,7 +53,7 @@ pub(crate) enum HeadError {
     Score(f32),
 }
 
-/// Output number `index` of picture `image` as a table (rows, columns) of at least `least` columns.
+/// Output number `index` of image `image` as a table (rows, columns) of at least `least` columns.
 fn table(outputs: &[ArrayD<f32>], index: usize, image: usize, least: usize) -> Result<ArrayView2<'_, f32>, HeadError> {
     let wrong = || HeadError::Shape {
         output: index,
@@ -152,10 +152,12 @@ fn grid(strides: &[usize], width: usize, height: usize) -> impl Iterator<Item = 
 mod tests {
     use ndarray::Array3;
 
+    use yolo_lat_core::postprocess::Nms;
+
     use super::*;
 
     fn only(head: &dyn Head, outputs: &[ArrayD<f32>]) -> Detection {
-        let found = head.decode(outputs, 0, &PostprocessOptions { merge: false, ..Default::default() }).unwrap();
+        let found = head.decode(outputs, 0, &PostprocessOptions { nms: Nms::Greedy, ..Default::default() }).unwrap();
         assert_eq!(found.len(), 1, "{found:?}");
         found[0]
     }
@@ -195,8 +197,8 @@ mod tests {
         }
         let head = Yolov5 { classes: 2, unit: [1.0; 2], preprocessing: Preprocessing::default() };
         let outputs = [rows.clone().into_dyn()];
-        let options = PostprocessOptions { merge: false, ..Default::default() };
-        assert_eq!(head.decode(&outputs, 0, &options).unwrap(), [], "of the other picture");
+        let options = PostprocessOptions { nms: Nms::Greedy, ..Default::default() };
+        assert_eq!(head.decode(&outputs, 0, &options).unwrap(), [], "of the other image");
         near(head.decode(&outputs, 1, &options).unwrap()[0], 1, 0.72, [8.0, 8.0, 40.0, 40.0]);
         // The last cell of a 32x32 input: stride 32, column and row 0. Sizes are logarithms.
         let raw = [0.5, 0.25, 0.0, (0.5f32).ln(), 1.0, 0.2, 0.8];
@@ -265,7 +267,7 @@ mod tests {
     #[test]
     fn fastestdet_has_a_map_with_objectness_first() {
         let mut map = ndarray::Array4::zeros((1, 7, 2, 2));
-        // tanh(0) = 0: the cell's corner; sigmoid(0) = half of the picture.
+        // tanh(0) = 0: the cell's corner; sigmoid(0) = half of the image.
         map[(0, 0, 1, 1)] = 1.0;
         map[(0, 6, 1, 1)] = 0.5;
         let head = FastestDet { classes: 2, width: 64, height: 32 };

@@ -493,7 +493,7 @@ def main():
     network = network.to(device, memory_format=memory)
     network.restore(photographs.draw(64 if device.type == "cuda" else 8, 320, True, generator)[0])
     half = lambda: torch.autocast(device.type, dtype=torch.bfloat16, enabled=not a.float)
-    teachers, own, imitation = None, None, None
+    teachers, own, distillation = None, None, None
     if a.teacher:
         from teachers import Published, Together
         teachers = Together([Published(path) for path in a.teacher]).eval().to(device, None if a.float else torch.bfloat16)
@@ -503,7 +503,7 @@ def main():
         own = Network(own_config)
         assert not own.init(own_weights), "the teacher is another network"
         own = own.to(device, memory_format=memory).eval().requires_grad_(False)
-        imitation = torch.nn.ModuleDict()
+        distillation = torch.nn.ModuleDict()
         with torch.no_grad():
             pictures = photographs.draw(64 if device.type == "cuda" else 8, 320, True, generator)[0]
             network.eval()
@@ -518,9 +518,9 @@ def main():
                 layer = torch.nn.Conv2d(x.shape[1] - 1, y.shape[1], 1).to(device)
                 layer.weight.copy_(solution[:-1].T[:, :, None, None])
                 layer.bias.copy_(solution[-1])
-                imitation[name.replace(".", "/")] = layer
+                distillation[name.replace(".", "/")] = layer
     groups = {}
-    modules = [("", network)] + ([("imitation/", imitation)] if imitation else [])
+    modules = [("", network)] + ([("distillation/", distillation)] if distillation else [])
     for prefix, module in modules:
         for name, parameter in module.named_parameters():
             early = any(part in name for part in ("values.stem", "values.stage2", "norms.stem", "norms.stage2"))
@@ -564,7 +564,7 @@ def main():
             taught = taught + teacher_loss(p, answers.logits.sigmoid(), answers.boxes, a.teacher_class, a.teacher_boxes)
             for name in FEATURES:
                 with half():
-                    found = imitation[name.replace(".", "/")](taps[name])
+                    found = distillation[name.replace(".", "/")](taps[name])
                 told = told + (found.float() - normalized(own.taps[name])).square().mean()
         loss = class_ + box * BOX_WEIGHT + distances * DISTRIBUTION_WEIGHT + taught + told
         loss.backward()
@@ -581,7 +581,7 @@ def main():
         if step % 50 == 0:
             means = (sums / 50).tolist()
             now = time.monotonic()
-            line = dict(zip(("class", "box", "distribution", "teacher", "imitation"), (round(m, 4) for m in means)), step=step, epoch=round(images / 13036, 2),
+            line = dict(zip(("class", "box", "distribution", "teacher", "distillation"), (round(m, 4) for m in means)), step=step, epoch=round(images / 13036, 2),
                         images_per_second=round(50 * a.batch / (now - last)), rate=round(rate, 6), seconds_left=round(a.seconds - (now - trained)), norm=round(float(norm), 2))
             print(json.dumps(line), file=log, flush=True)
             if step % 200 == 0 or step <= 100:

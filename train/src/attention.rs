@@ -4,7 +4,7 @@ use tch::{IndexOp, Kind, Tensor};
 use yolo_lat::model::config::KernelKind;
 use yolo_lat::model::graph::{Mask, Mixing};
 
-use crate::network::{in_order, size4};
+use crate::tensors::{in_order, size4};
 
 /// Attention as in `yolo_lat::attention`: the shifts cancel, so no gradient passes through them.
 pub(crate) fn attention(x: &Tensor, mixing: Mixing, heads: i64, mask: Mask) -> Tensor {

@@ -6,14 +6,14 @@ use ndarray::Array4;
 use tch::{Device, Kind, Tensor};
 
 use crate::config::TrainConfig;
-use crate::data::{Augmentation, Photographs, Sample, Target};
+use crate::data::{Augmentation, Sample, Target, TrainingImages};
 use crate::frozen::{FrozenPart, joined};
-use crate::loss::{Answers, DenseAnswers, Lesson, Targets};
+use crate::loss::{Answers, DenseAnswers, Targets, TeacherOutput};
 use crate::teacher::{Answer, Mode, Teacher, TeacherConfig};
 
 /// What a step learns from.
 pub(crate) struct Batch {
-    /// Side of its pictures.
+    /// Side of its images.
     pub(crate) size: usize,
     pub(crate) samples: Vec<Sample>,
     /// (n, 3, size, size) bytes on another device than the processor, if they are there already; the samples have no pixels then.
@@ -28,7 +28,7 @@ pub(crate) struct Batch {
 #[derive(Clone)]
 pub(crate) struct Batches {
     pub(crate) config: Arc<TrainConfig>,
-    pub(crate) photographs: Arc<Photographs>,
+    pub(crate) images: Arc<TrainingImages>,
     /// Those that are asked about every sample, by the engine on the processor.
     pub(crate) dense: Arc<Vec<Teacher>>,
     /// What the network need not compute in a step.
@@ -38,9 +38,9 @@ pub(crate) struct Batches {
 }
 
 impl Batches {
-    /// Steps that see every photograph once.
+    /// Steps that see every image once.
     pub(crate) fn steps_per_epoch(&self) -> usize {
-        (self.photographs.len() / (self.config.batch * self.config.accumulate)).max(1)
+        (self.images.len() / (self.config.batch * self.config.accumulate)).max(1)
     }
 
     /// Makes batch `number` of a run.
@@ -48,17 +48,17 @@ impl Batches {
     /// # Errors
     /// A teacher fails.
     pub(crate) fn load(&self, number: usize) -> anyhow::Result<Batch> {
-        let Self { config, photographs, dense, frozen, .. } = self;
+        let Self { config, images, dense, frozen, .. } = self;
         let per_epoch = self.steps_per_epoch() * config.accumulate;
         let (epoch, index) = (number / per_epoch, number % per_epoch);
-        let order = photographs.order(config.seed, epoch);
+        let order = images.order(config.seed, epoch);
         let augmentation = if config.is_gentle(epoch) { Augmentation::gentle() } else { config.augmentation };
         let step = dense.iter().map(Teacher::step).max().unwrap_or(32);
         let size = config.size_of(number, epoch, step);
         let start = index * config.batch;
         let sample = |place: usize| {
             let seed = config.seed.wrapping_mul(1_000_003).wrapping_add((epoch * order.len() + place) as u64);
-            photographs.sample(order[place % order.len()], size, &augmentation, seed)
+            images.sample(order[place % order.len()], size, &augmentation, seed)
         };
         let mut samples: Vec<Sample> = (start..start + config.batch).map(sample).collect();
         let ask = |teacher: &Teacher| samples.iter().map(|sample| teacher.answer(&sample.pixels, size)).collect();
@@ -80,7 +80,7 @@ pub(crate) fn to_bytes(samples: &mut [Sample], size: usize, device: Device) -> T
 
 impl Batch {
     /// (n, 3, size, size).
-    pub(crate) fn pictures(&self, device: Device) -> Tensor {
+    pub(crate) fn images(&self, device: Device) -> Tensor {
         if let Some(bytes) = &self.bytes {
             return bytes.to_kind(Kind::Float) / 255.0;
         }
@@ -111,9 +111,9 @@ impl Batch {
                     Answers::Boxes(self.boxes(is_his, Some(classes), device))
                 }
             };
-            Some(Lesson { answers, class_weight: teacher.class, box_weight: teacher.boxes })
+            Some(TeacherOutput { answers, class_weight: teacher.class, box_weight: teacher.boxes })
         });
-        Tensors { lessons: answers.collect(), labels }
+        Tensors { teacher_outputs: answers.collect(), labels }
     }
 
     /// The targets that are `wanted`, padded; with their scores if `classes` says how many there are.
@@ -161,5 +161,5 @@ fn dense_answers(answers: &[Answer], classes: usize, device: Device) -> DenseAns
 /// A batch in libtorch's memory.
 pub(crate) struct Tensors {
     pub(crate) labels: Targets,
-    pub(crate) lessons: Vec<Lesson>,
+    pub(crate) teacher_outputs: Vec<TeacherOutput>,
 }

@@ -7,13 +7,13 @@ use anyhow::Context;
 use tch::{Kind, Tensor};
 
 use crate::network::Network;
-use crate::optimizer::{AdamW, Average};
+use crate::optimizer::{AdamW, Ema};
 
 /// The parts of a run that change.
 pub(crate) struct State {
     pub(crate) network: Network,
     /// Moving average of the parameters.
-    pub(crate) average: Average,
+    pub(crate) ema: Ema,
     pub(crate) optimizer: AdamW,
     /// Batches done.
     pub(crate) step: usize,
@@ -27,7 +27,7 @@ impl State {
         [
             ("parameters", &self.network.parameters),
             ("buffers", &self.network.buffers),
-            ("average", &self.average.parts),
+            ("average", &self.ema.parts),
             ("first", &self.optimizer.first),
             ("second", &self.optimizer.second),
         ]

@@ -28,7 +28,7 @@ pub(crate) struct TrainConfig {
     pub(crate) output: PathBuf,
     /// Data sets to learn from, relative to `--data`: COCO JSON, VOC folders, YOLO folders.
     pub(crate) train: Vec<PathBuf>,
-    /// Folders of photographs without labels, relative to `--data`; a cached teacher labels them.
+    /// Folders of images without labels, relative to `--data`; a cached teacher labels them.
     #[serde(default)]
     pub(crate) unlabelled: Vec<PathBuf>,
     /// Classes of data sets that the model calls otherwise.
@@ -36,9 +36,9 @@ pub(crate) struct TrainConfig {
     pub(crate) rename: BTreeMap<String, String>,
     /// Data set to measure on.
     pub(crate) val: PathBuf,
-    /// Photographs of it that are measured during training; all at the end.
+    /// Images of it that are measured during training; all at the end.
     pub(crate) val_limit: usize,
-    /// Side of the training pictures.
+    /// Side of the training images.
     pub(crate) size: usize,
     /// Least and largest side that a batch may have instead, until the gentle part.
     pub(crate) multi_scale: Option<[usize; 2]>,
@@ -56,7 +56,8 @@ pub(crate) struct TrainConfig {
     pub(crate) warmup_steps: usize,
     pub(crate) weight_decay: f64,
     pub(crate) clip: f64,
-    pub(crate) average_decay: f64,
+    #[serde(alias = "average_decay")]
+    pub(crate) ema_decay: f64,
     /// Share of the epochs, at the end, with gentle augmentation.
     pub(crate) gentle_share: f64,
     /// Epochs between two measurements.
@@ -70,7 +71,7 @@ pub(crate) struct TrainConfig {
     /// Detectors to learn from beside the labels.
     #[serde(default, rename = "teacher")]
     pub(crate) teachers: Vec<TeacherConfig>,
-    /// Only the first photographs of each data set, for trials.
+    /// Only the first images of each data set, for trials.
     pub(crate) limit: Option<usize>,
     #[serde(default)]
     pub(crate) augmentation: Augmentation,
@@ -110,7 +111,7 @@ impl TrainConfig {
         }
         let shares = [
             ("last_rate", self.last_rate),
-            ("average_decay", self.average_decay),
+            ("ema_decay", self.ema_decay),
             ("gentle_share", self.gentle_share),
             ("augmentation.flip", self.augmentation.flip.into()),
             ("augmentation.mosaic", self.augmentation.mosaic.into()),
@@ -160,7 +161,7 @@ impl TrainConfig {
         epoch as f64 >= self.epochs as f64 * (1.0 - self.gentle_share)
     }
 
-    /// Side of the pictures of batch number `batch`, a multiple of `step`.
+    /// Side of the images of batch number `batch`, a multiple of `step`.
     pub(crate) fn size_of(&self, batch: usize, epoch: usize, step: usize) -> usize {
         let Some([least, most]) = self.multi_scale.filter(|_| !self.is_gentle(epoch)) else { return self.size };
         let seed = self.seed ^ (batch as u64).wrapping_mul(0xD1B5_4A32_D192_ED03);

@@ -1,4 +1,4 @@
-//! Photographs in memory, and what augmentation makes of them. Every sample follows from a seed alone, so that a resumed
+//! Images in memory, and what augmentation makes of them. Every sample follows from a seed alone, so that a resumed
 //! run sees what an uninterrupted one would have seen.
 
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use yolo_lat::eval::{Dataset, Split};
 use yolo_lat::geometry::{BBox, Letterbox};
 use yolo_lat::model::classes::{class_map, find_class};
-use yolo_lat::source::{Found, Prefetch, files_in, is_picture, open_image};
+use yolo_lat::source::{Found, Prefetch, files_in, is_image, open_image};
 
 /// An object that is smaller or more cut off than this teaches nothing: pixels, share of its area.
 const SMALLEST_SIDE: f32 = 2.0;
@@ -26,7 +26,7 @@ const SMALLEST_SHARE: f32 = 0.2;
 pub(crate) struct Augmentation {
     /// Least and largest scale, relative to the letterbox.
     pub(crate) scale: [f32; 2],
-    /// How far from the middle a photograph may lie: 0 not at all, 1 as far as the free room lets it.
+    /// How far from the middle an image may lie: 0 not at all, 1 as far as the free room lets it.
     pub(crate) translate: f32,
     /// Largest change of the aspect ratio, as a share.
     pub(crate) aspect: f32,
@@ -34,7 +34,7 @@ pub(crate) struct Augmentation {
     pub(crate) flip: f32,
     /// Largest change of hue (turns), saturation and value (shares).
     pub(crate) hsv: [f32; 3],
-    /// Probability of a mosaic of four photographs.
+    /// Probability of a mosaic of four images.
     pub(crate) mosaic: f32,
     /// Probability of mixing two samples pixel by pixel, in shares of 0.4 to 0.6 (Zhang et al. 2018).
     pub(crate) mixup: f32,
@@ -55,7 +55,7 @@ impl Default for Augmentation {
 }
 
 impl Augmentation {
-    /// What is left for the last epochs: the pictures as the detector will see them, mirrored or not.
+    /// What is left for the last epochs: the images as the detector will see them, mirrored or not.
     pub(crate) fn gentle() -> Self {
         Self { scale: [1.0, 1.0], translate: 0.0, aspect: 0.0, flip: 0.5, hsv: [0.0; 3], mosaic: 0.0, mixup: 0.0 }
     }
@@ -64,7 +64,7 @@ impl Augmentation {
 /// A box to learn: a label, or what a teacher said.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Target {
-    /// In pixels of the photograph or of the sample.
+    /// In pixels of the image or of the sample.
     pub(crate) bbox: BBox,
     /// The class; of a teacher's box the likeliest.
     pub(crate) class: usize,
@@ -81,8 +81,8 @@ impl Target {
     }
 }
 
-/// A photograph with the classes of the model.
-pub(crate) struct Photograph {
+/// An image with the classes of the model.
+pub(crate) struct TrainingImage {
     pub(crate) path: PathBuf,
     pub(crate) pixels: RgbImage,
     pub(crate) targets: Vec<Target>,
@@ -90,32 +90,32 @@ pub(crate) struct Photograph {
     pub(crate) is_labelled: bool,
 }
 
-/// A training picture: RGB planes in 0..1 of one square size, and the boxes in it, in its pixels.
+/// A training image: RGB planes in 0..1 of one square size, and the boxes in it, in its pixels.
 pub(crate) struct Sample {
     pub(crate) pixels: Vec<f32>,
     pub(crate) targets: Vec<Target>,
 }
 
-/// Which photographs to read.
+/// Which images to read.
 pub(crate) struct Sources<'a> {
     /// Data sets in any format that `yolo-lat eval` reads.
     pub(crate) labelled: Vec<PathBuf>,
-    /// Folders of photographs.
+    /// Folders of images.
     pub(crate) unlabelled: Vec<PathBuf>,
     /// Names of the model's classes.
     pub(crate) classes: &'a [String],
     /// Classes of data sets that are called otherwise in the model.
     pub(crate) rename: &'a BTreeMap<String, String>,
-    /// Only the first photographs of each.
+    /// Only the first images of each.
     pub(crate) limit: Option<usize>,
 }
 
-/// All photographs of a run.
-pub(crate) struct Photographs(pub(crate) Vec<Photograph>);
+/// All images of a run.
+pub(crate) struct TrainingImages(pub(crate) Vec<TrainingImage>);
 
-impl Photographs {
+impl TrainingImages {
     /// Reads data sets and maps their classes by name; objects of other classes and crowds are left out. Files that are
-    /// no pictures are reported to `skipped` and left out.
+    /// no images are reported to `skipped` and left out.
     ///
     /// # Errors
     /// A data set cannot be read, none of its classes is known, or nothing is left.
@@ -152,24 +152,24 @@ impl Photographs {
             }
         }
         for folder in &sources.unlabelled {
-            wanted.extend(pictures_in(folder)?.into_iter().take(limit).map(|path| (path, Vec::new(), false)));
+            wanted.extend(images_in(folder)?.into_iter().take(limit).map(|path| (path, Vec::new(), false)));
         }
         let paths: Vec<PathBuf> = wanted.iter().map(|(path, ..)| path.clone()).collect();
         let threads = yolo_lat::engine::cpu::available_threads();
         let mut loader =
             Prefetch::new(paths.len(), threads, Default::default(), move |index| open_image(&paths[index]))?;
-        let mut photographs = Vec::new();
+        let mut images = Vec::new();
         for (path, targets, is_labelled) in wanted {
-            let (_, pixels) = loader.next_item().context("a thread that reads photographs ended")?;
+            let (_, pixels) = loader.next_item().context("a thread that reads images ended")?;
             match pixels {
-                Ok(pixels) => photographs.push(Photograph { path, pixels, targets, is_labelled }),
+                Ok(pixels) => images.push(TrainingImage { path, pixels, targets, is_labelled }),
                 Err(error) => skipped(&format!("{}: {error}; left out", path.display())),
             }
         }
-        if photographs.is_empty() {
-            bail!("no photographs to train on");
+        if images.is_empty() {
+            bail!("no images to train on");
         }
-        Ok(Self(photographs))
+        Ok(Self(images))
     }
 
     /// How many there are.
@@ -184,7 +184,7 @@ impl Photographs {
         order
     }
 
-    /// Photograph `index` as a picture of `size` x `size`, changed as `seed` decides.
+    /// Image `index` of `size` x `size`, changed as `seed` decides.
     pub(crate) fn sample(&self, index: usize, size: usize, augmentation: &Augmentation, seed: u64) -> Sample {
         let mut random = SmallRng::seed_from_u64(seed);
         let mut sample = self.single(index, size, augmentation, &mut random);
@@ -200,7 +200,7 @@ impl Photographs {
         sample
     }
 
-    /// One photograph or a mosaic of four.
+    /// One image or a mosaic of four.
     fn single(&self, index: usize, size: usize, augmentation: &Augmentation, random: &mut SmallRng) -> Sample {
         let mut canvas = Canvas::new(size);
         if random.random::<f32>() < augmentation.mosaic {
@@ -215,7 +215,7 @@ impl Photographs {
                     x2: if right { side } else { x },
                     y2: if low { side } else { y },
                 };
-                // Each photograph has a corner where the four meet.
+                // Each image has a corner where the four meet.
                 let corner = (if right { 0.0 } else { 1.0 }, if low { 0.0 } else { 1.0 });
                 canvas.place(&self.0[index], area, Some(corner), 0.7, augmentation, random);
             }
@@ -228,21 +228,21 @@ impl Photographs {
     }
 }
 
-/// A picture that is being made.
+/// An image that is being made.
 struct Canvas {
     size: usize,
     pixels: Vec<f32>,
     targets: Vec<Target>,
 }
 
-/// Pictures of a folder by name.
-fn pictures_in(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    let Found { files: paths, errors } = files_in(folder, false, None, is_picture);
+/// Images of a folder by name.
+fn images_in(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let Found { files: paths, errors } = files_in(folder, false, None, is_image);
     if let Some((folder, error)) = errors.into_iter().next() {
         return Err(error).with_context(|| format!("{}: cannot be read", folder.display()));
     }
     if paths.is_empty() {
-        bail!("{}: no photographs in this folder", folder.display());
+        bail!("{}: no images in this folder", folder.display());
     }
     Ok(paths)
 }
@@ -252,18 +252,18 @@ impl Canvas {
         Self { size, pixels: vec![Letterbox::GREY; 3 * size * size], targets: Vec::new() }
     }
 
-    /// Draws a photograph into `area`. `corner` is the corner of the photograph (0 or 1 in x and y) that lies in the same
+    /// Draws an image into `area`. `corner` is the corner of the image (0 or 1 in x and y) that lies in the same
     /// corner of the area; without it the place is random. `zoom` scales on top of the augmentation.
     fn place(
         &mut self,
-        photograph: &Photograph,
+        image: &TrainingImage,
         area: BBox,
         corner: Option<(f32, f32)>,
         zoom: f32,
         augmentation: &Augmentation,
         random: &mut SmallRng,
     ) {
-        let (width, height) = (photograph.pixels.width() as f32, photograph.pixels.height() as f32);
+        let (width, height) = (image.pixels.width() as f32, image.pixels.height() as f32);
         let fit = (self.size as f32 / width).min(self.size as f32 / height);
         let scale = fit * zoom * random.random_range(augmentation.scale[0]..=augmentation.scale[1]);
         let stretch = 1.0 + random.random_range(-1.0..=1.0) * augmentation.aspect;
@@ -279,8 +279,8 @@ impl Canvas {
             }
         };
         let drawn = BBox { x1: left, y1: top, x2: left + drawn_w, y2: top + drawn_h };
-        self.draw(&photograph.pixels, drawn, area, flip);
-        for target in &photograph.targets {
+        self.draw(&image.pixels, drawn, area, flip);
+        for target in &image.targets {
             let bbox = target.bbox;
             let (x1, x2) = if flip { (width - bbox.x2, width - bbox.x1) } else { (bbox.x1, bbox.x2) };
             let whole = BBox {
@@ -302,9 +302,9 @@ impl Canvas {
         }
     }
 
-    /// Bilinear copy of `picture`, scaled to `drawn`, as far as it lies in `area`.
-    fn draw(&mut self, picture: &RgbImage, drawn: BBox, area: BBox, flip: bool) {
-        let (width, height) = (picture.width() as usize, picture.height() as usize);
+    /// Bilinear copy of `image`, scaled to `drawn`, as far as it lies in `area`.
+    fn draw(&mut self, image: &RgbImage, drawn: BBox, area: BBox, flip: bool) {
+        let (width, height) = (image.width() as usize, image.height() as usize);
         let range = |low: f32, high: f32| (low.max(0.0).round() as usize)..(high.round() as usize).min(self.size);
         let columns = range(drawn.x1.max(area.x1), drawn.x2.min(area.x2));
         let rows = range(drawn.y1.max(area.y1), drawn.y2.min(area.y2));
@@ -321,7 +321,7 @@ impl Canvas {
                 if flip { (width - 1 - low, width - 1 - high, share) } else { (low, high, share) }
             })
             .collect();
-        let bytes = picture.as_raw();
+        let bytes = image.as_raw();
         for row in rows {
             let (above, below, share_y) = source(row, drawn.y1, drawn.height(), height);
             for (column, &(a, b, share_x)) in columns.clone().zip(&across) {

@@ -11,14 +11,15 @@ use yolo_lat::engine::Engine;
 use yolo_lat::engine::cpu::CpuEngine;
 use yolo_lat::model::{self, ModelConfig, Weights, graph_of};
 
-use crate::network::{Network, in_order};
+use crate::network::Network;
+use crate::tensors::in_order;
 
-/// Engines of one network that several threads use at once: those that nobody uses now, by the side of their pictures.
+/// Engines of one network that several threads use at once: those that nobody uses now, by the side of their images.
 #[derive(Default)]
 pub(crate) struct Engines(Mutex<HashMap<usize, Vec<CpuEngine>>>);
 
 impl Engines {
-    /// What `read` makes of the outputs for one picture: RGB planes of `size` x `size` in 0..1.
+    /// What `read` makes of the outputs for one image: RGB planes of `size` x `size` in 0..1.
     ///
     /// # Errors
     /// The engine fails, or none can be made.
@@ -92,7 +93,7 @@ impl FrozenPart {
         Ok(part.with(weights)?)
     }
 
-    /// The maps that the other nodes read, (1, channels, rows, columns) each, of one picture: RGB planes of `size` x `size` in 0..1.
+    /// The maps that the other nodes read, (1, channels, rows, columns) each, of one image: RGB planes of `size` x `size` in 0..1.
     ///
     /// # Errors
     /// The engine fails.
@@ -111,7 +112,7 @@ impl FrozenPart {
     }
 }
 
-/// Maps (1, channels, rows, columns) of several pictures in one tensor.
+/// Maps (1, channels, rows, columns) of several images in one tensor.
 pub(crate) fn joined<'a>(maps: impl Iterator<Item = &'a Array4<f32>>, device: Device) -> Tensor {
     let maps: Vec<&Array4<f32>> = maps.collect();
     let (_, channels, rows, columns) = maps[0].dim();

@@ -20,13 +20,13 @@ pub(crate) struct Sums {
     boxes: f64,
     distribution: f64,
     teacher: f64,
-    imitation: f64,
+    distillation: f64,
     /// Time the steps waited for data.
     pub(crate) waited: Duration,
 }
 
 impl Sums {
-    /// Counts a batch of `images` pictures.
+    /// Counts a batch of `images` images.
     pub(crate) fn add(&mut self, loss: &Loss, images: usize) {
         self.start.get_or_insert_with(Instant::now);
         self.images += images;
@@ -35,7 +35,7 @@ impl Sums {
         self.boxes += loss.boxes;
         self.distribution += loss.distribution;
         self.teacher += loss.teacher;
-        self.imitation += loss.imitation;
+        self.distillation += loss.distillation;
     }
 
     fn mean(&self, sum: f64) -> f64 {
@@ -52,7 +52,7 @@ impl Sums {
         serde_json::json!({
             "step": step, "class": self.mean(self.class), "box": self.mean(self.boxes),
             "distribution": self.mean(self.distribution), "teacher": self.mean(self.teacher),
-            "imitation": self.mean(self.imitation),
+            "distillation": self.mean(self.distillation),
             "images_per_second": self.images_per_second(),
             "waited_seconds": (self.waited.as_secs_f64() * 100.0).round() / 100.0,
         })
@@ -64,9 +64,9 @@ impl std::fmt::Display for Sums {
         let (class, boxes, distribution) = (self.mean(self.class), self.mean(self.boxes), self.mean(self.distribution));
         write!(
             formatter,
-            "class {class:.3}, box {boxes:.3}, distribution {distribution:.3}, teacher {:.3}, imitation {:.3}, {} images/s, waited {:.1} s",
+            "class {class:.3}, box {boxes:.3}, distribution {distribution:.3}, teacher {:.3}, distillation {:.3}, {} images/s, waited {:.1} s",
             self.mean(self.teacher),
-            self.mean(self.imitation),
+            self.mean(self.distillation),
             self.images_per_second(),
             self.waited.as_secs_f64()
         )

@@ -24,7 +24,7 @@ pub(crate) enum ClassLoss {
     Bce,
 }
 
-/// Boxes of a batch, padded to the picture with the most of them.
+/// Boxes of a batch, padded to the image with the most of them.
 pub(crate) struct Targets {
     /// (n, m) class indices, 0 where padded.
     pub(crate) classes: Tensor,
@@ -38,14 +38,14 @@ pub(crate) struct Targets {
 
 /// What a teacher says to a batch.
 pub(crate) enum Answers {
-    /// Cell by cell, to the very pictures of the batch.
+    /// Cell by cell, to the very images of the batch.
     Dense(DenseAnswers),
-    /// Boxes that it found in the photographs, moved with them.
+    /// Boxes that it found in the images, moved with them.
     Boxes(Targets),
 }
 
 /// A teacher and how much its answers weigh.
-pub(crate) struct Lesson {
+pub(crate) struct TeacherOutput {
     pub(crate) answers: Answers,
     pub(crate) class_weight: f64,
     pub(crate) box_weight: f64,
@@ -70,7 +70,7 @@ pub(crate) struct Loss {
     /// 0 without a teacher.
     pub(crate) teacher: f64,
     /// 0 without a teacher that shows its maps.
-    pub(crate) imitation: f64,
+    pub(crate) distillation: f64,
 }
 
 /// Predictions of all cells of a batch, flattened: finest scale first, rows of cells first.
@@ -196,15 +196,15 @@ fn assign(predictions: &Predictions, targets: &Targets) -> Assignment {
 pub(crate) fn loss(
     outputs: &[Tensor],
     targets: &Targets,
-    lessons: &[Lesson],
-    imitation: Option<Tensor>,
+    teacher_outputs: &[TeacherOutput],
+    distillation: Option<Tensor>,
     head: HeadConfig,
     class_loss: ClassLoss,
 ) -> Loss {
     let predictions = flatten(outputs, head);
     let parts = box_loss(&predictions, targets, head, class_loss);
     let mut teacher = parts.class.zeros_like();
-    for Lesson { answers, class_weight, box_weight } in lessons {
+    for TeacherOutput { answers, class_weight, box_weight } in teacher_outputs {
         teacher += match answers {
             Answers::Dense(answers) => dense_loss(&predictions, answers, head, *class_weight, *box_weight),
             Answers::Boxes(targets) => {
@@ -214,18 +214,22 @@ pub(crate) fn loss(
             }
         };
     }
-    let imitation = imitation.unwrap_or_else(|| teacher.zeros_like());
+    let distillation = distillation.unwrap_or_else(|| teacher.zeros_like());
     // All at once: whoever reads a number waits until the device has come to it.
-    let all = Tensor::stack(&[&parts.class, &parts.boxes, &parts.distribution, &teacher, &imitation], 0);
+    let all = Tensor::stack(&[&parts.class, &parts.boxes, &parts.distribution, &teacher, &distillation], 0);
     let read = Vec::<f32>::try_from(all.detach().to_device(Device::Cpu)).ok().and_then(|read| read.try_into().ok());
-    let [class, boxes, distribution, teachers, imitations] = read.unwrap_or([f32::NAN; 5]).map(f64::from);
+    let [class, boxes, distribution, teachers, distillations] = read.unwrap_or([f32::NAN; 5]).map(f64::from);
     Loss {
         class,
         boxes,
         distribution,
         teacher: teachers,
-        imitation: imitations,
-        total: parts.class + parts.boxes * BOX_WEIGHT + parts.distribution * DISTRIBUTION_WEIGHT + teacher + imitation,
+        distillation: distillations,
+        total: parts.class
+            + parts.boxes * BOX_WEIGHT
+            + parts.distribution * DISTRIBUTION_WEIGHT
+            + teacher
+            + distillation,
     }
 }
 

@@ -3,13 +3,12 @@
 
 mod ablate;
 mod attention;
-mod average;
 mod batch;
 mod checkpoint;
 mod config;
 mod data;
+mod feature_distillation;
 mod frozen;
-mod imitation;
 mod log;
 mod loss;
 mod network;
@@ -17,6 +16,8 @@ mod optimizer;
 mod plot;
 mod run;
 mod teacher;
+mod tensors;
+mod weight_averaging;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -48,7 +49,7 @@ enum Command {
     /// Train the same network with parts of it changed, and compare
     Ablate(TrainArguments),
     /// Average the weights of runs that went on from one another
-    Average(average::AverageArguments),
+    Average(weight_averaging::AverageArguments),
 }
 
 /// What the configuration does not decide.
@@ -80,7 +81,7 @@ fn main() -> ExitCode {
         Command::Train(arguments) => run::train(arguments),
         Command::Plot(arguments) => plot::plot(arguments).map(|()| ExitCode::SUCCESS),
         Command::Ablate(arguments) => ablate::ablate(arguments),
-        Command::Average(arguments) => average::average(arguments).map(|()| ExitCode::SUCCESS),
+        Command::Average(arguments) => weight_averaging::average(arguments).map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {
         log::say(&format!("yolo-lat-train: {error:#}"));

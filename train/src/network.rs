@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::{Context, bail};
 use tch::{Device, Kind, Tensor};
 use yolo_lat::model::graph::{Activation, Node, Op};
-use yolo_lat::model::{CheckedGraph, Weights};
+use yolo_lat::model::{CheckedGraph, Graph, Weights};
 
 use crate::attention::attention;
-use crate::imitation::layer;
+use crate::tensors::{channels_innermost, in_order, size4};
 
 /// Added to variances.
 const EPSILON: f64 = 1e-5;
@@ -23,7 +23,7 @@ pub(crate) enum Mode {
     /// Running statistics: what the folded network computes.
     Eval,
     /// Sets each batch norm so that it undoes itself on this batch: the network computes what it did when folded. Those of
-    /// layers that started from chance take their statistics from the batch.
+    /// layers that were initialised randomly take their statistics from the batch.
     Restore,
 }
 
@@ -34,7 +34,7 @@ pub(crate) struct InitReport {
     pub(crate) taken: Vec<String>,
     /// In the file, but not in the network, of another shape or not wanted.
     pub(crate) skipped: Vec<String>,
-    /// In the network only: they start from chance.
+    /// In the network only: randomly initialised.
     pub(crate) missing: Vec<String>,
 }
 
@@ -61,38 +61,6 @@ fn has_norm(node: &Node) -> bool {
         Op::Conv { .. } => !node.name.ends_with(".out"),
         Op::Depthwise { bias, .. } => bias,
         _ => false,
-    }
-}
-
-/// Whether maps have their channels innermost there: libtorch's convolutions are three times as fast so on the processor. On a GPU its
-/// depthwise ones take seconds a step so (H100, 2026-11-27; docs/ABLATIONS.md).
-fn channels_innermost(device: Device) -> bool {
-    device == Device::Cpu
-}
-
-/// The same values in the order in memory that suits their device.
-pub(crate) fn in_order(x: &Tensor) -> Tensor {
-    if channels_innermost(x.device()) {
-        x.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2])
-    } else {
-        x.contiguous()
-    }
-}
-
-/// The numbers of a parameter in the order in which they lie in memory.
-pub(crate) fn flattened(parameter: &Tensor) -> Tensor {
-    let parameter = parameter.detach();
-    let innermost = parameter.dim() == 4 && channels_innermost(parameter.device());
-    if innermost { parameter.permute([0, 2, 3, 1]).reshape([-1]) } else { parameter.reshape([-1]) }
-}
-
-/// A part of a vector of such numbers as a parameter of the given shape.
-pub(crate) fn shaped(numbers: &Tensor, shape: &[i64]) -> Tensor {
-    match *shape {
-        [outputs, inputs, rows, columns] if channels_innermost(numbers.device()) => {
-            numbers.view([outputs, rows, columns, inputs]).permute([0, 3, 1, 2])
-        }
-        _ => numbers.view(shape),
     }
 }
 
@@ -216,9 +184,9 @@ impl Network {
         Ok(report)
     }
 
-    /// Outputs of the graph for pictures (n, 3, height, width), each (n, channels, rows, columns).
-    pub(crate) fn forward(&self, pictures: &Tensor, mode: Mode) -> Vec<Tensor> {
-        self.forward_from(vec![in_order(pictures)], mode)
+    /// Outputs of the graph for images (n, 3, height, width), each (n, channels, rows, columns).
+    pub(crate) fn forward(&self, images: &Tensor, mode: Mode) -> Vec<Tensor> {
+        self.forward_from(vec![in_order(images)], mode)
     }
 
     /// As [`Self::forward`] from the maps of the first nodes, at least of the input; those that no other node reads may be undefined.
@@ -380,10 +348,13 @@ fn shuffle(x: &Tensor, groups: i64) -> Tensor {
     parts.transpose(3, 4).reshape([batch, height, width, channels]).permute([0, 3, 1, 2])
 }
 
-/// Pictures, channels, rows, columns.
-pub(crate) fn size4(x: &Tensor) -> (i64, i64, i64, i64) {
-    let size = x.size();
-    (size[0], size[1], size[2], size[3])
+/// Index of the layer of that name.
+///
+/// # Errors
+/// There is none.
+pub(crate) fn layer(graph: &Graph, name: &str) -> anyhow::Result<usize> {
+    let found = graph.nodes.iter().position(|node| node.name == name);
+    found.with_context(|| format!("teacher.features: {} has no layer {name:?}", graph.name))
 }
 
 #[cfg(test)]
@@ -395,16 +366,16 @@ mod tests {
 
     use super::*;
 
-    /// Largest difference between the trainer's logits and the reference engine's on one picture, relative to the
+    /// Largest difference between the trainer's logits and the reference engine's on one image, relative to the
     /// largest logit: untrained networks have huge ones.
     fn difference(network: &Network, graph: &CheckedGraph, weights: Weights) -> f32 {
         let side = graph.input().width;
-        let picture = ndarray::Array4::from_shape_fn((1, 3, side, side), |(_, c, y, x)| {
+        let image = ndarray::Array4::from_shape_fn((1, 3, side, side), |(_, c, y, x)| {
             ((c * 7 + y * 3 + x * 5) % 256) as f32 / 255.0
         });
         let mut engine = ReferenceEngine::new(graph.with(weights).unwrap());
-        let expected = engine.run(picture.view()).unwrap();
-        let flat: Vec<f32> = picture.iter().copied().collect();
+        let expected = engine.run(image.view()).unwrap();
+        let flat: Vec<f32> = image.iter().copied().collect();
         let input = Tensor::from_slice(&flat).reshape([1, 3, side as i64, side as i64]);
         let found = tch::no_grad(|| network.forward(&input, Mode::Eval));
         let scale = expected.iter().flatten().fold(1.0f32, |scale, x| scale.max(x.abs()));
@@ -451,8 +422,8 @@ mod tests {
             let graph = graph_of(&config, 64, 64).unwrap();
             tch::manual_seed(2);
             let network = Network::new(graph.clone(), Device::Cpu);
-            let pictures = Tensor::rand([4, 3, 64, 64], (Kind::Float, Device::Cpu));
-            tch::no_grad(|| network.forward(&pictures, Mode::Restore));
+            let images = Tensor::rand([4, 3, 64, 64], (Kind::Float, Device::Cpu));
+            tch::no_grad(|| network.forward(&images, Mode::Restore));
             let worst = difference(&network, &graph, network.fold().unwrap());
             assert!(worst < 1e-4, "{what}: {worst}");
         }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use anyhow::bail;
 use tch::Tensor;
 
-use crate::network::{flattened, shaped};
+use crate::tensors::{flattened, shaped};
 
 const BETAS: (f64, f64) = (0.9, 0.999);
 const EPSILON: f64 = 1e-8;
@@ -84,7 +84,7 @@ impl AdamW {
     }
 
     /// Throws gradients away that no step was made of.
-    pub(crate) fn forget(&mut self, parameters: &Tensors) {
+    pub(crate) fn reset_gradients(&mut self, parameters: &Tensors) {
         self.gather(parameters);
         let _ = self.gradients.zero_();
     }
@@ -136,15 +136,15 @@ fn parts(vector: &Tensor, parameters: &Tensors) -> Tensors {
     parameters.iter().map(part).collect()
 }
 
-/// The moving average of all parameters.
-pub(crate) struct Average {
+/// The exponential moving average (EMA) of all parameters.
+pub(crate) struct Ema {
     /// By name.
     pub(crate) parts: Tensors,
     /// All of them.
     values: Tensor,
 }
 
-impl Average {
+impl Ema {
     /// Begins where the parameters are.
     pub(crate) fn new(optimizer: &AdamW, parameters: &Tensors) -> Self {
         let values = optimizer.values.copy();

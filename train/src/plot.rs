@@ -15,7 +15,7 @@ pub(crate) struct PlotArguments {
     /// Folders of runs, or their metrics.jsonl: one is drawn in its parts, several against each other
     #[arg(required = true, value_name = "RUN")]
     runs: Vec<PathBuf>,
-    /// Picture to write (.png or .svg); curves.png beside the first log unless given
+    /// Image to write (.png or .svg); curves.png beside the first log unless given
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
 }
@@ -61,7 +61,7 @@ impl Log {
 /// Draws the curves.
 ///
 /// # Errors
-/// A log cannot be read or the picture not be written.
+/// A log cannot be read or the image not be written.
 pub(crate) fn plot(arguments: &PlotArguments) -> anyhow::Result<()> {
     let logs = arguments.runs.iter().map(|path| Log::read(path)).collect::<anyhow::Result<Vec<_>>>()?;
     let beside = |path: &PathBuf| {
@@ -79,7 +79,7 @@ pub(crate) fn draw(logs: &[Log], output: &Path) -> anyhow::Result<()> {
     let line = |name: &str, points: Vec<(f64, f64)>| Line { name: name.to_owned(), points };
     let map = logs.iter().map(|log| line(&log.name, log.points("map50"))).collect();
     let map = LineChart {
-        title: "Accuracy on the validation photographs".into(),
+        title: "Accuracy on the validation images".into(),
         axes: axes("mAP50, %"),
         lines: map,
         rises: true,
@@ -117,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_log_becomes_a_picture_and_a_resumed_step_counts_once() {
+    fn a_log_becomes_a_image_and_a_resumed_step_counts_once() {
         let folder = tempfile::tempdir().unwrap();
         let lines = [
             r#"{"step":50,"class":2.0,"box":0.5,"distribution":1.0,"teacher":0.0}"#,
@@ -134,8 +134,8 @@ mod tests {
         assert_eq!(log.points("map50"), [(110.0, 20.0), (220.0, 30.0)]);
         let output = folder.path().join("curves.png");
         draw(&[log], &output).unwrap();
-        let picture = image::ImageReader::open(&output).unwrap().with_guessed_format().unwrap();
-        assert_eq!(picture.format(), Some(image::ImageFormat::Png));
+        let image = image::ImageReader::open(&output).unwrap().with_guessed_format().unwrap();
+        assert_eq!(image.format(), Some(image::ImageFormat::Png));
         let other = folder.path().join("other.jsonl");
         std::fs::write(&other, "no log").unwrap();
         assert!(Log::read(&other).err().unwrap().to_string().contains("other.jsonl"));

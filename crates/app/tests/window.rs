@@ -24,7 +24,7 @@ const SIZE: Vec2 = Vec2::new(1100.0, 720.0);
 /// Somewhere on the cat.
 const CAT: Pos2 = Pos2::new(380.0, 330.0);
 /// Steps until something must have happened.
-const PATIENCE: usize = 3_000;
+const STEPS_TIMEOUT: usize = 3_000;
 
 fn options(source: &str, folder: &Path) -> WindowOptions {
     WindowOptions {
@@ -75,7 +75,7 @@ fn open_at(options: WindowOptions, pixels_per_point: f32) -> Harness<'static, Li
 
 /// Draws until something is so.
 fn until(harness: &mut Harness<'static, LiveApp>, what: &str, is_so: impl Fn(&LiveApp) -> bool) {
-    for _ in 0..PATIENCE {
+    for _ in 0..STEPS_TIMEOUT {
         harness.step();
         if is_so(harness.state()) {
             return;
@@ -97,15 +97,15 @@ fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {
 }
 
 #[test]
-fn the_picture_is_shown_with_its_boxes() {
+fn the_image_is_shown_with_its_boxes() {
     let folder = tempfile::tempdir().unwrap();
     let mut harness = open(options("assets/chelsea.jpg", folder.path()));
-    // Only the picture: times differ from run to run.
+    // Only the image: times differ from run to run.
     press(&mut harness, Key::F);
     harness.remove_cursor();
     harness.run_steps(3);
     harness.mask(egui::Rect::from_min_max(Pos2::new(0.0, SIZE.y - 32.0), SIZE.to_pos2()));
-    harness.snapshot("picture");
+    harness.snapshot("image");
     assert_eq!(harness.state().result().unwrap().detections[0].name, "cat");
     // What is drawn sixty times a second is not copied as often.
     let (engine, source) = (harness.state().live().engine(), harness.state().feed().source());
@@ -115,7 +115,7 @@ fn the_picture_is_shown_with_its_boxes() {
 }
 
 #[test]
-fn attention_of_a_clicked_point_is_drawn_over_the_picture() {
+fn attention_of_a_clicked_point_is_drawn_over_the_image() {
     let folder = tempfile::tempdir().unwrap();
     let mut harness = open(options("assets/chelsea.jpg", folder.path()));
     press(&mut harness, Key::A);
@@ -196,17 +196,17 @@ fn a_recording_becomes_a_file() {
     assert_eq!(videos, 1);
 }
 
-/// Pictures that come every two seconds: what is seen when recording begins and ends counts too.
+/// Images that come every two seconds: what is seen when recording begins and ends counts too.
 #[test]
 fn a_recording_lasts_from_key_to_key() {
-    use yolo_lat::source::{FrameSource, VideoSource};
+    use yolo_lat::source::{Source, VideoSource};
 
     let folder = tempfile::tempdir().unwrap();
     let mut harness = open(options("assets", folder.path()));
     let asked = Instant::now();
     press(&mut harness, Key::R);
     let (begun, seen) = (Instant::now(), harness.state().results_seen());
-    until(&mut harness, "another picture", move |app| app.results_seen() > seen);
+    until(&mut harness, "another image", move |app| app.results_seen() > seen);
     let least = begun.elapsed();
     press(&mut harness, Key::R);
     let most = asked.elapsed();
@@ -299,11 +299,11 @@ fn what_is_dropped_is_opened_and_what_is_wrong_is_said() {
         app.result().is_some_and(|result| result.detections.first().is_some_and(|found| found.name == "person"))
     });
     let broken = folder.path().join("broken.jpg");
-    std::fs::write(&broken, "no picture").unwrap();
+    std::fs::write(&broken, "no image").unwrap();
     harness.state_mut().open(broken);
     until(&mut harness, "a complaint", |app| matches!(app.feed().source().0, SourceStatus::Failed { .. }));
     assert!(harness.query_all_by_label_contains("broken.jpg").next().is_some());
-    // The picture before it stays, and another source works.
+    // The image before it stays, and another source works.
     harness.state_mut().open("assets".into());
     until(&mut harness, "the folder", |app| app.feed().source().0 == SourceStatus::Running);
     // A model that is none.
@@ -371,9 +371,9 @@ fn hidden_objects_are_hidden_in_window_and_snapshots() {
     let mut harness = open(WindowOptions { drawing: Drawing::Blur, ..options("assets/chelsea.jpg", folder.path()) });
     harness.run_steps(3);
     // The cat's fur is fine; blurred, neighbours are nearly equal.
-    let detail = |picture: &image::RgbaImage, x: std::ops::Range<u32>, y: std::ops::Range<u32>| {
+    let detail = |image: &image::RgbaImage, x: std::ops::Range<u32>, y: std::ops::Range<u32>| {
         let differences = y.flat_map(|y| x.clone().map(move |x| (x, y)));
-        let differences = differences.map(|(x, y)| picture.get_pixel(x, y)[0].abs_diff(picture.get_pixel(x + 1, y)[0]));
+        let differences = differences.map(|(x, y)| image.get_pixel(x, y)[0].abs_diff(image.get_pixel(x + 1, y)[0]));
         differences.map(f64::from).sum::<f64>()
     };
     let at_the_cat = |harness: &mut Harness<'static, LiveApp>| detail(&harness.render().unwrap(), 300..420, 250..400);
@@ -390,7 +390,7 @@ fn hidden_objects_are_hidden_in_window_and_snapshots() {
     harness.run_steps(5);
     let shown = at_the_cat(&mut harness);
     assert!(blurred < 0.3 * shown, "{blurred} {shown}");
-    // While objects are hidden, no picture is shown before it was looked at.
+    // While objects are hidden, no image is shown before it was looked at.
     let mut slow = options("synthetic", folder.path());
     slow.settings.detector.engine = EngineKind::Reference;
     slow.drawing = Drawing::Pixelate;
@@ -446,8 +446,8 @@ fn on_the_gpu_the_network_reads_the_texture_that_is_shown() {
 fn a_display_with_many_pixels_shows_the_same() {
     let folder = tempfile::tempdir().unwrap();
     let mut harness = open_at(options("assets/chelsea.jpg", folder.path()), 2.0);
-    let picture = harness.render().unwrap();
-    assert_eq!(picture.dimensions(), (2 * SIZE.x as u32, 2 * SIZE.y as u32));
+    let image = harness.render().unwrap();
+    assert_eq!(image.dimensions(), (2 * SIZE.x as u32, 2 * SIZE.y as u32));
     press(&mut harness, Key::S);
     assert_eq!(files(folder.path(), "jpg").len(), 1);
 }

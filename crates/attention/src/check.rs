@@ -83,7 +83,7 @@ pub fn check(kernel: &dyn Kernel) -> Result<(), Violation> {
         }
         ordering(kernel, seed)?;
     }
-    let [short, long] = TOKENS.map(|tokens| discrimination(kernel, tokens));
+    let [short, long] = TOKENS.map(|tokens| token_dilution(kernel, tokens));
     // Of keys drawn alike the weights' spread is a property of the kernel: it must neither vanish nor fade with length.
     if !(long > 1e-3 && long > 0.5 * short) {
         return Err(Violation::Discriminative { kernel: kernel.name(), short, long });
@@ -113,7 +113,7 @@ fn decomposable(kernel: &dyn Kernel, seed: u64, scale: f64) -> Result<(), Violat
 }
 
 /// Mean over queries of `log L - H(weights)`: 0 when attention is the plain mean.
-pub fn discrimination(similarity: &dyn Similarity, tokens: usize) -> f64 {
+pub fn token_dilution(similarity: &dyn Similarity, tokens: usize) -> f64 {
     let keys = numbers(7, tokens * DIMENSIONS, 2.0);
     let mut weights = vec![0.0; tokens];
     let queries = numbers(8, 16 * DIMENSIONS, 2.0);

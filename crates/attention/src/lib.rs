@@ -25,7 +25,7 @@ mod softmax;
 mod weights;
 
 pub use causal::{CausalMemory, CausalState, causal_f32};
-pub use check::{Violation, check, discrimination};
+pub use check::{Violation, check, token_dilution};
 pub use exact::{linear, naive_loops, quadratic};
 pub use gradient::{Differentiable, Gradients, Naive, gradients, naive};
 pub use half_precision::linear_f16;

@@ -40,14 +40,14 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Detect objects in photographs
+    /// Detect objects in images
     Detect(Box<detect::DetectArguments>),
-    /// Detect objects live: camera, video or pictures, in a window or on the command line
+    /// Detect objects live: camera, video or images, in a window or on the command line
     Live(Box<live::LiveArguments>),
     /// List the cameras of this machine
     #[cfg(feature = "camera")]
     Cameras(cameras::CamerasArguments),
-    /// Measure average precision on labelled photographs
+    /// Measure average precision on labelled images
     Eval(Box<eval::EvalArguments>),
     /// List what a model can find, and what else each class may be called
     Classes(classes::ClassesArguments),

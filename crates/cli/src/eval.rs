@@ -1,4 +1,4 @@
-//! `yolo-lat eval`: average precision on labelled photographs.
+//! `yolo-lat eval`: average precision on labelled images.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -22,18 +22,18 @@ use super::{INTERRUPTED, SOME_FAILED, percent, report};
 
 const LAYOUTS: &str = "Layouts of data sets:
   COCO  a .json file; a folder with annotations.json, _annotations.coco.json, labels.json or annotations/instances_*.json
-  YOLO  data.yaml or another .yaml with names; images/ and labels/ with classes.txt; obj.data; pictures, labels and classes.txt
-        in one folder; a .txt that lists pictures
-  VOC   Annotations/*.xml with JPEGImages/ or images/; XML beside the pictures
+  YOLO  data.yaml or another .yaml with names; images/ and labels/ with classes.txt; obj.data; images, labels and classes.txt
+        in one folder; a .txt that lists images
+  VOC   Annotations/*.xml with JPEGImages/ or images/; XML beside the images
 Parts (train, val, test) as files, folders or lists in any of them. docs/DATASETS.md has all that is read and refused.";
 
 #[derive(Args, Debug)]
 #[command(after_help = LAYOUTS)]
 pub(super) struct EvalArguments {
-    /// Labelled photographs: a folder or file in one of the layouts below; several with --threshold
+    /// Labelled images: a folder or file in one of the layouts below; several with --threshold
     #[arg(value_name = "DATASET", required = true)]
     datasets: Vec<PathBuf>,
-    /// The part of the data set that is measured: its name (val, test) or a file that lists pictures; default: val where there
+    /// The part of the data set that is measured: its name (val, test) or a file that lists images; default: val where there
     /// are parts, of VOC folders all
     #[arg(long, value_name = "NAME_OR_LIST")]
     split: Option<String>,
@@ -55,11 +55,7 @@ pub(super) struct EvalArguments {
     /// Of two boxes of a class that overlap more than this (IoU), the less confident goes
     #[arg(long, default_value_t = 0.45, value_parser = parse_share)]
     iou: f32,
-    /// Boxes do not vote for the more confident one that suppresses them: its confidence and corners stay the network's own.
-    /// Those of other people's ONNX networks do not anyway (--merge)
-    #[arg(long)]
-    no_merge: bool,
-    /// Most detections in a picture
+    /// Most detections in an image
     #[arg(long, default_value_t = 300, value_name = "N")]
     max_det: usize,
     /// Only the best class of a cell counts, as `detect` gives it; by default a cell may report several classes, as
@@ -75,11 +71,11 @@ pub(super) struct EvalArguments {
     /// Measure tracks in MOTChallenge's text (detect --track -f mot) instead: MOTA, IDF1, HOTA. DATASET is the truth then: gt.txt of a
     /// sequence, its folder, or a folder of them, with NAME.txt of each in the folder TRACKS
     #[arg(long, value_name = "TRACKS", conflicts_with_all = [
-        "model", "engine", "size", "square", "threads", "batch", "conf", "iou", "no_merge", "max_det", "single_label", "difficult",
+        "model", "engine", "size", "square", "threads", "batch", "conf", "iou", "nms", "max_det", "single_label", "difficult",
         "detections", "threshold", "split", "strict", "limit",
     ])]
     tracks: Option<PathBuf>,
-    /// Only the first N photographs
+    /// Only the first N images
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
     /// Print one JSON object
@@ -119,7 +115,7 @@ pub(super) fn run(arguments: EvalArguments) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::from(INTERRUPTED));
     }
     if arguments.strict && measured.failed > 0 {
-        bail!("{} cannot be read, and --strict was given", count_of(measured.failed, "photograph"));
+        bail!("{} cannot be read, and --strict was given", count_of(measured.failed, "image"));
     }
     let evaluation = measured.evaluate(dataset.classes.len());
     if evaluation.per_class.is_empty() {
@@ -158,7 +154,7 @@ fn load(path: &Path, arguments: &EvalArguments) -> anyhow::Result<Dataset> {
     }
     if dataset.images.is_empty() {
         bail!(
-            "{}: no photographs in this data set{}",
+            "{}: no images in this data set{}",
             path.display(),
             if dataset.faults.is_empty() { "" } else { " whose labels are right" }
         );
@@ -212,7 +208,7 @@ fn measured(arguments: &EvalArguments, dataset: &Dataset) -> anyhow::Result<Meas
     })
 }
 
-/// Runs the model on all photographs.
+/// Runs the model on all images.
 fn detect_all(arguments: &EvalArguments, dataset: &Dataset) -> anyhow::Result<Measured> {
     let runtime = arguments.engine.runtime()?;
     let (file, mut options) = arguments.engine.open()?;
@@ -222,7 +218,6 @@ fn detect_all(arguments: &EvalArguments, dataset: &Dataset) -> anyhow::Result<Me
         iou: arguments.iou,
         max_detections: arguments.max_det,
         multi_label: !arguments.single_label && !arguments.threshold,
-        merge: !arguments.no_merge,
         ..options.postprocess
     };
     let name = &arguments.engine.model;
@@ -237,11 +232,11 @@ fn detect_all(arguments: &EvalArguments, dataset: &Dataset) -> anyhow::Result<Me
     let progress = super::progress_bar(dataset.images.len(), arguments.quiet);
     let classes = detector.classes().to_vec();
     let mut inputs = BTreeMap::new();
-    let detect = |pictures: &[&RgbImage]| {
-        for picture in pictures {
-            *inputs.entry(detector.input_size(picture.dimensions())).or_default() += 1;
+    let detect = |images: &[&RgbImage]| {
+        for image in images {
+            *inputs.entry(detector.input_size(image.dimensions())).or_default() += 1;
         }
-        detector.detections(pictures)
+        detector.detections(images)
     };
     let measured = measure(&classes, detect, dataset, &feed, |path, error| {
         if let Some(error) = error {
@@ -252,12 +247,12 @@ fn detect_all(arguments: &EvalArguments, dataset: &Dataset) -> anyhow::Result<Me
     let measured = Measured { inputs, ..measured };
     progress.finish_and_clear();
     if measured.detections.is_empty() && !measured.interrupted {
-        bail!("none of the photographs could be read");
+        bail!("none of the images could be read");
     }
     Ok(measured)
 }
 
-/// Inputs that the network had, the most frequent first: `384x288`, and how many photographs.
+/// Inputs that the network had, the most frequent first: `384x288`, and how many images.
 fn inputs(measured: &Measured) -> Vec<(String, usize)> {
     let mut inputs: Vec<_> = measured.inputs.iter().map(|(&shape, &count)| (shape, count)).collect();
     inputs.sort_by_key(|&(_, count)| std::cmp::Reverse(count));

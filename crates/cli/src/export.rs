@@ -10,10 +10,11 @@ use yolo_lat::engine::ort::simplify;
 use yolo_lat::export::{ExportOptions, ExportOutput, OPSETS, export_onnx};
 use yolo_lat::model::Model;
 use yolo_lat::model::config::CONFIDENCE;
+use yolo_lat::postprocess::Nms;
 use yolo_lat::sink::write_atomically;
 
 use super::for_class::parse_share;
-use super::options::parse_size;
+use super::options::{nms_parser, parse_size};
 
 #[derive(Args, Debug)]
 pub(super) struct ExportArguments {
@@ -29,7 +30,7 @@ pub(super) struct ExportArguments {
     /// Input size in pixels, multiples of 32: 320 or 416x320 (width x height); default: the model's
     #[arg(long, value_name = "PIXELS", value_parser = parse_size)]
     size: Option<(usize, usize)>,
-    /// Pictures computed together: a number, or `dynamic`
+    /// Images computed together: a number, or `dynamic`
     #[arg(long, default_value = "1", value_name = "N", value_parser = parse_batch)]
     batch: Batch,
     /// Leave batch, width and height open
@@ -38,18 +39,19 @@ pub(super) struct ExportArguments {
     /// Convolutions in 16-bit floats; input and output stay 32-bit
     #[arg(long)]
     half: bool,
-    /// Suppress overlapping boxes in the file: output0 is (batch, 300, 6): x1, y1, x2, y2, confidence, class
-    #[arg(long, conflicts_with = "raw")]
-    nms: bool,
+    /// Suppress overlapping boxes in the file: output0 is (batch, 300, 6): x1, y1, x2, y2, confidence, class; the suppressed ones
+    /// go (--nms=greedy) or vote for the one that stays
+    #[arg(long, value_name = "METHOD", value_parser = nms_parser(), num_args = 0..=1, require_equals = true,
+          default_missing_value = "box-voting", conflicts_with = "raw")]
+    nms: Option<Nms>,
     /// Least confidence of a detection with --nms, 0 to 1; default: the model's, else 0.25
     #[arg(long, value_parser = parse_share, requires = "nms")]
     conf: Option<f32>,
     /// Of two boxes of a class that overlap more than this, the less confident goes, with --nms
     #[arg(long, default_value_t = 0.45, value_parser = parse_share, requires = "nms")]
     iou: f32,
-    /// Boxes do not vote for the more confident one that suppresses them: its confidence and corners stay the network's own,
-    /// with --nms
-    #[arg(long, requires = "nms")]
+    /// As --nms=greedy
+    #[arg(long, hide = true, requires = "nms")]
     no_merge: bool,
     /// Give the raw logits of each scale instead of (batch, 4 + classes, cells)
     #[arg(long)]
@@ -75,9 +77,13 @@ pub(super) fn run(arguments: &ExportArguments) -> anyhow::Result<ExitCode> {
     let model = Model::load(&arguments.model)?;
     let output = if arguments.raw {
         ExportOutput::Logits
-    } else if arguments.nms {
+    } else if let Some(nms) = arguments.nms {
         let confidence = arguments.conf.or(model.config.confidence).unwrap_or(CONFIDENCE);
-        ExportOutput::Detections { confidence, iou: arguments.iou, merge: !arguments.no_merge }
+        ExportOutput::Detections {
+            confidence,
+            iou: arguments.iou,
+            nms: if arguments.no_merge { Nms::Greedy } else { nms },
+        }
     } else {
         ExportOutput::Predictions
     };

@@ -44,7 +44,7 @@ pub(super) struct ClassLimitArguments {
     /// default: the model's (`confidence` in its file), else 0.25
     #[arg(long, value_delimiter = ',', value_parser = for_class(parse_share), value_name = "SHARE")]
     conf: Vec<ForClass<f32>>,
-    /// Least area of a box, of all classes or of single ones, as --conf: below 1 a share of the picture's area (0.01), from 1 on
+    /// Least area of a box, of all classes or of single ones, as --conf: below 1 a share of the image's area (0.01), from 1 on
     /// square pixels (5000)
     #[arg(long, value_delimiter = ',', value_parser = for_class(str::parse::<LeastSize>), value_name = "AREA")]
     min_size: Vec<ForClass<LeastSize>>,

@@ -11,7 +11,7 @@ use yolo_lat::model::{graph_of, load_config};
 
 use super::options::parse_size;
 
-/// What cameras and photographs have.
+/// What cameras and images have.
 const USUAL_SHAPES: [(&str, (u32, u32)); 5] =
     [("1:1", (1, 1)), ("4:3", (4, 3)), ("3:2", (3, 2)), ("16:9", (16, 9)), ("9:16", (9, 16))];
 
@@ -38,7 +38,7 @@ pub(super) fn run(arguments: &InfoArguments) -> anyhow::Result<ExitCode> {
     if arguments.json {
         let mut value = as_json(&graph);
         value["classes"] = super::classes::as_json(&config.classes);
-        let rectangles = USUAL_SHAPES.map(|(name, picture)| (name.to_owned(), json!(rectangle(config.input, picture))));
+        let rectangles = USUAL_SHAPES.map(|(name, image)| (name.to_owned(), json!(rectangle(config.input, image))));
         value["rectangles"] = serde_json::Map::from_iter(rectangles).into();
         #[cfg(feature = "gpu")]
         arguments.plan.add_to(&mut value, &graph)?;
@@ -48,12 +48,12 @@ pub(super) fn run(arguments: &InfoArguments) -> anyhow::Result<ExitCode> {
     if let Some(table) = arguments.plan.table(&graph)? {
         return super::print(&table);
     }
-    let shape = |(name, picture)| {
-        let (width, height) = rectangle(config.input, picture);
+    let shape = |(name, image)| {
+        let (width, height) = rectangle(config.input, image);
         format!("{name} {width}x{height}")
     };
     super::print(&format!(
-        "{}input for pictures of other shapes (--size {}): {}\n\n{}",
+        "{}input for images of other shapes (--size {}): {}\n\n{}",
         as_table(&graph),
         config.input,
         USUAL_SHAPES.map(shape).join(", "),

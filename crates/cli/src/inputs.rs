@@ -10,8 +10,8 @@ use anyhow::{Context, bail};
 use yolo_lat::batch::Input;
 use yolo_lat::sink::written_files;
 use yolo_lat::source::{
-    Found, IMAGE_EXTENSIONS, SourceRequest, VIDEO_EXTENSIONS, display_name, file_stem, files_in, holds_picture,
-    is_picture, is_video, unknown_scheme,
+    Found, IMAGE_EXTENSIONS, SourceRequest, VIDEO_EXTENSIONS, display_name, file_stem, files_in, holds_image, is_image,
+    is_video, unknown_scheme,
 };
 
 /// The inputs of a run, with the names of their results.
@@ -52,7 +52,7 @@ impl Inputs {
 pub(super) struct Sources {
     /// In the order given; a folder's files by name.
     pub(super) paths: Vec<PathBuf>,
-    /// The picture that came on standard input; its path is `-`.
+    /// The image that came on standard input; its path is `-`.
     pub(super) contents: Option<Arc<[u8]>>,
     /// Folders that files were looked for in.
     roots: Vec<PathBuf>,
@@ -85,7 +85,7 @@ impl Sources {
             if self.paths.len() + self.errors.len() == before {
                 let hint = if options.recursive { "" } else { "; --recursive looks into sub-folders" };
                 let known = IMAGE_EXTENSIONS.iter().chain(&VIDEO_EXTENSIONS).copied().collect::<Vec<_>>();
-                bail!("{}: no pictures in this folder ({}){hint}", path.display(), known.join(", "));
+                bail!("{}: no images in this folder ({}){hint}", path.display(), known.join(", "));
             }
         } else if let Some(text) = path.to_str().filter(|text| text.contains(['*', '?', '[']) && !path.exists()) {
             let matches = self.matching(path, options).with_context(|| format!("{text}: not a valid pattern"))?;
@@ -114,18 +114,18 @@ impl Sources {
         self.paths.push(path);
     }
 
-    /// Paths and addresses, or one picture.
+    /// Paths and addresses, or one image.
     fn add_standard_input(&mut self, null: bool) -> anyhow::Result<()> {
         let mut bytes = Vec::new();
         std::io::stdin().lock().read_to_end(&mut bytes).context("standard input cannot be read")?;
-        if holds_picture(&bytes) {
+        if holds_image(&bytes) {
             self.paths.push("-".into());
             self.contents = Some(bytes.into());
             return Ok(());
         }
         if !null && bytes.contains(&0) {
             bail!(
-                "standard input holds neither paths nor a picture in a known format (--null: paths that end with NUL)"
+                "standard input holds neither paths nor an image in a known format (--null: paths that end with NUL)"
             );
         }
         lines_of(&bytes, if null { 0 } else { b'\n' })?.into_iter().for_each(|path| self.push(path));
@@ -148,7 +148,7 @@ impl Sources {
 
     fn walk(&mut self, folder: &Path, options: &InputOptions) {
         self.roots.push(folder.to_owned());
-        let wanted = |path: &Path| is_picture(path) || is_video(path);
+        let wanted = |path: &Path| is_image(path) || is_video(path);
         let Found { files, errors } = files_in(folder, options.recursive, options.except.as_deref(), wanted);
         self.paths.extend(without_results(folder, files));
         self.errors.extend(errors.into_iter().map(unreadable));
@@ -174,8 +174,8 @@ impl Sources {
         let root = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
         let found = files_in(root, true, options.except.as_deref(), |path| {
             let below = path.strip_prefix(root).unwrap_or(path);
-            let listed = is_picture(path) || is_video(path);
-            // A folder that matches means its pictures.
+            let listed = is_image(path) || is_video(path);
+            // A folder that matches means its images.
             (matches(below) && (listed || !anything)) || (listed && below.ancestors().skip(1).take(depth).any(matches))
         });
         self.errors.extend(found.errors.into_iter().map(unreadable));
@@ -244,7 +244,7 @@ fn common_folder(folders: &[PathBuf]) -> PathBuf {
     })
 }
 
-/// Folders of the inputs below `root`: a video's frames lie in a folder called as the video, and must not meet the pictures of one
+/// Folders of the inputs below `root`: a video's frames lie in a folder called as the video, and must not meet the images of one
 /// that is called so.
 fn folders_below(root: &Path, paths: &[PathBuf]) -> HashSet<PathBuf> {
     let mut folders: Vec<PathBuf> = paths.iter().map(|path| folder_of(path)).collect();
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_of_a_video_do_not_meet_pictures_of_a_folder_called_as_it() {
+    fn frames_of_a_video_do_not_meet_images_of_a_folder_called_as_it() {
         assert_eq!(stems(&["/x/clip.mp4", "/x/clip/000000.jpg"]), ["clip.mp4", "clip/000000"]);
         assert_eq!(stems(&["/x/clip.jpg", "/x/clip/000000.jpg"]), ["clip", "clip/000000"]);
     }

@@ -6,31 +6,31 @@ use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use yolo_lat::engine::EngineKind;
 #[cfg(feature = "gpu")]
-use yolo_lat::engine::gpu::{GpuOptions, Variant};
+use yolo_lat::engine::gpu::{GpuOptions, ShaderFeatures};
 #[cfg(feature = "ort")]
 use yolo_lat::engine::ort::Provider;
-#[cfg(feature = "ort")]
-use yolo_lat::foreign::{
-    Layout, OnnxOptions, PreprocessingChanges, parse_border, parse_channels, parse_class_names, parse_deviations,
-    parse_fit, parse_order, parse_scale,
-};
 #[cfg(feature = "ort")]
 use yolo_lat::geometry::Fit;
 use yolo_lat::model::classes::find_class;
 use yolo_lat::model::config::check_side;
-use yolo_lat::postprocess::PostprocessOptions;
+use yolo_lat::postprocess::{Nms, PostprocessOptions};
 #[cfg(feature = "ort")]
 use yolo_lat::preprocess::ChannelOrder;
 #[cfg(feature = "plot")]
 use yolo_lat::sink::Drawing;
 use yolo_lat::source::SourceOptions;
+#[cfg(feature = "ort")]
+use yolo_lat::third_party::{
+    Layout, OnnxOptions, PreprocessingChanges, parse_border, parse_channels, parse_class_names, parse_deviations,
+    parse_fit, parse_order, parse_scale,
+};
 use yolo_lat::{DetectorOptions, InputSize, ModelFile, Runtime, RuntimeOptions, Slices};
 
 use super::for_class::{ClassLimitArguments, parse_share};
 
 /// Overlap of two boxes of a class above which one goes.
 const IOU: f32 = 0.45;
-/// Detections in a picture.
+/// Detections in an image.
 const MOST_DETECTIONS: usize = 300;
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -96,26 +96,43 @@ pub(super) struct EngineArguments {
     pub(super) engine: EngineName,
     #[command(flatten)]
     pub(super) devices: DeviceArguments,
-    /// Input size in pixels, multiples of 32: 320 means as many pixels as 320 x 320 in the shape of each picture (16:9: 416x256, 4:3:
-    /// 384x288), 416x256 (width x height) is the same for all pictures; default: the model's
+    /// Input size in pixels, multiples of 32: 320 means as many pixels as 320 x 320 in the shape of each image (16:9: 416x256, 4:3:
+    /// 384x288), 416x256 (width x height) is the same for all images; default: the model's
     #[arg(long, value_name = "PIXELS", value_parser = parse_input_size)]
     size: Option<InputSize>,
-    /// A square input for every picture, the rest of it grey
+    /// A square input for every image, the rest of it grey
     #[arg(long)]
     square: bool,
-    /// Looks at large pictures in slices too, for small things: auto (where a side is more than three times the input's), a slice's size
+    /// Looks at large images in slices too, for small things: auto (where a side is more than three times the input's), a slice's size
     /// and, after a colon, the share that neighbours have in common: 320, 640x480:0.3
     #[arg(long, value_name = "SLICE", default_value = "off")]
     slice: Slices,
     /// Threads; 0 means one for each core
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=1024))]
     pub(super) threads: u16,
-    /// Pictures taken together, those of one shape computed together; default: four for each thread
+    /// Images taken together, those of one shape computed together; default: four for each thread
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(super) batch: Option<u16>,
+    /// What becomes of a box that a more confident one suppresses: it goes (greedy), or votes for the other's confidence and corners
+    /// before it does (box-voting: what nothing confirms comes out with 0.81 for 0.9); default: box-voting for our models, whose
+    /// thresholds are made for it, greedy for others
+    #[arg(long, value_name = "METHOD", value_parser = nms_parser())]
+    nms: Option<Nms>,
+    /// As --nms greedy
+    #[arg(long, hide = true, conflicts_with = "nms")]
+    no_merge: bool,
+    /// As --nms box-voting
+    #[arg(long, hide = true, conflicts_with_all = ["nms", "no_merge"])]
+    merge: bool,
     #[cfg(feature = "ort")]
     #[command(flatten)]
     onnx: OnnxArguments,
+}
+
+pub(super) fn nms_parser() -> impl clap::builder::TypedValueParser<Value = Nms> {
+    use clap::builder::{PossibleValuesParser, TypedValueParser};
+    PossibleValuesParser::new(Nms::ALL.map(|(name, _)| name))
+        .map(|found| if found == Nms::Greedy.name() { Nms::Greedy } else { Nms::BoxVoting })
 }
 
 /// What a person says of somebody's ONNX file: a value of its metadata with an option's name counts too, and before what is
@@ -127,11 +144,11 @@ struct OnnxArguments {
     /// How the outputs are read; default: recognised by shapes and metadata, -v says as what
     #[arg(long, value_parser = layout_parser())]
     layout: Option<Layout>,
-    /// How a picture fills the input: letterbox (centred), top-left (letterboxed from there), stretch; default: as the
+    /// How an image fills the input: letterbox (centred), top-left (letterboxed from there), stretch; default: as the
     /// network's family was trained, here and below
     #[arg(long, value_parser = parse_fit)]
     fit: Option<Fit>,
-    /// Grey around a letterboxed picture, 0 to 255
+    /// Grey around a letterboxed image, 0 to 255
     #[arg(long, value_name = "GREY", value_parser = parse_border)]
     border: Option<u8>,
     /// Order of the channels: rgb or bgr
@@ -149,17 +166,13 @@ struct OnnxArguments {
     /// Names of the classes: a file with a name a line, names with commas between them, or coco
     #[arg(long, value_name = "NAMES")]
     names: Option<String>,
-    /// Boxes vote for the one that suppresses them, as those of our own models do unless --no-merge: an unconfirmed box of
-    /// confidence 0.9 comes out with 0.81. Thresholds of other people's networks are not made for that, so theirs do not vote
-    #[arg(long, conflicts_with = "no_merge")]
-    merge: bool,
 }
 
 #[cfg(feature = "ort")]
 impl OnnxArguments {
     /// How somebody's ONNX file is read. An option that does nothing for a model of ours is an error.
-    fn options(&self, file: &ModelFile) -> anyhow::Result<OnnxOptions> {
-        let Self { layout, fit, border, order, scale, mean, std, names, merge } = self;
+    fn options(&self, file: &ModelFile, nms: Option<Nms>) -> anyhow::Result<OnnxOptions> {
+        let Self { layout, fit, border, order, scale, mean, std, names } = self;
         let given = [
             ("--layout", layout.is_some()),
             ("--fit", fit.is_some()),
@@ -184,7 +197,7 @@ impl OnnxArguments {
                 deviation: *std,
             },
             names: names.as_deref().map(parse_class_names).transpose()?,
-            merge: *merge,
+            box_voting: nms == Some(Nms::BoxVoting),
         })
     }
 }
@@ -209,7 +222,7 @@ pub(super) struct SourceArguments {
     /// Only every Nth frame of videos, streams, cameras and screens, at its own time
     #[arg(long, alias = "vid-stride", default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     stride: u64,
-    /// How long a network stream may give no picture: 10s, 1m
+    /// How long a network stream may give no image: 10s, 1m
     #[arg(long, default_value = "10s", value_name = "TIME", value_parser = humantime::parse_duration)]
     timeout: Duration,
 }
@@ -230,11 +243,7 @@ pub(super) struct LimitArguments {
     /// Of two boxes of a class that overlap more than this (IoU), the less confident goes
     #[arg(long, default_value_t = IOU, value_parser = parse_share)]
     iou: f32,
-    /// Boxes do not vote for the more confident one that suppresses them: its confidence and corners stay the network's own.
-    /// Those of other people's ONNX networks do not anyway (--merge)
-    #[arg(long)]
-    no_merge: bool,
-    /// Most detections in a picture
+    /// Most detections in an image
     #[arg(long, default_value_t = MOST_DETECTIONS, value_name = "N")]
     max_det: usize,
     /// Only these classes, by name, another word for it or number: person,sofa,16 (`yolo-lat classes` lists them)
@@ -253,7 +262,6 @@ impl LimitArguments {
             iou: self.iou,
             max_detections: self.max_det,
             agnostic: self.agnostic_nms,
-            merge: !self.no_merge,
             ..usual
         }
     }
@@ -261,11 +269,8 @@ impl LimitArguments {
     /// Whether nothing was asked for.
     #[cfg(feature = "window")]
     pub(super) fn is_usual(&self) -> bool {
-        let Self { by_class, iou, no_merge, max_det, classes, agnostic_nms } = self;
-        (*iou, *max_det) == (IOU, MOST_DETECTIONS)
-            && by_class.is_usual()
-            && classes.is_empty()
-            && !(*no_merge || *agnostic_nms)
+        let Self { by_class, iou, max_det, classes, agnostic_nms } = self;
+        (*iou, *max_det) == (IOU, MOST_DETECTIONS) && by_class.is_usual() && classes.is_empty() && !*agnostic_nms
     }
 }
 
@@ -322,7 +327,7 @@ impl DeviceArguments {
             gpu: {
                 let asked =
                     |feature| self.gpu_features.iter().any(|&given| given == feature || given == GpuFeature::All);
-                let features = Variant { half: asked(GpuFeature::F16), subgroups: asked(GpuFeature::Subgroups) };
+                let features = ShaderFeatures { half: asked(GpuFeature::F16), subgroups: asked(GpuFeature::Subgroups) };
                 GpuOptions { adapter: self.adapter.clone(), features, ..GpuOptions::default() }
             },
             #[cfg(feature = "ort")]
@@ -356,16 +361,27 @@ impl EngineArguments {
         }
     }
 
+    fn nms(&self) -> Option<Nms> {
+        match (self.no_merge, self.merge) {
+            (true, _) => Some(Nms::Greedy),
+            (_, true) => Some(Nms::BoxVoting),
+            _ => self.nms,
+        }
+    }
+
     /// The model, and how it is run, with its customary limits.
     pub(super) fn open(&self) -> anyhow::Result<(ModelFile, DetectorOptions)> {
         let file = ModelFile::open(&self.model)?;
+        let nms = self.nms();
+        let usual = DetectorOptions::of(&file);
         let options = DetectorOptions {
             engine: self.kind(),
             size: self.size()?,
             slices: self.slice,
             #[cfg(feature = "ort")]
-            onnx: self.onnx.options(&file)?,
-            ..DetectorOptions::of(&file)
+            onnx: self.onnx.options(&file, nms)?,
+            postprocess: PostprocessOptions { nms: nms.unwrap_or(usual.postprocess.nms), ..usual.postprocess },
+            ..usual
         };
         Ok((file, options))
     }
@@ -378,6 +394,7 @@ impl EngineArguments {
             && self.size.is_none()
             && !self.square
             && self.slice == Slices::Off
+            && self.nms().is_none()
             && self.threads == 0
     }
 
@@ -385,7 +402,7 @@ impl EngineArguments {
         self.devices.runtime(self.threads.into())
     }
 
-    /// Pictures that are taken together, for so many threads.
+    /// Images that are taken together, for so many threads.
     pub(super) fn batch(&self, threads: usize) -> usize {
         self.batch.map_or(4 * threads, usize::from)
     }

@@ -20,7 +20,7 @@ use super::SOME_FAILED;
 use super::options::{DeviceArguments, parse_size};
 
 /// Largest differences of boxes, in pixels of the network's input, and of confidences at which detections are still the same.
-/// A picture's own pixels would make an engine's error depend on the camera.
+/// An image's own pixels would make an engine's error depend on the camera.
 #[derive(Clone, Copy)]
 struct Limits {
     pixels: f32,
@@ -60,7 +60,7 @@ pub(super) struct ParityArguments {
     /// Model: n, s, or the path of a .toml or .safetensors file
     #[arg(default_value = "n")]
     model: String,
-    /// Photographs; default: three generated pictures
+    /// Images; default: three generated images
     #[arg(value_name = "IMAGE")]
     images: Vec<PathBuf>,
     /// Input size in pixels, multiples of 32: 320 or 416x320 (width x height); default: the model's
@@ -76,7 +76,7 @@ pub(super) struct ParityArguments {
     json: bool,
 }
 
-/// What an engine gives for all pictures.
+/// What an engine gives for all images.
 struct Outcome {
     logits: Vec<Array4<f32>>,
     /// Boxes in pixels of the network's input.
@@ -93,20 +93,20 @@ struct Compared {
 pub(super) fn run(arguments: &ParityArguments) -> anyhow::Result<ExitCode> {
     let runtime = arguments.devices.runtime(0)?;
     let model = Model::load(&arguments.model)?;
-    let pictures = if arguments.images.is_empty() {
+    let images = if arguments.images.is_empty() {
         generated()
     } else {
         let open = |path: &PathBuf| open_image(path).with_context(|| path.display().to_string());
         arguments.images.iter().map(open).collect::<anyhow::Result<_>>()?
     };
     let size = arguments.size.unwrap_or((model.config.input, model.config.input));
-    let reference = outcome(EngineKind::Reference, &model, size, &pictures, &runtime)?;
+    let reference = outcome(EngineKind::Reference, &model, size, &images, &runtime)?;
     let mut rows = Vec::new();
     for contender in contenders(arguments.tolerance) {
         let Some(runtime) = runtime_for(&contender, arguments) else { continue };
         let row = match contender.kind {
             EngineKind::Reference => Ok(compare(&reference, &reference, SAME)),
-            kind => match outcome(kind, &model, size, &pictures, &runtime) {
+            kind => match outcome(kind, &model, size, &images, &runtime) {
                 Ok(found) => Ok(compare(&reference, &found, contender.same)),
                 Err(error) => match *error {
                     DetectError::Engine(EngineError::Unavailable { reason, .. }) => Err(reason),
@@ -131,7 +131,7 @@ pub(super) fn run(arguments: &ParityArguments) -> anyhow::Result<ExitCode> {
         };
         let engines: Vec<_> = rows.iter().map(row).collect();
         let value = json!({
-            "model": model.config.name, "size": [size.0, size.1], "images": pictures.len(), "engines": engines,
+            "model": model.config.name, "size": [size.0, size.1], "images": images.len(), "engines": engines,
             "tolerance": arguments.tolerance, "ok": ok,
         });
         format!("{value}\n")
@@ -150,9 +150,9 @@ pub(super) fn run(arguments: &ParityArguments) -> anyhow::Result<ExitCode> {
         let verdict = if ok { "ok" } else { "NOT within the tolerance" };
         let _ = writeln!(
             table,
-            "{}, {} pictures, tolerance {}: {verdict}",
+            "{}, {} images, tolerance {}: {verdict}",
             model.config.name,
-            pictures.len(),
+            images.len(),
             arguments.tolerance
         );
         table
@@ -166,10 +166,10 @@ pub(super) fn run(arguments: &ParityArguments) -> anyhow::Result<ExitCode> {
 fn runtime_for(contender: &Contender, arguments: &ParityArguments) -> Option<Runtime> {
     let mut options = arguments.devices.options(0);
     if let Some(half) = contender.half {
-        options.gpu.features = yolo_lat::engine::gpu::Variant { half, subgroups: true };
+        options.gpu.features = yolo_lat::engine::gpu::ShaderFeatures { half, subgroups: true };
     }
     let runtime = Runtime::new(options);
-    (contender.half != Some(true) || runtime.gpu().is_ok_and(|gpu| gpu.variant().half)).then_some(runtime)
+    (contender.half != Some(true) || runtime.gpu().is_ok_and(|gpu| gpu.features().half)).then_some(runtime)
 }
 
 #[cfg(not(feature = "gpu"))]
@@ -177,9 +177,9 @@ fn runtime_for(contender: &Contender, arguments: &ParityArguments) -> Option<Run
     contender.half.is_none().then(|| Runtime::new(arguments.devices.options(0)))
 }
 
-/// Pictures with edges, gradients and noise, of three shapes.
+/// Images with edges, gradients and noise, of three shapes.
 fn generated() -> Vec<RgbImage> {
-    let picture = |width: u32, height: u32, seed: u32| {
+    let image = |width: u32, height: u32, seed: u32| {
         RgbImage::from_fn(width, height, |x, y| {
             let noise = x.wrapping_mul(73_856_093) ^ y.wrapping_mul(19_349_663) ^ seed.wrapping_mul(83_492_791);
             let disc = (x.abs_diff(width / 2).pow(2) + y.abs_diff(height / 2).pow(2)) < (height / 3).pow(2);
@@ -191,35 +191,35 @@ fn generated() -> Vec<RgbImage> {
             ])
         })
     };
-    vec![picture(320, 320, 1), picture(500, 333, 2), picture(211, 407, 3)]
+    vec![image(320, 320, 1), image(500, 333, 2), image(211, 407, 3)]
 }
 
 fn outcome(
     kind: EngineKind,
     model: &Model,
     (width, height): (usize, usize),
-    pictures: &[RgbImage],
+    images: &[RgbImage],
     runtime: &Runtime,
 ) -> Result<Outcome, Box<DetectError>> {
     let fail = |error: EngineError| Box::new(DetectError::from(error));
-    let mut input = Array4::zeros((pictures.len(), 3, height, width));
+    let mut input = Array4::zeros((images.len(), 3, height, width));
     let mut preprocessor = Preprocessor::default();
-    for (picture, target) in pictures.iter().zip(input.outer_iter_mut()) {
-        preprocessor.apply(picture, target).map_err(fail)?;
+    for (image, target) in images.iter().zip(input.outer_iter_mut()) {
+        preprocessor.apply(image, target).map_err(fail)?;
     }
     let mut engine = create(kind, model, width, height, runtime).map_err(fail)?;
     let logits = engine.run(input.view()).map_err(fail)?.to_vec();
     let options = DetectorOptions { engine: kind, size: InputSize::Fixed(width, height), ..DetectorOptions::default() };
-    let pictures: Vec<&RgbImage> = pictures.iter().collect();
+    let images: Vec<&RgbImage> = images.iter().collect();
     let mut detector = Detector::of_model(model, runtime, &options)?;
-    let found = detector.detect_batch(&pictures)?;
-    let in_network = |(picture, mut detections): (&&RgbImage, Vec<Detection>)| {
-        let letterbox = Letterbox::fit(picture.dimensions(), (width as u32, height as u32));
+    let found = detector.detect_batch(&images)?;
+    let in_network = |(image, mut detections): (&&RgbImage, Vec<Detection>)| {
+        let letterbox = Letterbox::fit(image.dimensions(), (width as u32, height as u32));
         detections.iter_mut().for_each(|found| found.bbox = letterbox.letterbox_from_image(&found.bbox));
         detections
     };
     let found = found.into_iter().map(|(detections, _)| detections);
-    Ok(Outcome { logits, detections: pictures.iter().zip(found).map(in_network).collect() })
+    Ok(Outcome { logits, detections: images.iter().zip(found).map(in_network).collect() })
 }
 
 fn compare(reference: &Outcome, found: &Outcome, limits: Limits) -> Compared {

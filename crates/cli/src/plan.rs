@@ -40,7 +40,7 @@ impl PlanArguments {
 fn as_json(plan: &PlanReport, gpu: &Roofline) -> serde_json::Value {
     let dispatch = |dispatch: &DispatchReport| {
         json!({
-            "kernel": dispatch.kernel, "nodes": dispatch.nodes, "workgroups": dispatch.groups, "bytes": dispatch.bytes,
+            "shader": dispatch.shader, "nodes": dispatch.nodes, "workgroups": dispatch.groups, "bytes": dispatch.bytes,
             "multiply_adds": dispatch.multiply_adds, "roofline_us": gpu.microseconds(dispatch),
         })
     };
@@ -48,16 +48,16 @@ fn as_json(plan: &PlanReport, gpu: &Roofline) -> serde_json::Value {
 }
 
 fn as_table(graph: &Graph, plan: &PlanReport, gpu: &Roofline) -> String {
-    let head = ["", "kernel", "groups", "bytes", "multiply-adds", "roofline us", "nodes"];
-    let [number, kernel, groups, bytes, arithmetic, time, nodes] = head;
-    let mut table = format!("{number:>3} {kernel:<18} {groups:>6} {bytes:>10} {arithmetic:>13} {time:>11}  {nodes}\n");
+    let head = ["", "shader", "groups", "bytes", "multiply-adds", "roofline us", "nodes"];
+    let [number, shader, groups, bytes, arithmetic, time, nodes] = head;
+    let mut table = format!("{number:>3} {shader:<18} {groups:>6} {bytes:>10} {arithmetic:>13} {time:>11}  {nodes}\n");
     for (index, dispatch) in plan.dispatches.iter().enumerate() {
-        let DispatchReport { kernel, groups, bytes, multiply_adds, nodes } = dispatch;
+        let DispatchReport { shader, groups, bytes, multiply_adds, nodes } = dispatch;
         let (time, nodes) = (gpu.microseconds(dispatch), nodes.join(" "));
         // Writing to a String cannot fail.
         let _ = writeln!(
             table,
-            "{:>3} {kernel:<18} {groups:>6} {bytes:>10} {multiply_adds:>13} {time:>11.2}  {nodes}",
+            "{:>3} {shader:<18} {groups:>6} {bytes:>10} {multiply_adds:>13} {time:>11.2}  {nodes}",
             index + 1
         );
     }

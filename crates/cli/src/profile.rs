@@ -108,7 +108,7 @@ impl Profile {
     pub(super) fn add(&mut self, start: Instant, detector: &Detector) -> anyhow::Result<()> {
         let steps = detector.profile()?;
         for (place, step) in steps.iter().enumerate() {
-            // Pictures of another shape may have other steps.
+            // Images of another shape may have other steps.
             let is_same =
                 |other: &StepTime| (&other.name, &other.shape, &other.kind) == (&step.name, &step.shape, &step.kind);
             match self.times.iter_mut().skip(place).find(|(other, _)| is_same(other)) {

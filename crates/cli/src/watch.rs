@@ -10,7 +10,7 @@ use yolo_lat::zones::{Line, Zone};
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Zones and lines (docs/LIVE.md)")]
 pub(super) struct WatchArguments {
-    /// A part of the picture by its corners, three or more, in shares of the picture: door=0.1,0.2,0.5,0.2,0.5,0.9. Results say of each
+    /// A part of the image by its corners, three or more, in shares of the image: door=0.1,0.2,0.5,0.2,0.5,0.9. Results say of each
     /// object which zones the bottom centre of its box is in
     #[arg(long = "zone", value_name = "NAME=X1,Y1,X2,Y2,X3,Y3,...")]
     zones: Vec<Zone>,

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
+mod common;
+
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
 use std::net::{TcpListener, TcpStream};
@@ -9,20 +11,16 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::AtomicBool;
 
+use common::{program, text};
 use serde_json::Value;
 use tempfile::TempDir;
-use yolo_lat::source::{FrameSource, SourceOptions, VideoSource};
+use yolo_lat::source::{Source, SourceOptions, VideoSource};
 
 /// The synthetic scene, in which a person is seen for 5 seconds, then a cat, then cups.
 fn live(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_yolo-lat"));
-    command.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
+    let mut command = program();
     command.args(["live", "--headless", "synthetic"]).args(arguments);
     command
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
 }
 
 /// Ends with the test.

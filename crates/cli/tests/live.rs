@@ -2,40 +2,18 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
+mod common;
+
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use common::{PROGRAM, json_lines, needs_ffmpeg, program, text, yolo_lat};
 use serde_json::Value;
 use tempfile::TempDir;
 use yolo_lat::sink::VideoRecorder;
-use yolo_lat::source::{FrameSource, SourceOptions, SyntheticSource, VideoSource};
-
-const PROGRAM: &str = env!("CARGO_BIN_EXE_yolo-lat");
-
-/// The program in the repository's root, where the samples are.
-fn program() -> Command {
-    let mut command = Command::new(PROGRAM);
-    command.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
-    command
-}
-
-fn yolo_lat(arguments: &[&str]) -> Output {
-    program().args(arguments).output().unwrap()
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-fn json_lines(output: &Output) -> Vec<Value> {
-    text(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-}
-
-fn needs_ffmpeg() {
-    assert!(yolo_lat::source::has_ffmpeg(), "ffmpeg is not installed; `make test` installs it");
-}
+use yolo_lat::source::{Source, SourceOptions, SyntheticSource, VideoSource};
 
 /// A video of `frames` frames of the synthetic scene.
 fn video(folder: &Path, frames: u64) -> PathBuf {
@@ -142,7 +120,7 @@ fn a_video_is_detected_frame_by_frame() {
         assert_eq!(line["image"], format!("{clip}#{index}"));
         assert_eq!(line["detections"][0]["name"], "person");
     }
-    assert!(lines[12].get("frame").is_none(), "a picture is no frame");
+    assert!(lines[12].get("frame").is_none(), "an image is no frame");
     let mut videos = Vec::new();
     for entry in walkdir::WalkDir::new(out.join("images")) {
         let path = entry.unwrap().into_path();
@@ -250,7 +228,7 @@ fn several_sources_name_themselves_and_each_gets_its_turns() {
     let lines = json_lines(&output);
     let of = |source: &str| lines.iter().filter(|line| line["source"] == source).count();
     assert_eq!([of(clip), of("synthetic scene, 640x480")], [2, 2], "{}", text(&output.stdout));
-    // Pictures make one slide show, whose results name the picture.
+    // Images make one slide show, whose results name the image.
     assert_eq!([of("assets/chelsea.jpg"), of("assets/coffee.jpg"), lines.len()], [1, 1, 6]);
     for name in ["boxes-1.mp4", "boxes-2.mp4", "boxes-3.mp4"] {
         assert!((2..=3).contains(&count_frames(&folder.path().join(name))), "{name}");

@@ -1,16 +1,17 @@
-//! Other people's pictures, folders and videos: everything here is made by the tests, the videos with ffmpeg.
+//! Other people's images, folders and videos: everything here is made by the tests, the videos with ffmpeg.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
+
+mod common;
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use common::{PROGRAM, json_lines, needs_ffmpeg, text};
 use image::RgbImage;
 use serde_json::Value;
 use tempfile::TempDir;
-
-const PROGRAM: &str = env!("CARGO_BIN_EXE_yolo-lat");
 
 /// Runs `yolo-lat detect` in a folder, with results as JSON lines.
 fn detect(folder: &Path, arguments: &[&str]) -> Output {
@@ -18,19 +19,11 @@ fn detect(folder: &Path, arguments: &[&str]) -> Output {
     Command::new(PROGRAM).current_dir(folder).args(usual).args(arguments).output().unwrap()
 }
 
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-fn lines(output: &Output) -> Vec<Value> {
-    text(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-}
-
 /// Results come, nothing is said, and the exit code is 0.
 fn frames_of(folder: &Path, arguments: &[&str]) -> Vec<Value> {
     let output = detect(folder, arguments);
     assert_eq!((output.status.code(), &*text(&output.stderr)), (Some(0), ""), "{arguments:?}");
-    lines(&output)
+    json_lines(&output)
 }
 
 fn images(results: &[Value]) -> Vec<&str> {
@@ -38,7 +31,7 @@ fn images(results: &[Value]) -> Vec<&str> {
 }
 
 fn folder_for_videos() -> TempDir {
-    assert!(yolo_lat::source::has_ffmpeg(), "ffmpeg is not installed; `make test` installs it");
+    needs_ffmpeg();
     tempfile::tempdir().unwrap()
 }
 
@@ -58,7 +51,7 @@ fn duration(path: &Path) -> f64 {
     text(&Command::new("ffprobe").args(show).arg(path).output().unwrap().stdout).trim().parse().unwrap()
 }
 
-fn picture(path: &Path) {
+fn image(path: &Path) {
     RgbImage::from_fn(64, 48, |x, y| image::Rgb([x as u8, y as u8, 99])).save(path).unwrap();
 }
 
@@ -66,23 +59,23 @@ fn picture(path: &Path) {
 fn folders_are_read_by_kind_not_by_habit() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
-    picture(&at("a.jpg"));
+    image(&at("a.jpg"));
     for name in ["b.jfif", "c.jpe", "d.mpo", "e.PJPEG"] {
         std::fs::copy(at("a.jpg"), at(name)).unwrap();
     }
     // Contents decide what it is, the name whether it is looked at.
-    picture(&at("f.png"));
+    image(&at("f.png"));
     std::fs::rename(at("f.png"), at("f.jpg")).unwrap();
     std::fs::write(at("._a.jpg"), b"\0\x05\x16\x07\0\x02\0\0Mac OS X").unwrap();
-    std::fs::write(at("notes.txt"), "no picture").unwrap();
+    std::fs::write(at("notes.txt"), "no image").unwrap();
     std::fs::create_dir_all(at(".thumbnails")).unwrap();
-    picture(&at(".thumbnails/a.jpg"));
+    image(&at(".thumbnails/a.jpg"));
     let results = frames_of(folder.path(), &["-r", "."]);
     assert_eq!(images(&results), ["./a.jpg", "./b.jfif", "./c.jpe", "./d.mpo", "./e.PJPEG", "./f.jpg"]);
     // What is named is not hidden.
     let output = detect(folder.path(), &["._a.jpg"]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(text(&output.stderr).contains("not a picture in a known format"), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("not an image in a known format"), "{}", text(&output.stderr));
     std::fs::write(at("phone.heic"), b"\0\0\0\x18ftypheic\0\0\0\0mif1heic").unwrap();
     let output = detect(folder.path(), &["phone.heic"]);
     assert!(text(&output.stderr).contains("HEIC is not read: save it as JPEG"), "{}", text(&output.stderr));
@@ -98,7 +91,7 @@ fn patterns_take_folders_with_brackets_literally() {
     let shots = folder.path().join("shots [2026]/[a]");
     std::fs::create_dir_all(&shots).unwrap();
     for name in ["a.png", "b.png", ".c.png", "[d].png"] {
-        picture(&shots.join(name));
+        image(&shots.join(name));
     }
     let found = |pattern: &str| -> Vec<String> {
         frames_of(folder.path(), &[pattern]).iter().map(|line| line["image"].as_str().unwrap().to_owned()).collect()
@@ -107,7 +100,7 @@ fn patterns_take_folders_with_brackets_literally() {
     assert_eq!(found("shots [2026]/[a]/?.png"), both);
     assert_eq!(found("shots [2026]/*/[ab].png"), both);
     assert_eq!(found("shots [2026]/[a]/[d].png"), ["shots [2026]/[a]/[d].png"]);
-    // A pattern that a folder matches means its pictures, as if a shell had expanded it.
+    // A pattern that a folder matches means its images, as if a shell had expanded it.
     assert_eq!(found("shots*/*").len(), 3);
     // However many links lead round in circles.
     #[cfg(unix)]
@@ -197,14 +190,14 @@ fn videos_of_every_container_and_name_give_their_frames() {
             assert_eq!((&line["width"], &line["height"]), (&176.into(), &144.into()));
         }
     }
-    // In a folder they are found; a video that is named like a picture, or not at all, is one.
+    // In a folder they are found; a video that is named like an image, or not at all, is one.
     assert_eq!(frames_of(at, &["."]).len(), 8 * names.len());
     std::fs::rename(at.join("g.webm"), at.join("g.jpg")).unwrap();
     std::fs::rename(at.join("f.avi"), at.join("f")).unwrap();
     assert_eq!(frames_of(at, &["g.jpg", "f"]).len(), 16);
-    picture(&at.join("p.png"));
+    image(&at.join("p.png"));
     std::fs::rename(at.join("p.png"), at.join("p.mp4")).unwrap();
-    assert_eq!(images(&frames_of(at, &["p.mp4"])), ["p.mp4"], "a picture that is named like a video is one");
+    assert_eq!(images(&frames_of(at, &["p.mp4"])), ["p.mp4"], "an image that is named like a video is one");
 }
 
 #[test]
@@ -272,7 +265,7 @@ fn every_fifth_frame_keeps_its_number_and_time() {
     let live =
         ["live", "--headless", "ninety.mp4", "--stride", "5", "-f", "jsonl", "--size", "32", "--save-video", "l.mp4"];
     let output = Command::new(PROGRAM).current_dir(at).args(live).output().unwrap();
-    let frames: Vec<u64> = lines(&output).iter().map(|line| line["frame"].as_u64().unwrap()).collect();
+    let frames: Vec<u64> = json_lines(&output).iter().map(|line| line["frame"].as_u64().unwrap()).collect();
     assert!(frames.iter().all(|frame| frame % 5 == 0) && frames.len() <= 18, "{frames:?}");
     let (seconds, wanted) = (duration(&at.join("l.mp4")), (frames[frames.len() - 1] - frames[0]) as f64 / 30.0);
     assert!((seconds - wanted).abs() < 0.35, "{seconds} s of {wanted}");
@@ -301,15 +294,15 @@ fn lists_and_standard_input_are_sources() {
     let at = folder.path();
     std::fs::create_dir(at.join("sub")).unwrap();
     for name in ["a.png", "sub/b.png", "sub/c d.png"] {
-        picture(&at.join(name));
+        image(&at.join(name));
     }
     // Seen from here, or beside the list.
     std::fs::write(at.join("sub/list.txt"), "\u{feff}a.png\r\n\r\nb.png\r\nsub/c d.png\r\n").unwrap();
     let results = frames_of(at, &["sub/list.txt", "a.png"]);
     assert_eq!(images(&results), ["a.png", "sub/b.png", "sub/c d.png", "a.png"]);
     let output = detect_from(at, b"a.png\nsub/b.png\n", &["-"]);
-    assert_eq!(images(&lines(&output)), ["a.png", "sub/b.png"]);
-    // A picture is told by how it begins.
+    assert_eq!(images(&json_lines(&output)), ["a.png", "sub/b.png"]);
+    // An image is told by how it begins.
     let bytes = std::fs::read(at.join("a.png")).unwrap();
     let output = detect_from(at, &bytes, &["-", "sub/b.png", "-o", "o", "--save-images"]);
     assert_eq!((output.status.code(), &*text(&output.stderr)), (Some(0), ""));
@@ -320,9 +313,9 @@ fn lists_and_standard_input_are_sources() {
     for (input, arguments, code, says) in [
         (&bytes[..40], &["-"][..], 1, "-: cannot be decoded"),
         (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", &["-"], 1, "HEIC is not read"),
-        (b"\x7fELF\0\0", &["-"], 2, "standard input holds neither paths nor a picture"),
+        (b"\x7fELF\0\0", &["-"], 2, "standard input holds neither paths nor an image"),
         (b"", &["-"], 2, "standard input gave no paths"),
-        (&bytes, &["-", "-o", "p", "--pictures", "copy"], 2, "the picture on standard input is none"),
+        (&bytes, &["-", "-o", "p", "--images", "copy"], 2, "the image on standard input is none"),
         (b"", &["empty.txt"], 2, "empty.txt: lists no sources"),
         (b"", &["absent.txt"], 1, "absent.txt: cannot be read"),
     ] {
@@ -352,7 +345,7 @@ fn streams_are_chosen_and_turned_as_players_do() {
     // A stream without times of its own.
     ffmpeg(at, "-f lavfi -i testsrc=s=64x48:r=25:d=0.2 -c:v mpeg2video raw.m2v");
     assert_eq!(frames_of(at, &["raw.m2v"]).len(), 5);
-    picture(&at.join("cover.png"));
+    image(&at.join("cover.png"));
     ffmpeg(at, "-f lavfi -i sine=d=0.2 sound.mp4");
     ffmpeg(at, "-i sound.mp4 -i cover.png -map 0 -map 1 -c copy -disposition:v attached_pic song.m4v");
     std::fs::write(at.join("empty.mp4"), "").unwrap();
@@ -498,7 +491,7 @@ fn network_streams_are_opened_or_say_in_a_line_why_not() {
     assert!(!results.contains("secret") && !results.contains("hidden"), "{results}");
     // Nobody there, and somebody who never answers.
     let (silent, _server) = serve(Vec::new());
-    for (address, says) in [("127.0.0.1:9", "cannot be read"), (&*silent, "no picture within 2 s")] {
+    for (address, says) in [("127.0.0.1:9", "cannot be read"), (&*silent, "no image within 2 s")] {
         for arguments in [&["detect", "-q"][..], &["live", "--headless", "--max-frames", "1"]] {
             let url = format!("http://me:secret@{address}/video.mjpg");
             if address == silent && arguments[0] == "live" {

@@ -1,20 +1,21 @@
-//! Small things in large pictures.
+//! Small things in large images.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use std::path::Path;
-use std::process::Command;
+mod common;
 
+use std::path::Path;
+
+use common::{program, text, yolo_lat};
 use image::RgbImage;
 use image::imageops::{FilterType, replace, resize};
 use serde_json::Value;
 
-/// Boxes that `detect` finds in a picture, by their left edge.
-fn boxes(picture: &Path, arguments: &[&str]) -> Vec<[f64; 4]> {
+/// Boxes that `detect` finds in an image, by their left edge.
+fn boxes(image: &Path, arguments: &[&str]) -> Vec<[f64; 4]> {
     let usual = ["detect", "-f", "jsonl", "-q", "--engine", "cpu"];
-    let output =
-        Command::new(env!("CARGO_BIN_EXE_yolo-lat")).args(usual).args(arguments).arg(picture).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let output = program().args(usual).args(arguments).arg(image).output().unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
     let line: Value = serde_json::from_slice(&output.stdout).unwrap();
     let corners = |found: &Value| ["x1", "y1", "x2", "y2"].map(|side| found["box"][side].as_f64().unwrap());
     let mut found: Vec<[f64; 4]> = line["detections"].as_array().unwrap().iter().map(corners).collect();
@@ -23,7 +24,7 @@ fn boxes(picture: &Path, arguments: &[&str]) -> Vec<[f64; 4]> {
 }
 
 #[test]
-fn slices_find_what_is_small_in_a_large_picture_and_once() {
+fn slices_find_what_is_small_in_a_large_image_and_once() {
     let cat = image::open(concat!(env!("CARGO_MANIFEST_DIR"), "/../../assets/chelsea.jpg")).unwrap().into_rgb8();
     let cat = resize(&cat, 180, 120, FilterType::Triangle);
     let mut large = RgbImage::from_pixel(2000, 1500, image::Rgb([114; 3]));
@@ -33,12 +34,12 @@ fn slices_find_what_is_small_in_a_large_picture_and_once() {
         replace(&mut large, &cat, x, y);
     }
     let folder = tempfile::tempdir().unwrap();
-    let picture = folder.path().join("large.png");
-    large.save(&picture).unwrap();
+    let image = folder.path().join("large.png");
+    large.save(&image).unwrap();
 
-    assert_eq!(boxes(&picture, &[]).len(), 0, "they are too small for the whole picture");
+    assert_eq!(boxes(&image, &[]).len(), 0, "they are too small for the whole image");
     for slice in ["auto", "384x288:0.2"] {
-        let found = boxes(&picture, &["--slice", slice]);
+        let found = boxes(&image, &["--slice", slice]);
         assert_eq!(found.len(), 2, "{slice}: {found:?}");
         for (found, (x, y)) in found.iter().zip([places[1], places[0]]) {
             let (x, y) = (x as f64, y as f64);
@@ -53,9 +54,8 @@ fn a_slice_that_cannot_be_is_refused() {
     for (slice, reason) in
         [("0", "at least 32"), ("320:1", "from 0 to 0.9"), ("large", "expected auto, off or the size")]
     {
-        let output =
-            Command::new(env!("CARGO_BIN_EXE_yolo-lat")).args(["detect", "a.jpg", "--slice", slice]).output().unwrap();
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let output = yolo_lat(&["detect", "a.jpg", "--slice", slice]);
+        let said = text(&output.stderr);
         assert_eq!(output.status.code(), Some(2));
         assert!(said.contains(reason), "{said}");
     }

@@ -2,31 +2,20 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
+mod common;
+
 use std::any::Any;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Receiver;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use common::{PROGRAM, json_lines, needs_ffmpeg, text};
 use serde_json::Value;
-
-const PROGRAM: &str = env!("CARGO_BIN_EXE_yolo-lat");
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-fn lines(output: &Output) -> Vec<Value> {
-    text(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-}
-
-fn needs_ffmpeg() {
-    assert!(yolo_lat::source::has_ffmpeg(), "ffmpeg is not installed; `make test` installs it");
-}
 
 /// A process that ends with its owner.
 struct Running(Child);
@@ -137,12 +126,12 @@ fn times_of_a_stream_of_jpegs_are_those_of_their_arrival() {
     let arguments = ["detect", &url, "--max-frames", "17", "-f", "jsonl", "-q", "--size", "32"];
     let output = Command::new(PROGRAM).args(arguments).output().unwrap();
     assert_eq!((output.status.code(), &*text(&output.stderr)), (Some(0), ""));
-    let times: Vec<f64> = lines(&output).iter().map(|line| line["time_s"].as_f64().unwrap()).collect();
+    let times: Vec<f64> = json_lines(&output).iter().map(|line| line["time_s"].as_f64().unwrap()).collect();
     assert_eq!((times.len(), times[0]), (17, 0.0));
     assert!((times[16] - 2.0).abs() < 0.3, "{times:?}");
 }
 
-/// A server that hangs is one that gives no picture in time.
+/// A server that hangs is one that gives no image in time.
 #[test]
 fn a_stream_that_stalls_is_tried_again() {
     let port = free_port();
@@ -157,7 +146,7 @@ fn a_stream_that_stalls_is_tried_again() {
     let _server = jpegs(port, 25);
     session.next(Duration::from_secs(5));
     let said = session.end();
-    assert!(said.contains("no picture within 1 s") && said.lines().count() == 1, "{said}");
+    assert!(said.contains("no image within 1 s") && said.lines().count() == 1, "{said}");
 }
 
 /// An RTSP server of MPEG transport streams within RTP within TCP, for one client at a time; it ends when it is dropped.
@@ -269,7 +258,7 @@ fn a_photograph_on_the_screen_is_found() {
     let found = |command: &[&str]| {
         let output = Command::new(PROGRAM).args(command).env("DISPLAY", &display).output().unwrap();
         assert_eq!((output.status.code(), &*text(&output.stderr)), (Some(0), ""));
-        lines(&output)
+        json_lines(&output)
     };
     // Until the viewer has drawn it.
     let whole = &["detect", "-q", "-f", "jsonl", "-m", "s", "screen", "--max-frames", "3"][..];

@@ -2,28 +2,22 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+mod common;
 
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use common::{needs_ffmpeg, text, yolo_lat};
 use serde_json::Value;
 use tempfile::TempDir;
 
 const FRAMES: usize = 40;
 
-fn yolo_lat(arguments: &[&str]) -> Output {
-    let program = env!("CARGO_BIN_EXE_yolo-lat");
-    Command::new(program).current_dir("../..").args(arguments).output().unwrap()
-}
-
-fn text(bytes: &[u8]) -> &str {
-    std::str::from_utf8(bytes).unwrap()
-}
-
 /// What a run prints that must not fail.
 fn printed(arguments: &[&str]) -> String {
     let output = yolo_lat(arguments);
     assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", text(&output.stderr));
-    text(&output.stdout).to_owned()
+    text(&output.stdout)
 }
 
 fn values(lines: &str) -> Vec<Value> {
@@ -32,7 +26,7 @@ fn values(lines: &str) -> Vec<Value> {
 
 /// A cat that moves 4 pixels to the right in each of 40 frames, 30 a second.
 fn moving_cat(folder: &Path) -> PathBuf {
-    assert!(yolo_lat::source::has_ffmpeg(), "ffmpeg is not installed; `make test` installs it");
+    needs_ffmpeg();
     let clip = folder.join("cat.mkv");
     let scene = "[1]scale=300:-2[cat];[0][cat]overlay=x=20+4*n:y=100";
     let made = Command::new("ffmpeg")

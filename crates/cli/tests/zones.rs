@@ -2,32 +2,23 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
+mod common;
+
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
 use std::time::Duration;
 
+use common::{json_lines, needs_ffmpeg, text, yolo_lat};
 use image::{Rgb, RgbImage};
 use serde_json::Value;
 use yolo_lat::sink::VideoRecorder;
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_yolo-lat");
 const CAT: &str = "assets/chelsea.jpg";
-
-/// The program in the repository's root, where the samples are.
-fn yolo_lat(arguments: &[&str]) -> Output {
-    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
-    Command::new(PROGRAM).current_dir(root).args(arguments).output().unwrap()
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
 
 /// What `detect` gives as JSON lines.
 fn detect(arguments: &[&str]) -> Vec<Value> {
     let output = yolo_lat(&[&["detect", "-q", "-f", "jsonl", "--no-timing"], arguments].concat());
     assert_eq!(output.status.code(), Some(0), "{arguments:?}: {}", text(&output.stderr));
-    text(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    json_lines(&output)
 }
 
 fn names(record: &Value) -> Vec<&str> {
@@ -51,15 +42,15 @@ fn write(folder: &Path, text: &str) -> String {
 
 /// A video in which a cat moves down over the middle and up again, with its frames' size 640x480.
 fn cat_video(folder: &Path) -> String {
-    assert!(yolo_lat::source::has_ffmpeg(), "ffmpeg is not installed; `make test` installs it");
+    needs_ffmpeg();
     let cat = image::open("../../assets/chelsea.jpg").unwrap().resize(270, 180, image::imageops::Triangle).into_rgb8();
     let path: PathBuf = folder.join("cat.mp4");
     let mut recorder = VideoRecorder::start(&path, (640, 480)).unwrap();
     for frame in 0..60 {
-        let mut picture = RgbImage::from_pixel(640, 480, Rgb([114; 3]));
+        let mut image = RgbImage::from_pixel(640, 480, Rgb([114; 3]));
         let step = if frame < 30 { frame } else { 59 - frame };
-        image::imageops::replace(&mut picture, &cat, 180, 10 + 9 * step);
-        recorder.push(&picture, Duration::from_millis(40 * frame as u64)).unwrap();
+        image::imageops::replace(&mut image, &cat, 180, 10 + 9 * step);
+        recorder.push(&image, Duration::from_millis(40 * frame as u64)).unwrap();
     }
     recorder.finish(None).unwrap();
     path.to_str().unwrap().to_owned()
@@ -126,7 +117,7 @@ fn a_track_that_crosses_a_line_is_counted_in_both_directions() {
     assert!(found[59]["detections"][0]["id"].is_u64(), "--line follows objects");
     let words = text(&yolo_lat(&[&["detect", "-q", &clip, "--classes", "cat"][..], &lines].concat()).stdout);
     assert!(words.lines().last().unwrap().contains("; beside 0 in 0 out, gate 1 in 1 out, "), "{words}");
-    // A picture has nothing that could cross, which is no reason to stop.
+    // An image has nothing that could cross, which is no reason to stop.
     let output = yolo_lat(&["detect", CAT, "--line", "gate=0.1,0.6,0.9,0.6", "-f", "jsonl"]);
     assert_eq!(output.status.code(), Some(0));
     assert!(
@@ -146,13 +137,13 @@ fn what_is_saved_shows_boxes_or_hides_objects() {
     };
     let original = image::open("../../assets/chelsea.jpg").unwrap().into_rgb8();
     // Differences of neighbours, in the middle of the face.
-    let detail = |picture: &RgbImage| -> u32 {
+    let detail = |image: &RgbImage| -> u32 {
         let points = (90..140).flat_map(|y| (180..280).map(move |x| (x, y)));
-        points.map(|(x, y)| u32::from(picture.get_pixel(x, y)[1].abs_diff(picture.get_pixel(x + 1, y)[1]))).sum()
+        points.map(|(x, y)| u32::from(image.get_pixel(x, y)[1].abs_diff(image.get_pixel(x + 1, y)[1]))).sum()
     };
     // Mean difference at the left border, beside the cat, where a zone's border is drawn.
-    let border = |picture: &RgbImage| -> u32 {
-        (5..290).map(|y| u32::from(picture.get_pixel(0, y)[1].abs_diff(original.get_pixel(0, y)[1]))).sum::<u32>() / 285
+    let border = |image: &RgbImage| -> u32 {
+        (5..290).map(|y| u32::from(image.get_pixel(0, y)[1].abs_diff(original.get_pixel(0, y)[1]))).sum::<u32>() / 285
     };
     let [shown, blurred, tiles, heat] = ["box", "blur", "pixelate", "heat"].map(saved);
     assert!(detail(&shown) > 7 * detail(&original) / 10, "{} {}", detail(&shown), detail(&original));
@@ -163,8 +154,7 @@ fn what_is_saved_shows_boxes_or_hides_objects() {
         border(&shown),
         border(&blurred)
     );
-    let red =
-        |picture: &RgbImage| i32::from(picture.get_pixel(240, 170)[0]) - i32::from(picture.get_pixel(240, 170)[2]);
+    let red = |image: &RgbImage| i32::from(image.get_pixel(240, 170)[0]) - i32::from(image.get_pixel(240, 170)[2]);
     assert!(red(&heat) > red(&original) + 40, "{} {}", red(&heat), red(&original));
     refused(
         &["detect", CAT, "--draw", "blurr"],
@@ -217,19 +207,19 @@ fn what_is_wrong_is_said_in_a_line() {
     for (arguments, wanted) in [
         (&["--config", "no/such.toml"][..], "--config no/such.toml: No such file"),
         (&["--zone", "door=0,0,1,1"], "door: a zone has at least 3 points, found 2"),
-        (&["--zone", "door=0,0,640,0,640,480"], "door: 640 is outside of the picture"),
+        (&["--zone", "door=0,0,640,0,640,480"], "door: 640 is outside of the image"),
         (&["--zone", "door"], "expected NAME=x1,y1,x2,y2,..."),
         (
             &["--zone", "a=0,0,1,0,1,1", "--zone", "a=0,0,1,0,1,1"],
             "--zone a is there twice: each needs a name of its own",
         ),
-        (&["--line", "gate=0,1.2,1,1.2"], "gate: 1.2 is outside of the picture"),
+        (&["--line", "gate=0,1.2,1,1.2"], "gate: 1.2 is outside of the image"),
         (&["--line", "gate=0,0,1,0,1,1"], "gate: a line has 2 points, found 3"),
         (&["--line", "a=0,0,1,1", "--line", "a=0,1,1,0"], "--line a is there twice"),
         (&["--line", "a=0,0,1,1", "--track=false"], "--line counts tracked objects"),
         (&[tv, tvmonitor], "--conf has two values for tvmonitor"),
         (&["--conf", "0.3", "--conf", "0.4"], "--conf has two values for all classes"),
-        (&["--min-size", "1.5"], "expected a share of the picture's area below 1, or square pixels"),
+        (&["--min-size", "1.5"], "expected a share of the image's area below 1, or square pixels"),
         (&["--min-size", "persn=0.1"], "--min-size: the model knows no \"persn\""),
     ] {
         refused(&[&["detect", CAT][..], arguments].concat(), wanted);

@@ -66,7 +66,7 @@ impl BBox {
         if union > 0.0 { intersection / union } else { 0.0 }
     }
 
-    /// The part inside a picture of `width` x `height` pixels.
+    /// The part inside an image of `width` x `height` pixels.
     pub fn clip(&self, width: f32, height: f32) -> Self {
         Self {
             x1: self.x1.clamp(0.0, width),
@@ -77,7 +77,7 @@ impl BBox {
     }
 }
 
-/// How a picture fills the network's input.
+/// How an image fills the network's input.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Fit {
     /// Scaled with its aspect kept, centred, with a border around it.
@@ -90,7 +90,7 @@ pub enum Fit {
 }
 
 impl Fit {
-    /// Where a picture of `image` pixels (width, height) lies in `input`.
+    /// Where an image of `image` pixels (width, height) lies in `input`.
     pub fn place(self, image: (u32, u32), input: (u32, u32)) -> Letterbox {
         match self {
             Self::Letterbox => Letterbox::fit(image, input),
@@ -100,14 +100,14 @@ impl Fit {
     }
 }
 
-/// Where a picture lies in the network's input: scaled, with a border around it.
+/// Where an image lies in the network's input: scaled, with a border around it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Letterbox {
-    /// Size of the picture in pixels.
+    /// Size of the image in pixels.
     pub image: (u32, u32),
     /// Size of the network's input in pixels.
     pub input: (u32, u32),
-    /// Size of the scaled picture, at least 1 x 1.
+    /// Size of the scaled image, at least 1 x 1.
     pub resized: (u32, u32),
     /// Left and top border, whole pixels.
     pub offset: (u32, u32),
@@ -117,7 +117,7 @@ impl Letterbox {
     /// The grey of the border, as a share of white.
     pub const GREY: f32 = 114.0 / 255.0;
 
-    /// Fits a picture of `image` pixels (width, height) into `input`: scaled with its aspect kept, centred.
+    /// Fits an image of `image` pixels (width, height) into `input`: scaled with its aspect kept, centred.
     pub fn fit(image: (u32, u32), input: (u32, u32)) -> Self {
         let scale = (f64::from(input.0) / f64::from(image.0)).min(f64::from(input.1) / f64::from(image.1));
         let side = |image: u32, input: u32| ((f64::from(image) * scale).round() as u32).clamp(1, input);
@@ -125,12 +125,12 @@ impl Letterbox {
         Self { image, input, resized, offset: ((input.0 - resized.0) / 2, (input.1 - resized.1) / 2) }
     }
 
-    /// Network pixels per picture pixel in x and y. They differ a little, since the scaled size is whole pixels.
+    /// Network pixels per image pixel in x and y. They differ a little, since the scaled size is whole pixels.
     fn scale(&self) -> (f64, f64) {
         (f64::from(self.resized.0) / f64::from(self.image.0), f64::from(self.resized.1) / f64::from(self.image.1))
     }
 
-    /// A box in picture pixels, from one in network pixels.
+    /// A box in image pixels, from one in network pixels.
     pub fn image_from_letterbox(&self, bbox: &BBox) -> BBox {
         let (scale_x, scale_y) = self.scale();
         let x = |x: f32| ((f64::from(x) - f64::from(self.offset.0)) / scale_x) as f32;
@@ -138,7 +138,7 @@ impl Letterbox {
         BBox { x1: x(bbox.x1), y1: y(bbox.y1), x2: x(bbox.x2), y2: y(bbox.y2) }
     }
 
-    /// A box in network pixels, from one in picture pixels.
+    /// A box in network pixels, from one in image pixels.
     pub fn letterbox_from_image(&self, bbox: &BBox) -> BBox {
         let (scale_x, scale_y) = self.scale();
         let x = |x: f32| (f64::from(x) * scale_x + f64::from(self.offset.0)) as f32;
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn degenerate_pictures_keep_a_pixel() {
+    fn degenerate_images_keep_a_pixel() {
         assert_eq!(Letterbox::fit((1, 5000), (320, 320)).resized, (1, 320));
         assert_eq!(Letterbox::fit((30_000, 1), (320, 320)).resized, (320, 1));
         assert_eq!(Letterbox::fit((1, 1), (320, 320)).resized, (320, 320));

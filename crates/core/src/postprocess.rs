@@ -12,7 +12,7 @@ pub struct Detection {
     pub class: usize,
     /// Probability in 0..1.
     pub confidence: f32,
-    /// Where; in picture pixels once it leaves the detector.
+    /// Where; in image pixels once it leaves the detector.
     pub bbox: BBox,
 }
 
@@ -23,7 +23,7 @@ pub struct PostprocessOptions {
     pub confidence: f32,
     /// Of two boxes that overlap more than this, the less confident goes; 0..1.
     pub iou: f32,
-    /// Most detections in a picture.
+    /// Most detections in an image.
     pub max_detections: usize,
     /// Only these classes; `None` for all.
     pub classes: Option<Vec<usize>>,
@@ -31,9 +31,28 @@ pub struct PostprocessOptions {
     pub agnostic: bool,
     /// A cell may report several classes: the custom when average precision is measured, confusing for people.
     pub multi_label: bool,
-    /// Boxes vote for the more confident one that suppresses them; otherwise they are thrown away. See [`suppress`]. Only our
-    /// own networks' thresholds are made for it: for other people's it must be asked for besides.
-    pub merge: bool,
+    /// What suppressed boxes are good for.
+    pub nms: Nms,
+}
+
+/// What becomes of the boxes that a more confident one suppresses; see [`suppress`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Nms {
+    /// They are thrown away.
+    Greedy,
+    /// They vote for it. Only our own networks' thresholds are made for that: for third-party ones it must be asked for besides.
+    #[default]
+    BoxVoting,
+}
+
+impl Nms {
+    /// Both, by the names that people use.
+    pub const ALL: [(&str, Self); 2] = [("greedy", Self::Greedy), ("box-voting", Self::BoxVoting)];
+
+    /// The name.
+    pub fn name(self) -> &'static str {
+        Self::ALL[self as usize].0
+    }
 }
 
 /// Least confidence of a box that votes.
@@ -48,7 +67,7 @@ impl Default for PostprocessOptions {
             classes: None,
             agnostic: false,
             multi_label: false,
-            merge: true,
+            nms: Nms::default(),
         }
     }
 }
@@ -56,7 +75,7 @@ impl Default for PostprocessOptions {
 impl PostprocessOptions {
     /// Least confidence of a suppressed box that votes; above 1 where none does.
     pub fn least_voter(&self) -> f32 {
-        if self.merge { LEAST_VOTER } else { 2.0 }
+        if self.nms == Nms::BoxVoting { LEAST_VOTER } else { 2.0 }
     }
 
     /// Least confidence of a box before suppression: it may vote, even if it is not confident enough itself.
@@ -88,7 +107,7 @@ pub fn decode<'a>(
     found
 }
 
-/// Cells that are looked at together: few cells of a picture have an object.
+/// Cells that are looked at together: few cells of an image have an object.
 const CELLS: usize = 64;
 
 fn decode_into<'a>(
@@ -170,21 +189,21 @@ pub fn decode_box(logits: &ArrayView3<f32>, row: usize, column: usize, stride: u
 /// Greedy non-maximum suppression, class by class unless `options.agnostic`: the most confident box stays, those that overlap it go,
 /// and again. Result by falling confidence, at most `options.max_detections`; equal confidences keep the order of `detections`.
 ///
-/// With `options.merge` those of the same class that go vote for the box that stays, from a confidence of 0.1. Of confidence `s` it
-/// has `s * (1 - product over it and its voters of (1 - confidence))` then: its own times the chance that any of them is right, so that
+/// By [`Nms::BoxVoting`] those of the same class that go vote for the box that stays, from a confidence of 0.1. Of confidence `s` it
+/// has `s * (1 - product over it and its voters of (1 - confidence))` then (noisy-or): its own times the chance that any of them is right, so that
 /// what nothing confirms has `s * s`. Its corners are the mean of theirs, by the square of confidence times the fourth power of the IoU
 /// with it (after box voting, Gidaris and Komodakis 2015).
 pub fn suppress(detections: Vec<Detection>, options: &PostprocessOptions) -> Vec<Detection> {
     Postprocessor { found: detections, ..Postprocessor::default() }.suppress(options)
 }
 
-/// [`decode`] and [`suppress`] with buffers that are kept from picture to picture: only the result is allocated.
+/// [`decode`] and [`suppress`] with buffers that are kept from image to image: only the result is allocated.
 #[derive(Default)]
 pub struct Postprocessor {
     found: Vec<Detection>,
     /// Places in `found` by falling confidence.
     order: Vec<usize>,
-    kept: Vec<Elected>,
+    kept: Vec<Cluster>,
 }
 
 impl Postprocessor {
@@ -212,51 +231,51 @@ impl Postprocessor {
             if is_full && !votes {
                 break;
             }
-            let suppresses = |other: &&mut Elected| {
+            let suppresses = |other: &&mut Cluster| {
                 let rival = options.agnostic || other.first.class == detection.class;
                 rival && other.first.bbox.iou(&detection.bbox) > options.iou
             };
             match kept.iter_mut().find(suppresses) {
-                Some(winner) if votes && winner.first.class == detection.class => winner.count(&detection),
-                None if !is_full => kept.push(Elected::new(detection)),
+                Some(cluster) if votes && cluster.first.class == detection.class => cluster.add(&detection),
+                None if !is_full => kept.push(Cluster::new(detection)),
                 _ => {}
             }
         }
-        let result = |elected: &Elected| if options.merge { elected.result() } else { elected.first };
+        let result = |cluster: &Cluster| if options.nms == Nms::BoxVoting { cluster.result() } else { cluster.first };
         ranked(kept.iter().map(result).collect(), options.confidence)
     }
 }
 
 /// A box that stays, and the votes for it.
-struct Elected {
+struct Cluster {
     first: Detection,
-    /// How probable it is that it and its voters are all wrong.
-    doubt: f32,
+    /// The chance that it and its voters are all wrong: what noisy-or leaves of 1.
+    all_wrong: f32,
     /// Of it and its voters, the sum of weights.
     weight: f32,
     /// ... and of weighted corners.
     corners: [f32; 4],
 }
 
-impl Elected {
+impl Cluster {
     fn new(first: Detection) -> Self {
-        let mut elected = Self { first, doubt: 1.0, weight: 0.0, corners: [0.0; 4] };
-        elected.count(&first);
-        elected
+        let mut cluster = Self { first, all_wrong: 1.0, weight: 0.0, corners: [0.0; 4] };
+        cluster.add(&first);
+        cluster
     }
 
-    fn count(&mut self, voter: &Detection) {
+    fn add(&mut self, voter: &Detection) {
         let weight = voter.confidence.powi(2) * self.first.bbox.iou(&voter.bbox).powi(4);
         let BBox { x1, y1, x2, y2 } = voter.bbox;
         for (sum, corner) in self.corners.iter_mut().zip([x1, y1, x2, y2]) {
             *sum += weight * corner;
         }
         self.weight += weight;
-        self.doubt *= 1.0 - voter.confidence;
+        self.all_wrong *= 1.0 - voter.confidence;
     }
 
     fn result(&self) -> Detection {
-        let confidence = self.first.confidence * (1.0 - self.doubt);
+        let confidence = self.first.confidence * (1.0 - self.all_wrong);
         // A box without area has no weight.
         if self.weight <= 0.0 {
             return Detection { confidence, ..self.first };
@@ -321,7 +340,7 @@ mod tests {
             let options = PostprocessOptions {
                 confidence: *u.choose(&[0.0, 0.01, 0.5, 0.51, 0.9, 1.0])?,
                 classes: if u.arbitrary()? { Some(vec![0, 3]) } else { None },
-                merge: u.arbitrary()?,
+                nms: *u.choose(&[Nms::Greedy, Nms::BoxVoting])?,
                 ..PostprocessOptions::default()
             };
             let mut expected = Vec::new();
@@ -349,7 +368,7 @@ mod tests {
         let confidences = |options: &PostprocessOptions| -> Vec<f32> {
             suppress(all.clone(), options).iter().map(|detection| detection.confidence).collect()
         };
-        let options = PostprocessOptions { merge: false, ..Default::default() };
+        let options = PostprocessOptions { nms: Nms::Greedy, ..Default::default() };
         assert_eq!(confidences(&options), [0.9, 0.6, 0.4]);
         assert_eq!(confidences(&PostprocessOptions { agnostic: true, ..options.clone() }), [0.9, 0.4]);
         assert_eq!(confidences(&PostprocessOptions { max_detections: 1, ..options }), [0.9]);

@@ -69,7 +69,7 @@ impl Target for Kernels {
     }
 
     /// Only a convolution with a window spreads rows of its own.
-    fn reads_picture(&self, graph: &CheckedGraph, reader: NodeId) -> bool {
+    fn reads_image(&self, graph: &CheckedGraph, reader: NodeId) -> bool {
         let reader = &graph.nodes[reader];
         matches!(reader.op, Op::Conv { kernel: 2.., .. }) && reader.inputs == [0]
     }
@@ -93,7 +93,7 @@ impl Compiler<'_> {
                 let lanes = lanes.iter().map(|at| at.map(|at| self.plan.offset(at))).collect();
                 Step::Gather(Gather { lanes, output, positions: *positions, block: self.set.block() })
             }
-            // Views are no tasks; what is left is the picture that could not be read in place.
+            // Views are no tasks; what is left is the image that could not be read in place.
             (_, Op::Input(_) | Op::Slice { .. } | Op::Concat | Op::Shuffle { .. }) => {
                 Step::Pack(Pack { channels: node.shape.channels, output, positions })
             }
@@ -145,7 +145,7 @@ impl Compiler<'_> {
         let inputs = self.offsets(task.operand(id, 0));
         Step::Convolution(Convolution {
             packed: self.packed(task, node),
-            source: if inputs.is_empty() { Source::Picture } else { Source::Arena(inputs) },
+            source: if inputs.is_empty() { Source::Image } else { Source::Arena(inputs) },
             channels,
             taps: Convolution::offsets(channels, window, pool.is_some()),
             window,

@@ -33,7 +33,7 @@ pub(super) unsafe fn activate<S: Simd>(x: S::Vector, activation: Activation) -> 
     }
 }
 
-/// Planes of the picture into blocks.
+/// Planes of the image into blocks.
 pub(super) struct Pack {
     pub(super) channels: usize,
     pub(super) output: usize,
@@ -52,9 +52,9 @@ impl Pack {
     #[inline(always)]
     pub(super) unsafe fn run<S: Simd>(&self, channel: usize, memory: Memory, _: *mut f32) {
         let (block, lane) = (channel / S::LANES, channel % S::LANES);
-        // SAFETY: the picture has `positions` floats a channel; this unit alone writes this lane.
+        // SAFETY: the image has `positions` floats a channel; this unit alone writes this lane.
         unsafe {
-            let plane = memory.picture.add(channel * self.positions);
+            let plane = memory.image.add(channel * self.positions);
             let output = memory.write(self.output + block * S::LANES * self.positions + lane);
             for at in 0..self.positions {
                 *output.add(S::LANES * at) = *plane.add(at);

@@ -3,7 +3,7 @@
 //! A plan is made once. To run it, every thread walks the same steps and takes units of each, first of its own stretch;
 //! a step begins when the one before is complete. Which thread computes a unit does not matter to its value, so
 //! results are the same bit for bit from run to run and for any number of threads. Of a batch, each thread takes
-//! whole pictures.
+//! whole images.
 #![allow(unsafe_code, reason = "kernels on raw memory")]
 
 mod attention;
@@ -91,11 +91,11 @@ impl Progress {
     }
 }
 
-/// What a thread owns. Threads that share a picture use the first one's arena.
+/// What a thread owns. Threads that share an image use the first one's arena.
 struct Worker {
     arena: Aligned,
     scratch: Aligned,
-    /// Of each step for the whole pictures of the last run, together; empty where nobody asks.
+    /// Of each step for the whole images of the last run, together; empty where nobody asks.
     times: Vec<Duration>,
 }
 
@@ -150,7 +150,7 @@ impl CpuEngine {
         Ok(Self { runner, team, outputs: Vec::new(), targets: Vec::new() })
     }
 
-    /// Bytes of feature maps that one picture needs.
+    /// Bytes of feature maps that one image needs.
     pub fn arena_bytes(&self) -> usize {
         self.runner.plan.arena * size_of::<f32>()
     }
@@ -184,7 +184,7 @@ fn describe(network: &Network, step: &Step, nodes: &[NodeId]) -> StepTime {
 }
 
 impl Runner {
-    /// What thread `index` does of a picture that all share, begun at `start`; `false` when a kernel failed.
+    /// What thread `index` does of an image that all share, begun at `start`; `false` when a kernel failed.
     fn walk(&self, index: usize, memory: Memory, start: Instant) -> bool {
         let mut worker = lock(&self.workers[index]);
         for (step, progress) in self.plan.steps.iter().zip(&self.progress) {
@@ -206,9 +206,9 @@ impl Runner {
         true
     }
 
-    /// One whole picture on the calling thread.
-    fn run_alone(&self, worker: &mut Worker, picture: *const f32) -> Memory {
-        let memory = worker.memory(&self.plan, picture);
+    /// One whole image on the calling thread.
+    fn run_alone(&self, worker: &mut Worker, image: *const f32) -> Memory {
+        let memory = worker.memory(&self.plan, image);
         let mut clock = worker.clock();
         for (number, step) in self.plan.steps.iter().enumerate() {
             for unit in 0..step.units() {
@@ -234,10 +234,10 @@ impl Runner {
 }
 
 impl Worker {
-    /// The arena with a picture to read.
-    fn memory(&mut self, plan: &Program, picture: *const f32) -> Memory {
+    /// The arena with an image to read.
+    fn memory(&mut self, plan: &Program, image: *const f32) -> Memory {
         self.arena.resize(plan.arena);
-        Memory { arena: self.arena.as_mut_ptr(), picture }
+        Memory { arena: self.arena.as_mut_ptr(), image }
     }
 
     /// Now, where times are taken.
@@ -291,12 +291,12 @@ impl Engine for CpuEngine {
         self.runner.input
     }
 
-    fn run(&mut self, pictures: ArrayView4<f32>) -> Result<&[Array4<f32>], EngineError> {
+    fn run(&mut self, images: ArrayView4<f32>) -> Result<&[Array4<f32>], EngineError> {
         let runner = &self.runner;
-        check_input(&pictures, runner.input)?;
-        let batch = pictures.dim().0;
-        let pictures = pictures.as_standard_layout();
-        let first = pictures.as_ptr();
+        check_input(&images, runner.input)?;
+        let batch = images.dim().0;
+        let images = images.as_standard_layout();
+        let first = images.as_ptr();
         if self.outputs.first().is_none_or(|output| output.dim().0 != batch) {
             let shapes = runner.output_shapes.iter();
             self.outputs =
@@ -323,15 +323,15 @@ impl Engine for CpuEngine {
                 let Some(worker) = runner.workers.get(index).filter(|_| index < batch) else { return };
                 let mut worker = lock(worker);
                 loop {
-                    let picture = next.fetch_add(1, Ordering::Relaxed);
-                    if picture >= batch {
+                    let image = next.fetch_add(1, Ordering::Relaxed);
+                    if image >= batch {
                         break;
                     }
-                    // SAFETY: the input has `batch` pictures of `size` values; the counter gives each to one thread, which
+                    // SAFETY: the input has `batch` images of `size` values; the counter gives each to one thread, which
                     // alone writes its part of the targets.
                     unsafe {
-                        let memory = runner.run_alone(&mut worker, first.get().add(picture * size));
-                        runner.copy_outputs(memory, targets, picture, &AtomicUsize::new(0));
+                        let memory = runner.run_alone(&mut worker, first.get().add(image * size));
+                        runner.copy_outputs(memory, targets, image, &AtomicUsize::new(0));
                     }
                 }
             });
@@ -348,7 +348,7 @@ impl Engine for CpuEngine {
 
     fn profile(&self) -> Vec<StepTime> {
         let batch = self.outputs.first().map_or(1, |output| output.dim().0);
-        // Threads that have a picture each are done with as many at once.
+        // Threads that have an image each are done with as many at once.
         let share = batch * batch.min(self.runner.workers.len());
         let mut start = Duration::ZERO;
         let timed =
@@ -371,12 +371,12 @@ impl Engine for CpuEngine {
 }
 
 impl Runner {
-    /// Writes the channels of each output as planes into part `picture` of its array; `next` counts the blocks of channels that
+    /// Writes the channels of each output as planes into part `image` of its array; `next` counts the blocks of channels that
     /// have been taken.
     ///
     /// # Safety
-    /// `memory` belongs to the plan; `targets` point to arrays (n, channels, height, width) with n > `picture`.
-    unsafe fn copy_outputs(&self, memory: Memory, targets: &[Shared<f32>], picture: usize, next: &AtomicUsize) {
+    /// `memory` belongs to the plan; `targets` point to arrays (n, channels, height, width) with n > `image`.
+    unsafe fn copy_outputs(&self, memory: Memory, targets: &[Shared<f32>], image: usize, next: &AtomicUsize) {
         let block = self.set.block();
         let outputs = self.plan.outputs.iter().zip(&self.output_shapes).zip(targets);
         let mut parts = outputs.flat_map(|((channels, shape), target)| {
@@ -390,7 +390,7 @@ impl Runner {
             let positions = shape.positions();
             // SAFETY: the caller's. Channels of a block share their cache lines, so they are read together.
             unsafe {
-                let target = target.get().add(picture * shape.values() + first * positions);
+                let target = target.get().add(image * shape.values() + first * positions);
                 for start in (0..positions).step_by(64) {
                     for (channel, &offset) in channels.iter().enumerate() {
                         let (from, to) = (memory.read(offset), target.add(channel * positions));

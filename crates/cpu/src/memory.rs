@@ -5,11 +5,11 @@
 //! `offset[c] + BLOCK * p`, so a slice, a concatenation or a shuffle is another list of offsets. Matrix products read
 //! such lists; kernels that compute whole vectors read blocks.
 
-/// The memory of one run: an arena that the steps write and a picture that they only read.
+/// The memory of one run: an arena that the steps write and an image that they only read.
 #[derive(Clone, Copy)]
 pub(super) struct Memory {
     pub(super) arena: *mut f32,
-    pub(super) picture: *const f32,
+    pub(super) image: *const f32,
 }
 
 // SAFETY: threads that share a `Memory` write disjoint parts (each unit of a step is taken once), and a step starts only

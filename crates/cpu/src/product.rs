@@ -3,7 +3,7 @@
 //! Out (positions, channels) = In (positions, depth) x W (depth, channels). A step of the depth loads two vectors of
 //! weights (neighbouring output channels) and multiplies them by one value of each of `TILE` positions, whose sums stay in
 //! registers for the whole depth. The values only have to lie equally far apart from position to position: in a feature
-//! map that is a block of channels for every channel of every map, in a row of the picture the stride.
+//! map that is a block of channels for every channel of every map, in a row of the image the stride.
 
 use super::elementwise::activate;
 use super::memory::{Aligned, Memory, units_of, unrolled};
@@ -255,8 +255,8 @@ impl Pointwise {
 
 /// Where a dense convolution reads.
 pub(super) enum Source {
-    /// The planes of the picture.
-    Picture,
+    /// The planes of the image.
+    Image,
     /// Channels in the arena.
     Arena(Vec<usize>),
 }
@@ -393,8 +393,8 @@ impl Convolution {
                     target[reach + width..].fill(0.0);
                     let target = &mut target[reach..reach + width];
                     match &self.source {
-                        Source::Picture => {
-                            let plane = memory.picture.add((channel * height + y) * width);
+                        Source::Image => {
+                            let plane = memory.image.add((channel * height + y) * width);
                             target.copy_from_slice(std::slice::from_raw_parts(plane, width));
                         }
                         Source::Arena(offsets) => {

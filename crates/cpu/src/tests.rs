@@ -59,7 +59,7 @@ fn feature_maps_share_memory() {
     assert!(engine.arena_bytes() < all / 3, "{} of {all} bytes", engine.arena_bytes());
 }
 
-/// A run that fails ends, for every number of threads and pictures, and the next one works again.
+/// A run that fails ends, for every number of threads and images, and the next one works again.
 #[test]
 fn a_panic_in_a_kernel_is_an_error_and_no_hang() {
     let model = Model::load("n").unwrap();
@@ -67,12 +67,12 @@ fn a_panic_in_a_kernel_is_an_error_and_no_hang() {
     for threads in [1, 2, 3] {
         let mut engine = CpuEngine::new(&network, threads).unwrap();
         for batch in [1, 3] {
-            let pictures = Array4::zeros((batch, 3, 64, 64));
+            let images = Array4::zeros((batch, 3, 64, 64));
             let kernel = std::mem::replace(&mut engine.runner.plan.steps[5], steps::Step::Panic);
-            let error = engine.run(pictures.view()).unwrap_err();
+            let error = engine.run(images.view()).unwrap_err();
             assert!(matches!(error, EngineError::Kernel), "{error}");
             engine.runner.plan.steps[5] = kernel;
-            engine.run(pictures.view()).unwrap();
+            engine.run(images.view()).unwrap();
         }
     }
 }

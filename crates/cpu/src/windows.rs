@@ -21,7 +21,7 @@ pub(super) struct Depthwise {
     pub(super) residual: Option<Vec<usize>>,
 }
 
-/// Outputs that are summed up together. Maps of pictures whose sides are multiples of 320 have widths of multiples of ten.
+/// Outputs that are summed up together. Maps of images whose sides are multiples of 320 have widths of multiples of ten.
 const TILE: usize = 10;
 
 /// One row of one block.

@@ -8,20 +8,20 @@ use yolo_lat_core::lower::{Fusion, Layout, Operand, Pass, Plan, Target, Task, lo
 use yolo_lat_core::model::CheckedGraph;
 use yolo_lat_core::model::config::KernelKind;
 use yolo_lat_core::model::graph::{Activation, Mask, Mixing, Node, NodeId, Op, Shape};
-use yolo_lat_shaders::{Kernel, UNIT_TILES};
+use yolo_lat_shaders::{Shader, UNIT_TILES};
 
 /// No list or weight.
 const NONE: u32 = u32::MAX;
 /// Outputs and positions of a workgroup in a product.
 const PRODUCT: (usize, usize) = (64, 32);
-/// Threads of the other kernels.
+/// Threads of the other shaders.
 const THREADS: usize = 64;
 /// Keys of a chunk at least, and chunks at most.
 const CHUNK: usize = 256;
 const CHUNKS: usize = 16;
-/// What fits the unit kernel's workgroup memory: channels times positions with their halo, and without.
+/// What fits the unit shader's workgroup memory: channels times positions with their halo, and without.
 const UNIT_MEMORY: (usize, usize) = (2400, 1536);
-/// Channels of an attention head that fit the kernels' workgroup memory.
+/// Channels of an attention head that fit the shaders' workgroup memory.
 const WIDEST_HEAD: usize = 32;
 
 /// Parameters of one operation, as `Job` in shared/network.wgsl.
@@ -62,17 +62,17 @@ pub(crate) type Constants = Vec<(&'static str, u32)>;
 /// One dispatch.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Step {
-    pub(crate) kernel: Kernel,
+    pub(crate) shader: Shader,
     pub(crate) constants: Constants,
     /// Range of its jobs in [`Program::jobs`].
     pub(crate) jobs: std::ops::Range<usize>,
-    /// Workgroups for one picture.
+    /// Workgroups for one image.
     pub(crate) groups: usize,
     /// Nodes it computes, the fused ones too.
     pub(crate) names: Vec<String>,
-    /// Multiply-adds for one picture.
+    /// Multiply-adds for one image.
     pub(crate) multiply_adds: u64,
-    /// Bytes that must be read and written for one picture: inputs, outputs and weights once.
+    /// Bytes that must be read and written for one image: inputs, outputs and weights once.
     pub(crate) bytes: u64,
 }
 
@@ -86,7 +86,7 @@ pub(crate) struct Program {
     pub(crate) jobs: Vec<Job>,
     /// Offsets of planes in floats.
     pub(crate) planes: Vec<u32>,
-    /// Floats of the arena for one picture.
+    /// Floats of the arena for one image.
     pub(crate) image_stride: usize,
     /// Shape and first plane of the input.
     pub(crate) input: (Shape, usize),
@@ -184,8 +184,8 @@ fn unit(graph: &CheckedGraph, task: &Task) -> Option<(NodeId, (usize, usize))> {
     matches!(graph.nodes[first].op, Op::Conv { .. }).then_some((first, tile))
 }
 
-/// The shader of a task and its constants; none for the picture, which the letterbox writes.
-fn pipeline(graph: &CheckedGraph, task: &Task) -> Option<(Kernel, Constants)> {
+/// The shader of a task and its constants; none for the image, which the letterbox writes.
+fn pipeline(graph: &CheckedGraph, task: &Task) -> Option<(Shader, Constants)> {
     let node = &graph.nodes[task.nodes[0]];
     let before = task.nodes.get(1).map(|&before| graph.nodes[before].op);
     let window = |kernel: usize, stride: usize| vec![("KERNEL", kernel as u32), ("STRIDE", stride as u32)];
@@ -193,32 +193,32 @@ fn pipeline(graph: &CheckedGraph, task: &Task) -> Option<(Kernel, Constants)> {
         (Op::Conv { kernel: 1, stride: 1, .. }, Some(Op::Depthwise { kernel, stride, .. })) => {
             match unit(graph, task) {
                 Some((_, (width, height))) => {
-                    (Kernel::Unit, vec![("TILE_WIDTH", width as u32), ("TILE_HEIGHT", height as u32)])
+                    (Shader::Unit, vec![("TILE_WIDTH", width as u32), ("TILE_HEIGHT", height as u32)])
                 }
-                None => (Kernel::Separable, window(kernel, stride)),
+                None => (Shader::Separable, window(kernel, stride)),
             }
         }
         (Op::Conv { kernel: 1, stride: 1, .. }, gate) => {
-            (Kernel::Pointwise, vec![("GATED", u32::from(gate == Some(Op::Gate)))])
+            (Shader::Pointwise, vec![("GATED", u32::from(gate == Some(Op::Gate)))])
         }
-        (Op::Conv { kernel, stride, .. }, _) => (Kernel::Convolution, window(kernel, stride)),
-        (Op::Depthwise { kernel, stride, .. }, _) => (Kernel::Depthwise, window(kernel, stride)),
+        (Op::Conv { kernel, stride, .. }, _) => (Shader::Convolution, window(kernel, stride)),
+        (Op::Depthwise { kernel, stride, .. }, _) => (Shader::Depthwise, window(kernel, stride)),
         (Op::Attention { mixing, heads, .. }, _) => {
             let head = ("HEAD", (node.shape.channels / heads) as u32);
             let similarity = match mixing {
-                Mixing::Softmax => return Some((Kernel::Softmax, vec![head])),
+                Mixing::Softmax => return Some((Shader::Softmax, vec![head])),
                 Mixing::Linear(KernelKind::HadamardExp) => 0,
                 Mixing::Linear(KernelKind::SumDistance) => 1,
                 Mixing::Linear(KernelKind::DiffDistance) => 2,
                 Mixing::Linear(KernelKind::ModulatedDot) => 3,
             };
-            let kernel = if task.pass == Pass::First { Kernel::AttentionState } else { Kernel::AttentionQuery };
-            (kernel, vec![head, ("SIMILARITY", similarity)])
+            let shader = if task.pass == Pass::First { Shader::AttentionState } else { Shader::AttentionQuery };
+            (shader, vec![head, ("SIMILARITY", similarity)])
         }
-        (Op::MaxPool, _) => (Kernel::MaxPool, Vec::new()),
-        (Op::Gate, _) => (Kernel::Gate, Vec::new()),
-        (Op::Add, _) => (Kernel::Add, Vec::new()),
-        (Op::Upsample, _) => (Kernel::Upsample, Vec::new()),
+        (Op::MaxPool, _) => (Shader::MaxPool, Vec::new()),
+        (Op::Gate, _) => (Shader::Gate, Vec::new()),
+        (Op::Add, _) => (Shader::Add, Vec::new()),
+        (Op::Upsample, _) => (Shader::Upsample, Vec::new()),
         (Op::Input(_) | Op::Slice { .. } | Op::Concat | Op::Shuffle { .. }, _) => return None,
     })
 }
@@ -398,33 +398,33 @@ impl Compiler<'_> {
     }
 
     /// Workgroups of a task.
-    fn groups(&self, kernel: Kernel, task: &Task) -> usize {
+    fn groups(&self, shader: Shader, task: &Task) -> usize {
         let shape = self.graph.nodes[task.nodes[0]].shape;
         let heads = match self.graph.nodes[task.nodes[0]].op {
             Op::Attention { heads, .. } => heads,
             _ => 1,
         };
-        match kernel {
-            Kernel::Pointwise | Kernel::Separable | Kernel::Convolution => {
+        match shader {
+            Shader::Pointwise | Shader::Separable | Shader::Convolution => {
                 shape.positions().div_ceil(PRODUCT.1) * shape.channels.div_ceil(PRODUCT.0)
             }
-            Kernel::Unit => unit(self.graph, task)
+            Shader::Unit => unit(self.graph, task)
                 .map_or(0, |(_, (width, height))| shape.width.div_ceil(width) * shape.height.div_ceil(height)),
-            Kernel::AttentionState => heads * chunks(shape.positions()),
-            Kernel::AttentionQuery | Kernel::Softmax => shape.positions().div_ceil(THREADS) * heads,
+            Shader::AttentionState => heads * chunks(shape.positions()),
+            Shader::AttentionQuery | Shader::Softmax => shape.positions().div_ceil(THREADS) * heads,
             _ => (shape.positions().div_ceil(4) * shape.channels).div_ceil(THREADS),
         }
     }
 
     /// One dispatch of tasks that run side by side.
-    fn step(&mut self, (kernel, constants): (Kernel, Constants), tasks: &[Task]) {
+    fn step(&mut self, (shader, constants): (Shader, Constants), tasks: &[Task]) {
         let first = self.program.jobs.len();
         let jobs = first..first + tasks.len();
-        let mut step = Step { kernel, constants, jobs, groups: 0, names: Vec::new(), multiply_adds: 0, bytes: 0 };
+        let mut step = Step { shader, constants, jobs, groups: 0, names: Vec::new(), multiply_adds: 0, bytes: 0 };
         for task in tasks {
             let job = Job { first_group: step.groups as u32, ..self.job(task) };
             self.program.jobs.push(job);
-            step.groups += self.groups(kernel, task);
+            step.groups += self.groups(shader, task);
             let nodes = || task.nodes.iter().map(|&id| &self.graph.nodes[id]);
             let read = task.operands.iter().map(|operand| {
                 if operand.node == task.nodes[0] {
@@ -450,8 +450,8 @@ impl Compiler<'_> {
         }
         let head = self.graph.head;
         let first = self.program.jobs.len();
-        let step = |kernel, jobs, groups| Step {
-            kernel,
+        let step = |shader, jobs, groups| Step {
+            shader,
             constants: Vec::new(),
             jobs,
             groups,
@@ -459,7 +459,7 @@ impl Compiler<'_> {
             multiply_adds: 0,
             bytes: 0,
         };
-        let mut decode = step(Kernel::Decode, first..first + self.graph.scales.len(), 0);
+        let mut decode = step(Shader::Decode, first..first + self.graph.scales.len(), 0);
         for (index, scale) in self.graph.scales.iter().enumerate() {
             let mut job = self.draft(scale.class);
             job.first_group = decode.groups as u32;
@@ -479,7 +479,7 @@ impl Compiler<'_> {
             self.program.classes = shape.channels;
         }
         self.program.steps.push(decode);
-        self.program.steps.push(Step { names: vec!["detections".into()], ..step(Kernel::Suppress, 0..0, 1) });
+        self.program.steps.push(Step { names: vec!["detections".into()], ..step(Shader::Suppress, 0..0, 1) });
     }
 }
 

@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::cache::PipelineCache;
 use super::compile::Constants;
 use yolo_lat_core::engine::EngineError;
-use yolo_lat_shaders::{Kernel, Variant};
+use yolo_lat_shaders::{Shader, ShaderFeatures};
 
 /// Which device is opened.
 #[derive(Clone, Debug)]
@@ -16,7 +16,7 @@ pub struct GpuOptions {
     /// A part of the adapter's name, driver or backend, software ones too; `None` for the best piece of hardware.
     pub adapter: Option<String>,
     /// What of the adapter's features may be used.
-    pub features: Variant,
+    pub features: ShaderFeatures,
     /// Where compiled pipelines are kept for the next run of the program; `None` for nowhere.
     pub cache: Option<PathBuf>,
 }
@@ -24,7 +24,7 @@ pub struct GpuOptions {
 /// The best piece of hardware with all it has, pipelines kept where the user's programs keep such things.
 impl Default for GpuOptions {
     fn default() -> Self {
-        let features = Variant { half: true, subgroups: true };
+        let features = ShaderFeatures { half: true, subgroups: true };
         Self { adapter: None, features, cache: dirs::cache_dir().map(|folder| folder.join("yolo-lat")) }
     }
 }
@@ -65,7 +65,7 @@ fn is_hardware(info: &wgpu::AdapterInfo) -> bool {
     )
 }
 
-/// Storage buffers that a kernel binds.
+/// Storage buffers that a shader binds.
 const STORAGE_BUFFERS: u32 = 6;
 
 fn is_suitable(limits: &wgpu::Limits) -> bool {
@@ -148,31 +148,32 @@ fn choose(name: Option<&str>) -> Result<wgpu::Adapter, EngineError> {
     }
 }
 
-/// A kernel, the values of its constants, and the features it uses.
-type PipelineKey = (Kernel, Constants, Variant);
+/// A shader, the values of its constants, and the features it uses.
+type PipelineKey = (Shader, Constants, ShaderFeatures);
 
 /// A device with the pipelines made for it so far; detectors may share one.
 pub struct Gpu {
     info: wgpu::AdapterInfo,
     pub(super) device: wgpu::Device,
     pub(super) queue: wgpu::Queue,
-    /// Bind groups: of the network; of pictures in buffers; of pictures in textures; of decoding and suppression.
+    /// Bind groups: of the network; of images in buffers; of images in textures; of decoding and suppression.
     pub(super) layouts: Layouts,
-    /// The features that its kernels use.
-    variant: Variant,
+    /// The features that its shaders use.
+    features: ShaderFeatures,
     /// Each is compiled by the first that wants it, outside of the lock: only those who want the same one wait.
     pipelines: Mutex<HashMap<PipelineKey, Arc<OnceLock<wgpu::ComputePipeline>>>>,
     /// What the driver compiled, kept on disk where it can be.
     cache: Option<PipelineCache>,
     /// Buffers and pipelines made so far.
     created: AtomicUsize,
+    read: AtomicU64,
     /// What went wrong outside of any call.
-    trouble: Arc<Mutex<Option<String>>>,
+    device_error: Arc<Mutex<Option<String>>>,
 }
 
 pub(super) struct Layouts {
     pub(super) network: wgpu::BindGroupLayout,
-    pub(super) picture: wgpu::BindGroupLayout,
+    pub(super) image: wgpu::BindGroupLayout,
     pub(super) texture: wgpu::BindGroupLayout,
     pub(super) detections: wgpu::BindGroupLayout,
 }
@@ -203,7 +204,7 @@ impl Layouts {
         };
         Self {
             network: layout("network", &[write, read, read, read, uniform(true)]),
-            picture: layout("picture", &[uniform(true), read, read]),
+            image: layout("image", &[uniform(true), read, read]),
             texture: layout("texture", &[uniform(true), texture, read]),
             detections: layout("detections", &[uniform(false), write, write, write]),
         }
@@ -244,7 +245,7 @@ impl Gpu {
         Ok(gpu)
     }
 
-    /// What an adapter may have that makes kernels faster or tells of them; none of it is needed.
+    /// What an adapter may have that makes shaders faster or tells of them; none of it is needed.
     pub fn useful_features() -> wgpu::Features {
         use wgpu::Features;
         Features::TIMESTAMP_QUERY | Features::PIPELINE_CACHE | Features::SHADER_F16 | Features::SUBGROUP
@@ -257,31 +258,31 @@ impl Gpu {
         queue: wgpu::Queue,
         cache: Option<&Path>,
     ) -> Self {
-        let trouble = Arc::new(Mutex::new(None));
-        let note = |trouble: &Arc<Mutex<Option<String>>>| {
-            let trouble = trouble.clone();
+        let device_error = Arc::new(Mutex::new(None));
+        let note = |device_error: &Arc<Mutex<Option<String>>>| {
+            let device_error = device_error.clone();
             move |text: String| {
-                lock(&trouble).get_or_insert(text);
+                lock(&device_error).get_or_insert(text);
             }
         };
-        let lost = note(&trouble);
+        let lost = note(&device_error);
         device.set_device_lost_callback(move |_, message| lost(format!("the device was lost: {message}")));
-        let failed = note(&trouble);
+        let failed = note(&device_error);
         device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| failed(one_line(&error.to_string()))));
         let layouts = Layouts::new(&device);
         let features = device.features();
-        let variant = Variant {
+        let features = ShaderFeatures {
             half: features.contains(wgpu::Features::SHADER_F16),
             subgroups: features.contains(wgpu::Features::SUBGROUP),
         };
         let cache = cache.and_then(|folder| PipelineCache::open(folder, &info, &device));
-        let (pipelines, created) = (Mutex::default(), AtomicUsize::new(0));
-        Self { info, device, queue, layouts, variant, pipelines, cache, created, trouble }
+        let (pipelines, created, read) = (Mutex::default(), AtomicUsize::new(0), AtomicU64::new(0));
+        Self { info, device, queue, layouts, features, pipelines, cache, created, read, device_error }
     }
 
-    /// The features that its kernels use.
-    pub fn variant(&self) -> Variant {
-        self.variant
+    /// The features that its shaders use.
+    pub fn features(&self) -> ShaderFeatures {
+        self.features
     }
 
     /// Keeps what was compiled for the next run of the program.
@@ -316,19 +317,28 @@ impl Gpu {
         self.created.load(Ordering::Relaxed)
     }
 
+    /// Bytes that were read back from the device so far.
+    pub fn bytes_read(&self) -> u64 {
+        self.read.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn count_read(&self, bytes: u64) {
+        self.read.fetch_add(bytes, Ordering::Relaxed);
+    }
+
     /// Whether the device failed: it then gives nothing but errors.
     pub fn is_lost(&self) -> bool {
-        self.trouble().is_some()
+        self.device_error().is_some()
     }
 
     /// Gives the device up: it hangs, or has no memory left.
     pub(super) fn give_up(&self, reason: &str) {
-        lock(&self.trouble).get_or_insert(reason.to_owned());
+        lock(&self.device_error).get_or_insert(reason.to_owned());
     }
 
     /// What went wrong, if anything did; the device is then given up.
-    pub(super) fn trouble(&self) -> Option<String> {
-        lock(&self.trouble).clone()
+    pub(super) fn device_error(&self) -> Option<String> {
+        lock(&self.device_error).clone()
     }
 
     /// Whether single dispatches can be timed.
@@ -360,11 +370,11 @@ impl Gpu {
         Err(EngineError::Device { reason })
     }
 
-    /// A texture of this device for pictures that are both shown and looked at.
-    pub fn picture_texture(&self, (width, height): (u32, u32)) -> wgpu::Texture {
+    /// A texture of this device for images that are both shown and looked at.
+    pub fn image_texture(&self, (width, height): (u32, u32)) -> wgpu::Texture {
         self.created.fetch_add(1, Ordering::Relaxed);
         self.device.create_texture(&wgpu::TextureDescriptor {
-            label: Some("picture"),
+            label: Some("image"),
             size: wgpu::Extent3d { width, height, depth_or_array_layers: 1 },
             mip_level_count: 1,
             sample_count: 1,
@@ -375,7 +385,7 @@ impl Gpu {
         })
     }
 
-    /// Brings pixels (rows of red, green, blue, alpha) into a texture of [`Gpu::picture_texture`].
+    /// Brings pixels (rows of red, green, blue, alpha) into a texture of [`Gpu::image_texture`].
     pub fn write_texture(&self, texture: &wgpu::Texture, (width, height): (u32, u32), rgba: &[u8]) {
         let layout = wgpu::TexelCopyBufferLayout { offset: 0, bytes_per_row: Some(4 * width), rows_per_image: None };
         let size = wgpu::Extent3d { width, height, depth_or_array_layers: 1 };
@@ -413,38 +423,38 @@ impl Gpu {
         Ok(buffer)
     }
 
-    /// The pipeline of a kernel with some constants; compiled once.
-    pub(super) fn pipeline(&self, kernel: Kernel, constants: &Constants) -> wgpu::ComputePipeline {
-        let mut variant = kernel.relevant(self.variant);
+    /// The pipeline of a shader with some constants; compiled once.
+    pub(super) fn pipeline(&self, shader: Shader, constants: &Constants) -> wgpu::ComputePipeline {
+        let mut features = shader.relevant(self.features);
         // Squares of norms leave the range of 16 bits.
-        variant.half &= !constants.iter().any(|&(name, value)| name == "SIMILARITY" && value != 0);
-        let place = lock(&self.pipelines).entry((kernel, constants.clone(), variant)).or_default().clone();
-        place.get_or_init(|| self.compile(kernel, constants, variant)).clone()
+        features.half &= !constants.iter().any(|&(name, value)| name == "SIMILARITY" && value != 0);
+        let place = lock(&self.pipelines).entry((shader, constants.clone(), features)).or_default().clone();
+        place.get_or_init(|| self.compile(shader, constants, features)).clone()
     }
 
-    fn compile(&self, kernel: Kernel, constants: &Constants, variant: Variant) -> wgpu::ComputePipeline {
+    fn compile(&self, shader: Shader, constants: &Constants, features: ShaderFeatures) -> wgpu::ComputePipeline {
         let module = self.device.create_shader_module(wgpu::ShaderModuleDescriptor {
-            label: Some(kernel.name()),
-            source: wgpu::ShaderSource::Wgsl(kernel.source(variant).into()),
+            label: Some(shader.name()),
+            source: wgpu::ShaderSource::Wgsl(shader.source(features).into()),
         });
-        let second = match kernel {
-            Kernel::Letterbox => Some(&self.layouts.picture),
-            Kernel::LetterboxTexture => Some(&self.layouts.texture),
-            Kernel::Decode | Kernel::Suppress => Some(&self.layouts.detections),
+        let second = match shader {
+            Shader::Letterbox => Some(&self.layouts.image),
+            Shader::LetterboxTexture => Some(&self.layouts.texture),
+            Shader::Decode | Shader::Suppress => Some(&self.layouts.detections),
             _ => None,
         };
         let groups: Vec<_> = std::iter::once(Some(&self.layouts.network)).chain(second.map(Some)).collect();
         let layout = self.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
-            label: Some(kernel.name()),
+            label: Some(shader.name()),
             bind_group_layouts: &groups,
             immediate_size: 0,
         });
         let constants: Vec<(&str, f64)> = constants.iter().map(|&(name, value)| (name, f64::from(value))).collect();
         let pipeline = self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-            label: Some(kernel.name()),
+            label: Some(shader.name()),
             layout: Some(&layout),
             module: &module,
-            entry_point: Some(kernel.name()),
+            entry_point: Some(shader.name()),
             compilation_options: wgpu::PipelineCompilationOptions {
                 constants: &constants,
                 ..wgpu::PipelineCompilationOptions::default()

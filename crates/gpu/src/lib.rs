@@ -1,7 +1,7 @@
-//! GPU engine: the graph as compute shaders on wgpu, from the picture's bytes to the detections.
+//! GPU engine: the graph as compute shaders on wgpu, from the image's bytes to the detections.
 //!
 //! All feature maps lie in one buffer, the arena; a view is a list of plane offsets and moves nothing. A plan says
-//! which kernel runs on which planes; a session owns buffers and pipelines and replays the plan for every frame.
+//! which shader runs on which planes; a session owns buffers and pipelines and replays the plan for every frame.
 
 mod cache;
 mod compile;
@@ -19,7 +19,7 @@ use ndarray::{Array3, Array4, ArrayView4, s};
 use self::compile::Program;
 pub use self::device::{AdapterReport, Gpu, GpuOptions, adapters};
 pub use self::report::{DispatchReport, PlanReport, Roofline};
-pub use self::session::{Clock, DispatchTime, Picture, PixelFormat};
+pub use self::session::{Clock, DispatchTime, PixelFormat, RawImage};
 use self::session::{MOST_CLASSES, Session};
 pub use wgpu;
 use yolo_lat_core::engine::{Engine, EngineError, check_input};
@@ -27,7 +27,7 @@ use yolo_lat_core::geometry::Letterbox;
 use yolo_lat_core::model::Network;
 use yolo_lat_core::model::graph::Shape;
 use yolo_lat_core::postprocess::{Detection, PostprocessOptions};
-pub use yolo_lat_shaders::Variant;
+pub use yolo_lat_shaders::ShaderFeatures;
 
 /// Computes a graph on a GPU.
 pub struct GpuEngine {
@@ -41,7 +41,7 @@ impl GpuEngine {
     /// # Errors
     /// [`EngineError::Device`] where a limit of the device is too small.
     pub fn on(gpu: Arc<Gpu>, network: &Network) -> Result<Self, EngineError> {
-        // Compilers of OpenGL drivers take minutes for the fused kernel.
+        // Compilers of OpenGL drivers take minutes for the fused shader.
         let plan = Program::with_units(network, !gpu.is_opengl())?;
         if plan.classes > MOST_CLASSES {
             let reason = format!("{} classes do not fit the shaders, at most {MOST_CLASSES} do", plan.classes);
@@ -62,16 +62,16 @@ impl GpuEngine {
     /// Finds objects: letterbox, network, decoding and suppression in one submission; boxes in network pixels.
     ///
     /// # Errors
-    /// [`EngineError::Device`] for a picture beyond the device's limits, or if the device was lost.
+    /// [`EngineError::Device`] for an image beyond the device's limits, or if the device was lost.
     pub fn detect(
         &mut self,
-        pictures: &[Picture],
+        images: &[RawImage],
         options: &PostprocessOptions,
     ) -> Result<Vec<(Letterbox, Vec<Detection>)>, EngineError> {
         self.check_head()?;
-        let mut result = Vec::with_capacity(pictures.len());
-        for pictures in pictures.chunks(self.session.batch(pictures.len()).max(1)) {
-            result.extend(self.session.detect(pictures, options)?);
+        let mut result = Vec::with_capacity(images.len());
+        for images in images.chunks(self.session.batch(images.len()).max(1)) {
+            result.extend(self.session.detect(images, options)?);
         }
         Ok(result)
     }
@@ -95,7 +95,7 @@ impl GpuEngine {
         if self.session.plan.cells == 0 { Err(EngineError::Device { reason: reason.into() }) } else { Ok(()) }
     }
 
-    /// Values of the last output, (channels, rows, columns), for the first picture of the last call of [`GpuEngine::detect`].
+    /// Values of the last output, (channels, rows, columns), for the first image of the last call of [`GpuEngine::detect`].
     ///
     /// # Errors
     /// [`EngineError::Device`] if the device was lost.
@@ -124,7 +124,7 @@ impl GpuEngine {
 
 impl Engine for GpuEngine {
     fn description(&self) -> String {
-        let Variant { half, subgroups } = self.session.gpu.variant();
+        let ShaderFeatures { half, subgroups } = self.session.gpu.features();
         let f16 = if half { ", f16" } else { "" };
         let subgroups = if subgroups { ", subgroups" } else { "" };
         format!("gpu ({}{f16}{subgroups})", self.session.gpu.name())
@@ -134,10 +134,10 @@ impl Engine for GpuEngine {
         self.session.plan.input.0
     }
 
-    fn run(&mut self, pictures: ArrayView4<f32>) -> Result<&[Array4<f32>], EngineError> {
-        check_input(&pictures, self.input())?;
-        let pictures = pictures.as_standard_layout();
-        let count = pictures.dim().0;
+    fn run(&mut self, images: ArrayView4<f32>) -> Result<&[Array4<f32>], EngineError> {
+        check_input(&images, self.input())?;
+        let images = images.as_standard_layout();
+        let count = images.dim().0;
         self.outputs = self
             .session
             .plan
@@ -145,7 +145,7 @@ impl Engine for GpuEngine {
             .iter()
             .map(|(shape, _)| Array4::zeros((count, shape.channels, shape.height, shape.width)))
             .collect();
-        let values: Vec<&[f32]> = pictures.as_slice().unwrap_or(&[]).chunks_exact(self.input().values()).collect();
+        let values: Vec<&[f32]> = images.as_slice().unwrap_or(&[]).chunks_exact(self.input().values()).collect();
         let mut first = 0;
         for batch in values.chunks(self.session.batch(count)) {
             for image in self.session.logits(batch)? {

@@ -4,13 +4,13 @@
 use super::compile::{Program, Step};
 use yolo_lat_core::engine::Unsupported;
 use yolo_lat_core::model::CheckedGraph;
-use yolo_lat_shaders::Kernel;
+use yolo_lat_shaders::Shader;
 
-/// One dispatch of a frame of one picture.
+/// One dispatch of a frame of one image.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DispatchReport {
-    /// The kernel: a file of `shaders/`.
-    pub kernel: &'static str,
+    /// The shader: a file of `shaders/`.
+    pub shader: &'static str,
     /// Nodes of the graph that it computes, fused ones too.
     pub nodes: Vec<String>,
     /// Workgroups.
@@ -26,12 +26,12 @@ pub struct DispatchReport {
 pub struct PlanReport {
     /// From the letterbox to the suppression.
     pub dispatches: Vec<DispatchReport>,
-    /// Bytes of all feature maps of a picture, which share memory by lifetime.
+    /// Bytes of all feature maps of an image, which share memory by lifetime.
     pub arena_bytes: u64,
 }
 
 impl PlanReport {
-    /// The dispatches of a graph for a picture of the size of its input.
+    /// The dispatches of a graph for an image of the size of its input.
     ///
     /// # Errors
     /// A node that there is no shader for.
@@ -39,7 +39,7 @@ impl PlanReport {
         let plan = Program::new(graph)?;
         let input = graph.input();
         let letterbox = DispatchReport {
-            kernel: Kernel::Letterbox.name(),
+            shader: Shader::Letterbox.name(),
             nodes: vec!["input".into()],
             groups: input.width.div_ceil(8) * input.height.div_ceil(8),
             // Bytes in, floats out.
@@ -47,7 +47,7 @@ impl PlanReport {
             multiply_adds: 0,
         };
         let report = |step: &Step| DispatchReport {
-            kernel: step.kernel.name(),
+            shader: step.shader.name(),
             nodes: step.names.clone(),
             groups: step.groups,
             bytes: step.bytes,
@@ -124,7 +124,7 @@ mod tests {
     fn the_longer_of_arithmetic_and_memory_counts() {
         let gpu: Roofline = "2,100".parse().unwrap();
         let dispatch = |bytes, multiply_adds| DispatchReport {
-            kernel: "pointwise",
+            shader: "pointwise",
             nodes: Vec::new(),
             groups: 1,
             bytes,

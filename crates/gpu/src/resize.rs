@@ -1,11 +1,11 @@
 //! Weights of the antialiased resize, as integers: the same numbers that the CPU's resizer computes, so that every engine
-//! sees the same picture.
+//! sees the same image.
 
 /// Bits of a weight at most, and of what they are kept below: 16-bit weights, 32-bit sums.
 const MOST_BITS: u32 = 22;
 const WEIGHT_BITS: u32 = 15;
 
-/// How one side of a picture is resized.
+/// How one side of an image is resized.
 pub(super) struct Taps {
     /// Bits behind the point of a weight: as many as keep the largest below 2^15.
     pub(super) bits: u32,

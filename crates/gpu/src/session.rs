@@ -1,6 +1,6 @@
 //! Buffers, bind groups and pipelines for one plan, made once; frames only replay them.
 
-mod picture;
+mod image;
 mod profile;
 
 use std::sync::Arc;
@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use wgpu::BufferUsages as Usage;
 
-use self::picture::{Geometry, Slot};
-pub use self::picture::{Picture, PixelFormat};
+use self::image::{Geometry, Slot};
+pub use self::image::{PixelFormat, RawImage};
 use self::profile::Timer;
 pub use self::profile::{Clock, DispatchTime};
 
@@ -20,7 +20,7 @@ use yolo_lat_core::geometry::Letterbox;
 use yolo_lat_core::postprocess::{Detection, PostprocessOptions, ranked};
 
 /// Longest wait for a frame.
-const PATIENCE: Duration = Duration::from_secs(60);
+const DEVICE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Distance of uniform blocks: WebGPU's default alignment.
 const BLOCK: usize = 256;
 /// Classes of the bit mask in shared/detections.wgsl.
@@ -75,9 +75,9 @@ struct Found {
 pub(super) struct Session {
     pub(super) gpu: Arc<Gpu>,
     pub(super) plan: Program,
-    /// Pictures that the arena has room for.
+    /// Images that the arena has room for.
     images: usize,
-    /// Pictures that are computed together at most.
+    /// Images that are computed together at most.
     most_images: usize,
     weights: wgpu::Buffer,
     planes: wgpu::Buffer,
@@ -130,7 +130,7 @@ impl Session {
         let most_images = (most as usize).clamp(1, most_groups);
         let uniforms = gpu.buffer("uniforms", (BLOCK * plan.steps.len()) as u64, Usage::UNIFORM | Usage::COPY_DST)?;
         let geometry = gpu.buffer("geometry", BLOCK as u64, Usage::UNIFORM | Usage::COPY_DST)?;
-        let pipelines = plan.steps.iter().map(|step| gpu.pipeline(step.kernel, &step.constants)).collect();
+        let pipelines = plan.steps.iter().map(|step| gpu.pipeline(step.shader, &step.constants)).collect();
         let (arena, network) = Self::arena(&gpu, &plan, 1, &weights, &planes, &jobs, &uniforms)?;
         let mut session = Self {
             images: 1,
@@ -195,7 +195,7 @@ impl Session {
         self.gpu.queue.write_buffer(&self.uniforms, 0, &blocks);
     }
 
-    /// How many of `wanted` pictures are computed together.
+    /// How many of `wanted` images are computed together.
     pub(super) fn batch(&self, wanted: usize) -> usize {
         wanted.min(self.most_images)
     }
@@ -215,7 +215,7 @@ impl Session {
 
     /// An error if the device has failed since the last call.
     fn check(&self) -> Result<(), EngineError> {
-        self.gpu.trouble().map_or(Ok(()), |reason| Err(EngineError::Device { reason }))
+        self.gpu.device_error().map_or(Ok(()), |reason| Err(EngineError::Device { reason }))
     }
 
     /// The size of a dispatch: a row of workgroups, folded where one dimension does not suffice.
@@ -251,10 +251,10 @@ impl Session {
 
     /// Waits for everything submitted. A device that does not come back is given up.
     fn wait(&self) -> Result<(), EngineError> {
-        let wait = wgpu::PollType::Wait { submission_index: None, timeout: Some(PATIENCE) };
+        let wait = wgpu::PollType::Wait { submission_index: None, timeout: Some(DEVICE_TIMEOUT) };
         self.gpu.device.poll(wait).map(drop).map_err(|error| {
             self.gpu.give_up(&format!("waiting for {}: {error}", self.gpu.name()));
-            let reason = self.gpu.trouble().unwrap_or_default();
+            let reason = self.gpu.device_error().unwrap_or_default();
             EngineError::Device { reason }
         })
     }
@@ -263,10 +263,10 @@ impl Session {
     fn wait_for(&self, buffer: &wgpu::Buffer, bytes: u64) -> Result<wgpu::BufferView, EngineError> {
         let (sender, receiver) = std::sync::mpsc::channel();
         buffer.map_async(wgpu::MapMode::Read, ..bytes, move |result| drop(sender.send(result)));
-        let fail = |what: String| EngineError::Device { reason: self.gpu.trouble().unwrap_or(what) };
+        let fail = |what: String| EngineError::Device { reason: self.gpu.device_error().unwrap_or(what) };
         self.wait()?;
         // Another thread that shares the device may be the one that delivers the answer.
-        match receiver.recv_timeout(PATIENCE) {
+        match receiver.recv_timeout(DEVICE_TIMEOUT) {
             Ok(Ok(())) => {}
             Ok(Err(error)) => return Err(fail(error.to_string())),
             Err(_) => {
@@ -275,37 +275,38 @@ impl Session {
             }
         }
         self.check()?;
+        self.gpu.count_read(bytes);
         buffer.get_mapped_range(..bytes).map_err(|error| fail(error.to_string()))
     }
 
-    /// Runs the network on planes (n, 3, rows, columns) and gives the outputs of each picture, values without padding.
-    pub(super) fn logits(&mut self, pictures: &[&[f32]]) -> Result<Vec<Vec<Vec<f32>>>, EngineError> {
-        self.reserve(pictures.len())?;
-        self.write_input(pictures);
+    /// Runs the network on planes (n, 3, rows, columns) and gives the outputs of each image, values without padding.
+    pub(super) fn logits(&mut self, images: &[&[f32]]) -> Result<Vec<Vec<Vec<f32>>>, EngineError> {
+        self.reserve(images.len())?;
+        self.write_input(images);
         let mut encoder = self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        self.record(&mut encoder, 0..self.plan.network, pictures.len());
-        self.read_outputs(encoder, pictures.len(), 0)
+        self.record(&mut encoder, 0..self.plan.network, images.len());
+        self.read_outputs(encoder, images.len(), 0)
     }
 
-    fn write_input(&self, pictures: &[&[f32]]) {
+    fn write_input(&self, images: &[&[f32]]) {
         let (shape, at) = self.plan.input;
         let positions = shape.positions();
-        for (image, picture) in pictures.iter().enumerate() {
-            for (channel, plane) in picture.chunks_exact(positions).enumerate() {
-                let plane_at = image * self.plan.image_stride + at + channel * positions.next_multiple_of(4);
+        for (index, image) in images.iter().enumerate() {
+            for (channel, plane) in image.chunks_exact(positions).enumerate() {
+                let plane_at = index * self.plan.image_stride + at + channel * positions.next_multiple_of(4);
                 self.gpu.queue.write_buffer(&self.arena, 4 * plane_at as u64, bytemuck::cast_slice(plane));
             }
         }
     }
 
-    /// The last output of the first picture of the last submission, which nothing has overwritten. The others stay where they are.
+    /// The last output of the first image of the last submission, which nothing has overwritten. The others stay where they are.
     pub(super) fn last_output(&mut self) -> Result<Vec<f32>, EngineError> {
         let encoder = self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         let last = self.plan.outputs.len().saturating_sub(1);
         Ok(self.read_outputs(encoder, 1, last)?.swap_remove(0).swap_remove(0))
     }
 
-    /// Submits, and reads the outputs from number `first` on of each picture, values without padding.
+    /// Submits, and reads the outputs from number `first` on of each image, values without padding.
     fn read_outputs(
         &mut self,
         mut encoder: wgpu::CommandEncoder,
@@ -353,43 +354,43 @@ impl Session {
         Ok(result)
     }
 
-    /// The whole pipeline in one submission: pictures in, detections in network pixels out.
+    /// The whole pipeline in one submission: images in, detections in network pixels out.
     pub(super) fn detect(
         &mut self,
-        pictures: &[Picture],
+        images: &[RawImage],
         options: &PostprocessOptions,
     ) -> Result<Vec<(Letterbox, Vec<Detection>)>, EngineError> {
-        self.reserve(pictures.len())?;
+        self.reserve(images.len())?;
         self.prepare_results(options)?;
-        let letterboxes = self.upload(pictures)?;
+        let letterboxes = self.upload(images)?;
         let mut encoder = self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        self.record_letterbox(&mut encoder, pictures);
+        self.record_letterbox(&mut encoder, images);
         self.finish(encoder, &letterboxes)
     }
 
-    /// Only the letterbox: the planes of each picture, where the graph's outputs are its input.
+    /// Only the letterbox: the planes of each image, where the graph's outputs are its input.
     #[cfg(test)]
-    pub(super) fn letterboxed(&mut self, pictures: &[Picture]) -> Result<Vec<Vec<Vec<f32>>>, EngineError> {
-        self.reserve(pictures.len())?;
-        self.upload(pictures)?;
+    pub(super) fn letterboxed(&mut self, images: &[RawImage]) -> Result<Vec<Vec<Vec<f32>>>, EngineError> {
+        self.reserve(images.len())?;
+        self.upload(images)?;
         let mut encoder = self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        self.record_letterbox(&mut encoder, pictures);
-        self.read_outputs(encoder, pictures.len(), 0)
+        self.record_letterbox(&mut encoder, images);
+        self.read_outputs(encoder, images.len(), 0)
     }
 
-    /// Only decoding and suppression: detections of each picture from its planes, where the graph's outputs are its input.
+    /// Only decoding and suppression: detections of each image from its planes, where the graph's outputs are its input.
     #[cfg(test)]
     pub(super) fn decoded(
         &mut self,
-        pictures: &[&[f32]],
+        images: &[&[f32]],
         options: &PostprocessOptions,
     ) -> Result<Vec<Vec<Detection>>, EngineError> {
-        self.reserve(pictures.len())?;
+        self.reserve(images.len())?;
         self.prepare_results(options)?;
-        self.write_input(pictures);
+        self.write_input(images);
         let encoder = self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         let letterbox = Letterbox::fit(self.network_size(), self.network_size());
-        let found = self.finish(encoder, &vec![letterbox; pictures.len()])?;
+        let found = self.finish(encoder, &vec![letterbox; images.len()])?;
         Ok(found.into_iter().map(|(_, detections)| detections).collect())
     }
 
@@ -413,7 +414,7 @@ impl Session {
             ]),
         });
         let mut encoder = self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        let pipeline = self.gpu.pipeline(yolo_lat_shaders::Kernel::LetterboxTexture, &Vec::new());
+        let pipeline = self.gpu.pipeline(yolo_lat_shaders::Shader::LetterboxTexture, &Vec::new());
         self.letterbox_pass(&mut encoder, &pipeline, &group, 0);
         let mut found = self.finish(encoder, &[letterbox])?;
         Ok((letterbox, found.pop().map(|(_, detections)| detections).unwrap_or_default()))

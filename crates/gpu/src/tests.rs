@@ -5,12 +5,12 @@ use ndarray::Array3;
 
 use super::compile::{Job, Program};
 use super::session::Session;
-use super::{Clock, Gpu, GpuOptions, Picture, PixelFormat, Variant};
+use super::{Clock, Gpu, GpuOptions, PixelFormat, RawImage, ShaderFeatures};
 use yolo_lat::preprocess::Preprocessor;
 use yolo_lat_core::model::config::HeadConfig;
 use yolo_lat_core::model::graph::{Op, Scale, Shape};
 use yolo_lat_core::model::{CheckedGraph, Graph, Model};
-use yolo_lat_shaders::Kernel;
+use yolo_lat_shaders::Shader;
 
 /// The best adapter, software ones last.
 fn gpu() -> Arc<Gpu> {
@@ -26,7 +26,7 @@ fn letterbox_session(gpu: Arc<Gpu>, width: usize, height: usize) -> Session {
     Session::new(gpu, Program::new(&graph.check().unwrap()).unwrap(), &[]).unwrap()
 }
 
-fn random_picture(width: u32, height: u32) -> RgbImage {
+fn random_image(width: u32, height: u32) -> RgbImage {
     let mut seed = width * 31 + height;
     RgbImage::from_fn(width, height, |x, y| {
         seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -42,10 +42,10 @@ fn letterbox_agrees_with_the_cpu_in_all_sizes() {
     for (width, height) in
         [(96, 64), (1, 1), (200, 150), (451, 300), (37, 500), (1, 300), (640, 2), (50, 20), (1920, 1080), (97, 61)]
     {
-        let picture = random_picture(width, height);
+        let image = random_image(width, height);
         let mut expected = Array3::zeros((3, 64, 96));
-        Preprocessor::default().apply(&picture, expected.view_mut()).unwrap();
-        let view = Picture { size: (width, height), format: PixelFormat::Rgb, bytes: picture.as_raw() };
+        Preprocessor::default().apply(&image, expected.view_mut()).unwrap();
+        let view = RawImage { size: (width, height), format: PixelFormat::Rgb, bytes: image.as_raw() };
         let found = session.letterboxed(&[view]).unwrap().remove(0).remove(0);
         let off = expected.iter().zip(&found).filter(|(a, b)| (*a - *b).abs() > 1e-6).count();
         assert_eq!(off, 0, "{width}x{height}: {off} of {} values differ", found.len());
@@ -54,7 +54,7 @@ fn letterbox_agrees_with_the_cpu_in_all_sizes() {
 
 #[test]
 fn jobs_have_the_layout_of_the_shaders() {
-    let source = Kernel::Pointwise.source(Variant::default());
+    let source = Shader::Pointwise.source(ShaderFeatures::default());
     let module = naga::front::wgsl::parse_str(&source).unwrap();
     let (_, job) = module.types.iter().find(|(_, ty)| ty.name.as_deref() == Some("Job")).unwrap();
     let naga::TypeInner::Struct { members, span } = &job.inner else { panic!("Job is no struct") };
@@ -86,7 +86,7 @@ fn a_frame_takes_few_dispatches() {
 }
 
 #[test]
-fn pictures_of_cameras_become_the_same_input() {
+fn images_of_cameras_become_the_same_input() {
     use yolo_lat_io::source::{rgb_from_nv12, rgb_from_yuyv};
 
     let gpu = gpu();
@@ -94,13 +94,13 @@ fn pictures_of_cameras_become_the_same_input() {
     for (width, height) in [(90u32, 61u32), (320, 240), (7, 3)] {
         let mut input = |format: PixelFormat, bytes: &[u8]| {
             assert_eq!(bytes.len(), format.bytes(width, height));
-            session.letterboxed(&[Picture { size: (width, height), format, bytes }]).unwrap().remove(0).remove(0)
+            session.letterboxed(&[RawImage { size: (width, height), format, bytes }]).unwrap().remove(0).remove(0)
         };
-        let picture = random_picture(width, height);
-        let rgb = input(PixelFormat::Rgb, picture.as_raw());
-        let rgba: Vec<u8> = picture.pixels().flat_map(|pixel| [pixel[0], pixel[1], pixel[2], 7]).collect();
+        let image = random_image(width, height);
+        let rgb = input(PixelFormat::Rgb, image.as_raw());
+        let rgba: Vec<u8> = image.pixels().flat_map(|pixel| [pixel[0], pixel[1], pixel[2], 7]).collect();
         assert_eq!(input(PixelFormat::Rgba, &rgba), rgb);
-        let noise = |count: usize| random_picture(count as u32, 1).into_raw()[..count].to_vec();
+        let noise = |count: usize| random_image(count as u32, 1).into_raw()[..count].to_vec();
         for format in [PixelFormat::Nv12, PixelFormat::Yuyv] {
             let bytes = noise(format.bytes(width, height));
             let found = input(format, &bytes);
@@ -130,11 +130,11 @@ fn head_graph(classes: usize, bins: usize, side: usize) -> CheckedGraph {
 
 #[test]
 fn decoding_and_suppression_agree_with_their_twins() {
-    use yolo_lat_core::postprocess::{PostprocessOptions, decode, suppress};
+    use yolo_lat_core::postprocess::{Nms, PostprocessOptions, decode, suppress};
 
     let adapter = gpu().name();
     let adapter = adapter.split(" (").next().unwrap().to_owned();
-    for variant in Variant::ALL {
+    for variant in ShaderFeatures::ALL {
         let gpu = Arc::new(
             Gpu::open(&GpuOptions { adapter: Some(adapter.clone()), features: variant, cache: None }).unwrap(),
         );
@@ -147,20 +147,20 @@ fn decoding_and_suppression_agree_with_their_twins() {
                 seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
                 (seed >> 8) as f32 / 4_194_304.0 - 2.0
             };
-            let pictures: Vec<Vec<f32>> =
+            let images: Vec<Vec<f32>> =
                 (0..2).map(|_| (0..graph.input().values()).map(|_| 1.5 * noise()).collect()).collect();
             for options in [
                 PostprocessOptions::default(),
                 PostprocessOptions { multi_label: true, confidence: 0.6, ..Default::default() },
                 PostprocessOptions { agnostic: true, iou: 0.3, max_detections: 7, ..Default::default() },
                 PostprocessOptions { classes: Some(vec![0, 2]), ..Default::default() },
-                PostprocessOptions { merge: false, confidence: 0.5, ..Default::default() },
+                PostprocessOptions { nms: Nms::Greedy, confidence: 0.5, ..Default::default() },
                 PostprocessOptions { confidence: 1.0, ..Default::default() },
             ] {
-                let views: Vec<&[f32]> = pictures.iter().map(Vec::as_slice).collect();
+                let views: Vec<&[f32]> = images.iter().map(Vec::as_slice).collect();
                 let found = session.decoded(&views, &options).unwrap();
-                for (picture, found) in pictures.iter().zip(found) {
-                    let planes = Array3::from_shape_vec((graph.input().channels, side, side), picture.clone()).unwrap();
+                for (image, found) in images.iter().zip(found) {
+                    let planes = Array3::from_shape_vec((graph.input().channels, side, side), image.clone()).unwrap();
                     let class = planes.slice(ndarray::s![..2 * classes;2, .., ..]).as_standard_layout().into_owned();
                     let boxes = planes.slice(ndarray::s![1..8 * bins;2, .., ..]).as_standard_layout().into_owned();
                     let scales = std::iter::once((8, class.view(), boxes.view()));
@@ -190,8 +190,8 @@ fn dispatches_are_timed_by_either_clock() {
     let model = Model::load("n").unwrap();
     let network = model.network(64, 64).unwrap();
     let mut engine = super::GpuEngine::on(gpu.clone(), &network).unwrap();
-    let picture = random_picture(80, 50);
-    let view = [Picture { size: (80, 50), format: PixelFormat::Rgb, bytes: picture.as_raw() }];
+    let image = random_image(80, 50);
+    let view = [RawImage { size: (80, 50), format: PixelFormat::Rgb, bytes: image.as_raw() }];
     let options = yolo_lat_core::postprocess::PostprocessOptions { confidence: 0.05, ..Default::default() };
     let expected = engine.detect(&view, &options).unwrap();
     for wanted in [None, Some(Clock::Wall)] {

@@ -1,112 +1,19 @@
-//! Labelled photographs: finds out which layout a path has and calls the reader of its format. docs/DATASETS.md lists them.
+//! Labelled images: finds out which layout a path has and calls the reader of its format. docs/DATASETS.md lists them.
 
 use std::path::{Path, PathBuf};
 
-use crate::labels::coco::{self, Id};
-use crate::labels::files::{PICTURE_FOLDERS, files_below, files_in, read_text, stem_of, subfolder};
-use crate::labels::{Fault, voc, yolo};
+use crate::labels::files::{IMAGE_FOLDERS, files_below, files_in, read_text, stem_of, subfolder};
+use crate::labels::{Choice, Fault, coco, voc, yolo};
+pub use crate::labels::{Dataset, DatasetError, LabelledImage, Object};
 use crate::source::{IMAGE_EXTENSIONS, has_extension};
-use yolo_lat_core::geometry::BBox;
-
-/// Why a data set could not be read.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-#[non_exhaustive]
-pub enum DatasetError {
-    /// A file or folder cannot be read or has wrong contents.
-    #[error(transparent)]
-    File(#[from] Fault),
-    /// The path has none of the layouts.
-    #[error(
-        "{}: no data set found here: expected COCO (annotations.json, annotations/instances_*.json), VOC (XML in Annotations/ \
-         or beside the pictures) or YOLO (data.yaml, or images/ and labels/ with classes.txt); `eval --help` lists all layouts",
-        path.display()
-    )]
-    UnknownLayout {
-        /// The file or folder.
-        path: PathBuf,
-    },
-    /// The part that was asked for is not there, or none was and there are several.
-    #[error("{}: {}; there is {}", path.display(), split.as_ref().map_or("--split must say which part".into(), |split| format!("no {split:?}")), found.join(", "))]
-    Split {
-        /// Where parts were looked for.
-        path: PathBuf,
-        /// Which was asked for.
-        split: Option<String>,
-        /// Which there are.
-        found: Vec<String>,
-    },
-    /// Nothing can be measured.
-    #[error("{}: none of its {images} photographs has a labelled object that counts", path.display())]
-    NothingLabelled {
-        /// The data set.
-        path: PathBuf,
-        /// Photographs in it.
-        images: usize,
-    },
-}
-
-/// One labelled object.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Object {
-    /// Index into the data set's classes.
-    pub class: usize,
-    /// In pixels of the picture.
-    pub bbox: BBox,
-    /// Area in pixels as the data set gives it (COCO: of the segment), else of the box.
-    pub area: f32,
-    /// Neither an object to be found nor a false alarm when found.
-    pub difficult: bool,
-    /// A region of many objects: it may be found any number of times.
-    pub crowd: bool,
-}
-
-/// A photograph with its labels.
-#[derive(Clone, Debug, PartialEq)]
-pub struct LabelledImage {
-    /// What result files call it: COCO's id, or the file's path without extension in its folder of pictures.
-    pub id: String,
-    /// The file.
-    pub path: PathBuf,
-    /// Labels.
-    pub objects: Vec<Object>,
-}
-
-/// Labelled photographs.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Dataset {
-    /// Class names; the index is the class of [`Object`].
-    pub classes: Vec<String>,
-    /// COCO's category ids; without them classes count from 1.
-    pub category_ids: Vec<Id>,
-    /// Of each class, whether its objects are labelled. What is not labelled in a picture may still be there.
-    pub labelled: Vec<bool>,
-    /// In the order of their files.
-    pub images: Vec<LabelledImage>,
-    /// Photographs of the set that are not to be measured: their labels are at fault, or they belong to another part. Result files
-    /// may name them.
-    pub set_aside: Vec<LabelledImage>,
-    /// What is at fault; nothing in it is measured.
-    pub faults: Vec<Fault>,
-    /// What else a reader should hear: labels without picture, rows that count once.
-    pub notes: Vec<String>,
-}
 
 /// Which part of a data set is read, where it has parts (train, val, test).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Split<'a> {
     /// This one, or all where there are no parts.
     Prefer(&'a str),
-    /// This one and no other: its name, or the path of a list of pictures.
+    /// This one and no other: its name, or the path of a list of images.
     Only(&'a str),
-}
-
-/// Which part the readers look for.
-#[derive(Clone, Debug)]
-pub(crate) struct Choice {
-    name: String,
-    required: bool,
-    /// All parts, since a list chooses among them.
-    all: bool,
 }
 
 impl Dataset {
@@ -126,7 +33,7 @@ impl Dataset {
         }
     }
 
-    /// Parses COCO detection labels; pictures lie in or around `folder`. `origin` names the file in errors.
+    /// Parses COCO detection labels; images lie in or around `folder`. `origin` names the file in errors.
     ///
     /// # Errors
     /// [`DatasetError::File`].
@@ -134,12 +41,12 @@ impl Dataset {
         Ok(coco::parse(text, origin, folder)?)
     }
 
-    /// Sets all photographs but the first `count` aside.
+    /// Sets all images but the first `count` aside.
     pub fn truncate(&mut self, count: usize) {
         self.set_aside.extend(self.images.drain(count.min(self.images.len())..));
     }
 
-    /// An average precision of photographs without objects is no number.
+    /// An average precision of images without objects is no number.
     ///
     /// # Errors
     /// [`DatasetError::NothingLabelled`] if no object counts: `path` names the set in it.
@@ -149,20 +56,6 @@ impl Dataset {
             return Ok(());
         }
         Err(DatasetError::NothingLabelled { path: path.to_owned(), images: self.images.len() })
-    }
-
-    /// A photograph that is not measured since its labels are wrong.
-    pub(crate) fn leave_out(&mut self, image: LabelledImage, fault: Fault) {
-        self.set_aside.push(image);
-        self.faults.push(fault);
-    }
-
-    /// Classes that count from 1 in result files.
-    pub(crate) fn with_classes(mut self, classes: Vec<String>) -> Self {
-        self.category_ids = (1..=classes.len() as i64).map(Id::Number).collect();
-        self.labelled = vec![true; classes.len()];
-        self.classes = classes;
-        self
     }
 
     /// Sets aside what a list does not name. Its lines are ids, file names or paths, also as VOC has them for one class (`000005 -1`).
@@ -201,82 +94,20 @@ impl Dataset {
         self.set_aside.extend::<Vec<_>>(others);
         let missing = found.iter().filter(|found| !**found).count();
         if missing == names.len() {
-            return Err(Fault::new(list, "none of its lines names a picture of the data set").into());
+            return Err(Fault::new(list, "none of its lines names an image of the data set").into());
         }
         if missing > 0 {
             let (list, count) = (list.display(), names.len());
-            self.notes.push(format!("{list}: {missing} of {count} lines name no picture of the data set"));
+            self.notes.push(format!("{list}: {missing} of {count} lines name no image of the data set"));
         }
         Ok(self)
     }
 }
 
-/// Folders and name of a picture, without the ending that says it is one.
+/// Folders and name of an image, without the ending that says it is one.
 fn parts_of(name: &str) -> Vec<&str> {
     let bare = name.rsplit_once('.').filter(|(_, end)| IMAGE_EXTENSIONS.contains(&end.to_lowercase().as_str()));
     bare.map_or(name, |(bare, _)| bare).split('/').filter(|part| !part.is_empty() && *part != ".").collect()
-}
-
-impl Choice {
-    /// Names that mean the same part.
-    fn names(name: &str) -> Vec<&str> {
-        let known = [&["val", "valid", "validation"][..], &["train", "training"], &["test", "testing"]];
-        known.into_iter().find(|names| names.contains(&name)).map_or_else(|| vec![name], <[_]>::to_vec)
-    }
-
-    /// Whether a file's or folder's name has the name of a part in it, perhaps with a year: `instances_val2017`.
-    fn has(text: &str, part: &str) -> bool {
-        let names = Self::names(part);
-        let mut words = text.split(|letter: char| !letter.is_alphanumeric());
-        let is_name = |word: &str| names.iter().any(|name| word.eq_ignore_ascii_case(name));
-        text == part || words.any(|word| is_name(word) || is_name(word.trim_end_matches(|c: char| c.is_ascii_digit())))
-    }
-
-    /// Whether something that is called so is a part of a set.
-    pub(crate) fn is_part(&self, name: &str) -> bool {
-        let bare = name.trim_end_matches(|c: char| c.is_ascii_digit());
-        let known =
-            ["train", "val", "test"].into_iter().flat_map(Self::names).any(|part| bare.eq_ignore_ascii_case(part));
-        known || (self.required && name == self.name)
-    }
-
-    /// Sub-folders that are parts of a set.
-    pub(crate) fn parts_in(&self, folder: &Path) -> Vec<(String, PathBuf)> {
-        let entries = crate::labels::files::entries_of(folder).unwrap_or_default();
-        let names = entries.into_iter().filter(|path| path.is_dir()).filter_map(|path| {
-            let name = path.file_name()?.to_string_lossy().into_owned();
-            self.is_part(&name).then_some((name, path))
-        });
-        names.collect()
-    }
-
-    /// The parts to be read among `parts`: the one that was asked for, else the only one; for a list all.
-    ///
-    /// # Errors
-    /// [`DatasetError::Split`].
-    pub(crate) fn pick<T>(&self, path: &Path, parts: Vec<(String, T)>) -> Result<Vec<T>, DatasetError> {
-        let found: Vec<String> = parts.iter().map(|(name, _)| name.clone()).collect();
-        let matching = || found.iter().position(|name| *name == self.name);
-        let index = matching().or_else(|| found.iter().position(|name| Self::has(name, &self.name)));
-        let mut parts = parts.into_iter().map(|(_, part)| part);
-        match index {
-            _ if self.all => Ok(parts.collect()),
-            Some(index) => Ok(parts.nth(index).into_iter().collect()),
-            None if parts.len() == 1 && !self.required => Ok(parts.collect()),
-            None => {
-                let split = self.required.then(|| self.name.clone());
-                Err(DatasetError::Split { path: path.to_owned(), split, found })
-            }
-        }
-    }
-
-    /// Where a set has no parts: the whole is read unless one was asked for.
-    ///
-    /// # Errors
-    /// [`DatasetError::Split`].
-    pub(crate) fn none_here(&self, path: &Path) -> Result<(), DatasetError> {
-        self.pick(path, vec![("no part of it".to_owned(), ())]).map(drop)
-    }
 }
 
 fn read(path: &Path, choice: &Choice) -> Result<Dataset, DatasetError> {
@@ -318,7 +149,7 @@ fn read_folder(folder: &Path, choice: &Choice) -> Result<Option<Dataset>, Datase
     if let Some(annotations) = voc_annotations(folder) {
         return read_voc(folder, annotations, choice).map(Some);
     }
-    if subfolder(folder, &["labels"]).is_some() && subfolder(folder, &PICTURE_FOLDERS).is_some() {
+    if subfolder(folder, &["labels"]).is_some() && subfolder(folder, &IMAGE_FOLDERS).is_some() {
         let description = yolo::Description::find_around(folder)?;
         return yolo::read(folder, &description, choice).map(Some);
     }
@@ -328,7 +159,7 @@ fn read_folder(folder: &Path, choice: &Choice) -> Result<Option<Dataset>, Datase
         parts.extend(is_layout(&part).then_some((name, part)));
     }
     if parts.is_empty() {
-        // XML beside pictures, all of them in sub-folders.
+        // XML beside images, all of them in sub-folders.
         let is_voc = files_below(folder, voc::is_xml, &mut Vec::new()).iter().any(|path| voc::is_voc(path));
         return is_voc.then(|| read_voc(folder, folder.to_owned(), choice)).transpose();
     }
@@ -381,7 +212,7 @@ fn coco_files(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// The folder of VOC's XML files: one that is called so, or the folder itself, where they lie beside the pictures.
+/// The folder of VOC's XML files: one that is called so, or the folder itself, where they lie beside the images.
 fn voc_annotations(folder: &Path) -> Option<PathBuf> {
     let inside = ["Annotations", "annotation", "labels", "xml", "xmls"].into_iter();
     let has_any = |folder: &PathBuf| !files_below(folder, voc::is_xml, &mut Vec::new()).is_empty();
@@ -392,8 +223,8 @@ fn voc_annotations(folder: &Path) -> Option<PathBuf> {
 }
 
 fn read_voc(folder: &Path, mut annotations: PathBuf, choice: &Choice) -> Result<Dataset, DatasetError> {
-    let pictures = PICTURE_FOLDERS.iter().filter_map(|name| subfolder(folder, &[name]));
-    let mut pictures: Vec<PathBuf> = pictures.filter(|path| *path != annotations && annotations != folder).collect();
+    let images = IMAGE_FOLDERS.iter().filter_map(|name| subfolder(folder, &[name]));
+    let mut images: Vec<PathBuf> = images.filter(|path| *path != annotations && annotations != folder).collect();
     let sets = ["ImageSets/Main", "ImageSets", ""].iter().map(|name| folder.join(name));
     let lists = sets.map(|sets| files_in(&sets, &["txt"])).find(|lists| !lists.is_empty()).unwrap_or_default();
     let lists: Vec<(String, PathBuf)> = lists.into_iter().map(|path| (stem_of(&path), path)).collect();
@@ -407,10 +238,10 @@ fn read_voc(folder: &Path, mut annotations: PathBuf, choice: &Choice) -> Result<
             false => annotations = choice.pick(folder, parts)?.swap_remove(0),
         }
     }
-    if pictures.is_empty() {
-        pictures.push(folder.to_owned());
+    if images.is_empty() {
+        images.push(folder.to_owned());
     }
-    let dataset = voc::read(&annotations, &pictures);
+    let dataset = voc::read(&annotations, &images);
     match chosen {
         Some(list) => dataset.keep_listed(folder, &list),
         None => Ok(dataset),

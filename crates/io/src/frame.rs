@@ -1,4 +1,4 @@
-//! A picture on its way through the program.
+//! An image on its way through the program.
 
 use std::time::SystemTime;
 

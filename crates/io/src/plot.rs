@@ -30,12 +30,12 @@ pub(crate) fn write(path: &Path, drawing: &impl Drawing) -> Result<(), SinkError
             })
         }
         Some("png") => {
-            let mut picture = image::RgbImage::new(SIZE.0, SIZE.1);
-            let drawn = drawing.draw(&BitMapBackend::with_buffer(&mut picture, SIZE).into_drawing_area());
+            let mut image = image::RgbImage::new(SIZE.0, SIZE.1);
+            let drawn = drawing.draw(&BitMapBackend::with_buffer(&mut image, SIZE).into_drawing_area());
             write_atomically(path, |file| {
                 drawn.map_err(std::io::Error::other)?;
                 let encoder = image::codecs::png::PngEncoder::new(file);
-                picture.write_with_encoder(encoder).map_err(std::io::Error::other)
+                image.write_with_encoder(encoder).map_err(std::io::Error::other)
             })
         }
         _ => write_atomically(path, |_| Err(std::io::Error::other("a plot is written as .png or .svg"))),

@@ -29,7 +29,7 @@ def compare(tool, found):
         assert len(ours) == len(boxes), (tool, name, ours)
         for a, b in zip(ours, boxes):
             assert a[0] == b[0] and all(abs(x - y) < 0.01 for x, y in zip(a[1:], b[1:])), (tool, name, a, b)
-    print(f"{tool}: {sum(map(len, expected.values()))} boxes of {len(expected)} pictures are equal")
+    print(f"{tool}: {sum(map(len, expected.values()))} boxes of {len(expected)} images are equal")
 
 
 def cvat():
@@ -39,7 +39,7 @@ def cvat():
 
     with tempfile.TemporaryDirectory() as folder:
         shutil.copy(here / "cvat.xml", folder)
-        # datumaro wants to see the pictures, as CVAT's own export has them.
+        # datumaro wants to see the images, as CVAT's own export has them.
         for record in records:
             path = Path(folder, "images", record["image"])
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,6 @@
 """Writes the same boxes as COCO, YOLO and PASCAL VOC with supervision 0.31 (pip install supervision opencv-python-headless).
 
-Run: python3 tests/golden/labels/make.py   (writes coco/, voc/ and yolo/ beside itself; pictures are empty and small)
+Run: python3 tests/golden/labels/make.py   (writes coco/, voc/ and yolo/ beside itself; images are empty and small)
 """
 import os, random, shutil
 import numpy as np

@@ -22,13 +22,13 @@ use crate::TrainArguments;
 use crate::batch::{Batch, Batches, Tensors};
 use crate::checkpoint::{State, write_tensors};
 use crate::config::TrainConfig;
-use crate::data::{Photographs, Sources};
+use crate::data::{Sources, TrainingImages};
+use crate::feature_distillation::{FeatureDistillation, distil_features};
 use crate::frozen::FrozenPart;
-use crate::imitation::{Imitation, imitate};
 use crate::log::{Sums, say};
 use crate::loss::{DenseAnswers, Loss, loss};
 use crate::network::{Mode, Network};
-use crate::optimizer::{AdamW, Average, learning_rate};
+use crate::optimizer::{AdamW, Ema, learning_rate};
 use crate::teacher::{self, DeviceTeacher, Teacher};
 
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(180);
@@ -103,12 +103,12 @@ pub(crate) struct Trainer {
     state: State,
     /// Of each dense teacher, the one on the device if it is asked there.
     on_device: Vec<Option<DeviceTeacher>>,
-    imitations: Vec<Imitation>,
+    distillations: Vec<FeatureDistillation>,
     interrupted: Arc<AtomicBool>,
 }
 
 impl Trainer {
-    /// Reads the photographs, asks the cached teachers, builds the network.
+    /// Reads the images, asks the cached teachers, builds the network.
     ///
     /// # Errors
     /// A file is missing or wrong.
@@ -132,25 +132,25 @@ impl Trainer {
             rename: &config.rename,
             limit: config.limit,
         };
-        let mut photographs = Photographs::load(&sources, say)?;
-        say(&format!("{} photographs, model {}", photographs.len(), model.name));
-        let dense = teachers(&config, &model.classes, &mut photographs)?;
+        let mut images = TrainingImages::load(&sources, say)?;
+        say(&format!("{} images, model {}", images.len(), model.name));
+        let dense = teachers(&config, &model.classes, &mut images)?;
         if let Some(teacher) = dense.iter().find(|teacher| !config.size.is_multiple_of(teacher.step())) {
             bail!("size: a dense teacher needs a multiple of {}, found {}", teacher.step(), config.size);
         }
         let mut network = Network::new(graph_of(&model, config.size, config.size)?, device);
         network.freeze(&config.frozen)?;
-        let imitations = imitate(&mut network, &config.teachers, &dense)?;
+        let distillations = distil_features(&mut network, &config.teachers, &dense)?;
         let optimizer = AdamW::new(&mut network.parameters, config.weight_decay, &config.rate_shares)?;
-        let average = Average::new(&optimizer, &network.parameters);
-        let state = State { network, average, optimizer, step: 0 };
+        let ema = Ema::new(&optimizer, &network.parameters);
+        let state = State { network, ema, optimizer, step: 0 };
         let config = Arc::new(config);
         let place = |teacher: &Teacher| if device == Device::Cpu { Ok(None) } else { teacher.on(device) };
         let on_device = dense.iter().map(place).collect::<anyhow::Result<Vec<_>>>()?;
         let elsewhere = dense.into_iter().zip(&on_device).filter(|(_, on_device)| on_device.is_none());
         let dense: Vec<Teacher> = elsewhere.map(|(teacher, _)| teacher).collect();
-        let (photographs, dense) = (Arc::new(photographs), Arc::new(dense));
-        let batches = Batches { config: config.clone(), photographs, dense, frozen: None, device };
+        let (images, dense) = (Arc::new(images), Arc::new(dense));
+        let batches = Batches { config: config.clone(), images, dense, frozen: None, device };
         Ok(Self {
             val: data.join(&config.val),
             config,
@@ -160,7 +160,7 @@ impl Trainer {
             batches,
             state,
             on_device,
-            imitations,
+            distillations,
             interrupted,
         })
     }
@@ -180,7 +180,7 @@ impl Trainer {
             say(&format!("going on after step {}", self.state.step));
         } else {
             self.init()?;
-            self.fit_imitations()?;
+            self.fit_distillations()?;
         }
         // Another device computes them faster than it could be given their maps.
         if self.device == Device::Cpu {
@@ -213,29 +213,29 @@ impl Trainer {
             }
             Ok(())
         })?;
-        let (photographs, size) = (&self.batches.photographs, self.config.size);
+        let (images, size) = (&self.batches.images, self.config.size);
         let samples = (0..self.config.batch.max(16))
-            .map(|index| photographs.sample(index % photographs.len(), size, &self.config.augmentation, index as u64));
+            .map(|index| images.sample(index % images.len(), size, &self.config.augmentation, index as u64));
         let batch = Batch { size, samples: samples.collect(), bytes: None, dense: Vec::new(), frozen: None };
-        tch::no_grad(|| self.state.network.forward(&batch.pictures(self.device), Mode::Restore));
-        self.state.average.restart(&self.state.optimizer);
+        tch::no_grad(|| self.state.network.forward(&batch.images(self.device), Mode::Restore));
+        self.state.ema.restart(&self.state.optimizer);
         Ok(())
     }
 
     /// Linear maps from the network's layers to those that teachers show, on the first batch.
-    fn fit_imitations(&mut self) -> anyhow::Result<()> {
-        if self.imitations.is_empty() {
+    fn fit_distillations(&mut self) -> anyhow::Result<()> {
+        if self.distillations.is_empty() {
             return Ok(());
         }
         let batch = self.batches.load(0)?;
-        let pictures = batch.pictures(self.device);
-        let Tensors { lessons, .. } = self.tensors(&batch, Some(&pictures));
+        let images = batch.images(self.device);
+        let Tensors { teacher_outputs, .. } = self.tensors(&batch, Some(&images));
         tch::no_grad(|| {
-            let outputs = self.state.network.forward(&pictures, Mode::Train);
-            let maps = &outputs[outputs.len() - self.imitations.len()..];
-            Imitation::fit(&self.imitations, &self.state.network, maps, &lessons);
+            let outputs = self.state.network.forward(&images, Mode::Train);
+            let maps = &outputs[outputs.len() - self.distillations.len()..];
+            FeatureDistillation::fit(&self.distillations, &self.state.network, maps, &teacher_outputs);
         });
-        self.state.average.restart(&self.state.optimizer);
+        self.state.ema.restart(&self.state.optimizer);
         Ok(())
     }
 
@@ -318,7 +318,7 @@ impl Trainer {
         for _ in 0..config.accumulate {
             let waiting = Instant::now();
             let Some((_, batch)) = batches.next_item() else {
-                self.state.optimizer.forget(&self.state.network.parameters);
+                self.state.optimizer.reset_gradients(&self.state.network.parameters);
                 return Ok(None);
             };
             let (batch, waited) = (batch?, waiting.elapsed());
@@ -332,14 +332,14 @@ impl Trainer {
         let steps = self.steps();
         let rate = learning_rate(self.state.step, steps, config.warmup_steps, config.rate, config.last_rate);
         self.state.optimizer.step(&self.state.network.parameters, rate, config.clip);
-        self.state.average.follow(&self.state.optimizer, config.average_decay, self.state.step);
+        self.state.ema.follow(&self.state.optimizer, config.ema_decay, self.state.step);
         self.state.step += 1;
         Ok(last)
     }
 
-    /// The labels of a batch and what each teacher says to it; those on the device see its pictures.
-    fn tensors(&self, batch: &Batch, pictures: Option<&Tensor>) -> Tensors {
-        let ask = |teacher: &Option<DeviceTeacher>| Some(teacher.as_ref()?.answers(pictures?));
+    /// The labels of a batch and what each teacher says to it; those on the device see its images.
+    fn tensors(&self, batch: &Batch, images: Option<&Tensor>) -> Tensors {
+        let ask = |teacher: &Option<DeviceTeacher>| Some(teacher.as_ref()?.answers(images?));
         let asked: Vec<Option<DenseAnswers>> = self.on_device.iter().map(ask).collect();
         batch.tensors(&self.config.teachers, asked, self.model.classes.len(), self.device)
     }
@@ -348,23 +348,23 @@ impl Trainer {
     fn backward(&mut self, batch: &Batch) -> anyhow::Result<Loss> {
         let config = &self.config;
         let (network, device) = (&self.state.network, self.device);
-        let (outputs, Tensors { labels, lessons }) = match (&self.batches.frozen, &batch.frozen) {
+        let (outputs, Tensors { labels, teacher_outputs }) = match (&self.batches.frozen, &batch.frozen) {
             (Some(part), Some(maps)) => {
                 (network.forward_from(part.first(maps, device), Mode::Train), self.tensors(batch, None))
             }
             _ => {
-                let pictures = batch.pictures(device);
-                (network.forward(&pictures, Mode::Train), self.tensors(batch, Some(&pictures)))
+                let images = batch.images(device);
+                (network.forward(&images, Mode::Train), self.tensors(batch, Some(&images)))
             }
         };
-        let (results, maps) = outputs.split_at(outputs.len() - self.imitations.len());
-        let imitation = Imitation::loss(&self.imitations, &self.state.network, maps, &lessons);
-        let found = loss(results, &labels, &lessons, imitation, self.model.head, config.class_loss);
-        if !(found.class + found.boxes + found.distribution + found.teacher + found.imitation).is_finite() {
+        let (results, maps) = outputs.split_at(outputs.len() - self.distillations.len());
+        let distillation = FeatureDistillation::loss(&self.distillations, &self.state.network, maps, &teacher_outputs);
+        let found = loss(results, &labels, &teacher_outputs, distillation, self.model.head, config.class_loss);
+        if !(found.class + found.boxes + found.distribution + found.teacher + found.distillation).is_finite() {
             let path = config.output.join("bad-batch.safetensors");
-            let pictures = batch.pictures(self.device);
+            let images = batch.images(self.device);
             let tensors =
-                [("pictures", pictures), ("boxes", labels.boxes), ("classes", labels.classes), ("mask", labels.mask)];
+                [("images", images), ("boxes", labels.boxes), ("classes", labels.classes), ("mask", labels.mask)];
             write_tensors(&path, &tensors)?;
             bail!("the loss is not a number at step {}; the batch is in {}", self.state.step, path.display());
         }
@@ -375,9 +375,8 @@ impl Trainer {
     /// Writes the averaged weights for the engines and measures them with the library: mAP50 in percent, or `None` when
     /// interrupted.
     fn measure(&mut self, limit: usize) -> anyhow::Result<Option<f64>> {
-        let average =
-            self.state.average.parts.iter().map(|(name, value)| (name.clone(), value.shallow_clone())).collect();
-        let parameters = std::mem::replace(&mut self.state.network.parameters, average);
+        let ema = self.state.ema.parts.iter().map(|(name, value)| (name.clone(), value.shallow_clone())).collect();
+        let parameters = std::mem::replace(&mut self.state.network.parameters, ema);
         let folded = self.state.network.fold();
         self.state.network.parameters = parameters;
         let model = Model::new(self.model.clone(), folded?, "trained weights")?;
@@ -397,7 +396,7 @@ impl Trainer {
         let threads = runtime.threads();
         let feed = Feed { batch: threads, threads, stop: self.interrupted.clone() };
         let classes = detector.classes().to_vec();
-        let detect = |pictures: &[&image::RgbImage]| detector.detections(pictures);
+        let detect = |images: &[&image::RgbImage]| detector.detections(images);
         let measured = measure(&classes, detect, &dataset, &feed, |path, error| {
             if let Some(error) = error {
                 say(&format!("{}: {error}; not measured", path.display()));
@@ -427,8 +426,8 @@ pub(crate) fn write_model(model: &Model, config: &[u8], folder: &Path) -> anyhow
     Ok(())
 }
 
-/// Loads all teachers. The cached ones add their boxes to the photographs, the dense ones are given back.
-fn teachers(config: &TrainConfig, classes: &[String], photographs: &mut Photographs) -> anyhow::Result<Vec<Teacher>> {
+/// Loads all teachers. The cached ones add their boxes to the images, the dense ones are given back.
+fn teachers(config: &TrainConfig, classes: &[String], images: &mut TrainingImages) -> anyhow::Result<Vec<Teacher>> {
     let mut dense = Vec::new();
     for (index, wanted) in config.teachers.iter().enumerate() {
         let file = wanted.file.as_ref().context("a teacher is wanted: name its file with --teacher FILE")?;
@@ -442,10 +441,10 @@ fn teachers(config: &TrainConfig, classes: &[String], photographs: &mut Photogra
             bail!("teacher.size: {} needs a multiple of {}, found {size}", file.display(), teacher.step());
         }
         let cache = wanted.cache.clone().unwrap_or_else(|| config.output.join(format!("answers-{index}.safetensors")));
-        let style = ProgressStyle::with_template("{bar:24} {human_pos}/{human_len} photographs asked, {eta} left");
-        let progress = ProgressBar::new(photographs.len() as u64)
-            .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-        let computed = teacher.teach(index, &mut photographs.0, size, &cache, wanted.labels_from, &progress)?;
+        let style = ProgressStyle::with_template("{bar:24} {human_pos}/{human_len} images asked, {eta} left");
+        let progress =
+            ProgressBar::new(images.len() as u64).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        let computed = teacher.teach(index, &mut images.0, size, &cache, wanted.labels_from, &progress)?;
         progress.finish_and_clear();
         let source = if computed == 0 { "read from" } else { "written to" };
         say(&format!("answers of {} {source} {}", file.display(), cache.display()));

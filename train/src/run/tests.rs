@@ -37,7 +37,7 @@ fn config(output: &Path, epochs: usize) -> TrainConfig {
         warmup_steps: 5,
         weight_decay: 0.0,
         clip: 10.0,
-        average_decay: 0.9,
+        ema_decay: 0.9,
         gentle_share: 0.0,
         measure_every: epochs,
         seed: 3,
@@ -93,7 +93,7 @@ fn a_resumed_run_equals_an_uninterrupted_one() {
 }
 
 #[test]
-fn three_photographs_are_learnt_by_heart() {
+fn three_images_are_learnt_by_heart() {
     let folder = tempfile::tempdir().unwrap();
     let mut trainer = trainer(config(folder.path(), 150));
     trainer.start(false).unwrap();
@@ -150,8 +150,8 @@ fn a_loss_that_is_no_number_stops_and_leaves_the_batch() {
     let error = trainer.run().unwrap_err().to_string();
     assert!(error.contains("not a number at step 0"), "{error}");
     let batch = Tensor::read_safetensors(folder.path().join("bad-batch.safetensors")).unwrap();
-    let pictures = batch.iter().find(|(name, _)| name == "pictures").unwrap();
-    assert_eq!(pictures.1.size(), [3, 3, 96, 96]);
+    let images = batch.iter().find(|(name, _)| name == "images").unwrap();
+    assert_eq!(images.1.size(), [3, 3, 96, 96]);
 }
 
 #[test]
@@ -170,7 +170,7 @@ fn what_stays_as_it_is_may_be_computed_beforehand() {
         if let (Some(part), Some(maps)) = (&beforehand.batches.frozen, &batch.frozen) {
             let network = &beforehand.state.network;
             let found = network.forward_from(part.first(maps, Device::Cpu), Mode::Eval);
-            for (a, b) in found.iter().zip(network.forward(&batch.pictures(Device::Cpu), Mode::Eval)) {
+            for (a, b) in found.iter().zip(network.forward(&batch.images(Device::Cpu), Mode::Eval)) {
                 assert!((a - b).abs().max().double_value(&[]) < 1e-4);
             }
         }
@@ -189,7 +189,7 @@ fn what_stays_as_it_is_may_be_computed_beforehand() {
 #[test]
 fn accumulated_gradients_are_means_of_batches() {
     let folder = tempfile::tempdir().unwrap();
-    // Two batches of the same photographs, accumulated, are one batch.
+    // Two batches of the same images, accumulated, are one batch.
     let mut twice = trainer(TrainConfig { accumulate: 2, limit: Some(1), batch: 1, ..config(folder.path(), 2) });
     let mut once = trainer(TrainConfig { limit: Some(1), batch: 1, ..config(folder.path(), 2) });
     let mut found = Vec::new();
@@ -222,14 +222,14 @@ fn with_a_rate_of_nothing_the_published_backbone_computes_what_it_did() {
         let (c, y, x) = (index / (side * side), index / side % side, index % side);
         ((7 * c + 3 * y + 5 * x) % 256) as f32 / 255.0
     };
-    let picture = Tensor::from_slice(&(0..count).map(value).collect::<Vec<f32>>()).reshape([1, 3, 352, 352]);
-    tch::no_grad(|| network.forward(&picture, Mode::Restore));
+    let image = Tensor::from_slice(&(0..count).map(value).collect::<Vec<f32>>()).reshape([1, 3, 352, 352]);
+    tch::no_grad(|| network.forward(&image, Mode::Restore));
     // A step of the trainer with a learning rate of 0: statistics of the batch, decay and all.
     let mut optimizer = crate::optimizer::AdamW::new(&mut network.parameters, 0.05, &Default::default()).unwrap();
-    let outputs = network.forward(&picture, Mode::Train);
+    let outputs = network.forward(&image, Mode::Train);
     outputs[0].square().sum(Kind::Float).backward();
     optimizer.step(&network.parameters, 0.0, 10.0);
-    let outputs = network.forward(&picture, Mode::Train);
+    let outputs = network.forward(&image, Mode::Train);
     let published: serde_json::Value = serde_json::from_str(include_str!("../../golden/stages.json")).unwrap();
     for (stage, output) in ["stage2", "stage3", "stage4"].into_iter().zip(&outputs[outputs.len() - 3..]) {
         let found: Vec<f32> = Vec::try_from(&output.detach().contiguous().reshape([-1])).unwrap();
@@ -282,7 +282,9 @@ fn data_sets_of_all_formats_mix_and_classes_are_matched_by_name() {
     let classes = yolo_lat::model::load_config("n").unwrap().classes;
     let load = |labelled: Vec<PathBuf>, rename: &std::collections::BTreeMap<String, String>| {
         let sources = Sources { labelled, unlabelled: Vec::new(), classes: &classes, rename, limit: None };
-        Photographs::load(&sources, |line| assert!(line.ends_with("the model lacks homo sapiens; left out"), "{line}"))
+        TrainingImages::load(&sources, |line| {
+            assert!(line.ends_with("the model lacks homo sapiens; left out"), "{line}")
+        })
     };
     let none = Default::default();
     let mixed = load(vec![TINY.into(), voc.clone(), yolo.clone()], &none).unwrap();
@@ -300,9 +302,9 @@ fn data_sets_of_all_formats_mix_and_classes_are_matched_by_name() {
     // A name that nobody knows is mapped by the configuration.
     let names = std::fs::read_to_string(yolo.join("classes.txt")).unwrap();
     std::fs::write(yolo.join("classes.txt"), names.replace("person", "homo sapiens")).unwrap();
-    let people = |photographs: &Photographs| {
+    let people = |images: &TrainingImages| {
         let person = classes.iter().position(|class| class == "person");
-        photographs.0.iter().flat_map(|photograph| &photograph.targets).filter(|t| Some(t.class) == person).count()
+        images.0.iter().flat_map(|image| &image.targets).filter(|t| Some(t.class) == person).count()
     };
     let expected = people(&load(vec![voc], &none).unwrap());
     assert!(expected > 0);
@@ -333,13 +335,13 @@ fn a_cached_teacher_is_asked_once_and_labels_what_nobody_did() {
         }
     };
     let mut trainer = trainer(taught(0.3));
-    let photographs = &trainer.batches.photographs.0;
-    assert_eq!(photographs.len(), 4);
-    let labels = |index: usize| photographs[index].targets.iter().filter(|target| target.scores.is_none()).count();
-    assert!(photographs[2].targets.len() > labels(2), "soft boxes are kept beside the labels");
+    let images = &trainer.batches.images.0;
+    assert_eq!(images.len(), 4);
+    let labels = |index: usize| images[index].targets.iter().filter(|target| target.scores.is_none()).count();
+    assert!(images[2].targets.len() > labels(2), "soft boxes are kept beside the labels");
     let expected = Dataset::load(TINY.as_ref(), Split::Prefer("val")).unwrap().images[0].objects.len();
-    assert_eq!(labels(0), expected, "labelled photographs keep their labels");
-    assert!(labels(2) + labels(3) > 0, "unlabelled photographs get some");
+    assert_eq!(labels(0), expected, "labelled images keep their labels");
+    assert!(labels(2) + labels(3) > 0, "unlabelled images get some");
     trainer.start(false).unwrap();
     let written = std::fs::metadata(folder.path().join("answers.safetensors")).unwrap().modified().unwrap();
     let [mut a, mut b] = [Sums::default(), Sums::default()];
@@ -348,12 +350,12 @@ fn a_cached_teacher_is_asked_once_and_labels_what_nobody_did() {
     assert!(found.teacher > 0.0);
     let again = self::trainer(taught(0.3));
     assert_eq!(std::fs::metadata(folder.path().join("answers.safetensors")).unwrap().modified().unwrap(), written);
-    for (a, b) in trainer.batches.photographs.0.iter().zip(&again.batches.photographs.0) {
+    for (a, b) in trainer.batches.images.0.iter().zip(&again.batches.images.0) {
         assert_eq!(a.targets, b.targets);
     }
     // Nothing is so sure as to become a label.
     let unsure = self::trainer(taught(1.1));
-    assert!(unsure.batches.photographs.0[2].targets.iter().all(|target| target.scores.is_some()));
+    assert!(unsure.batches.images.0[2].targets.iter().all(|target| target.scores.is_some()));
 }
 
 /// The bootstrap, asked about every sample.
@@ -400,7 +402,7 @@ fn a_teacher_on_the_device_teaches_as_one_beside_it() {
     let on_device = batch(&trainer);
     assert!(!beside.dense.is_empty() && on_device.dense.is_empty());
     let found = trainer.backward(&on_device).unwrap();
-    for (found, expected) in [(found.teacher, expected.teacher), (found.imitation, expected.imitation)] {
+    for (found, expected) in [(found.teacher, expected.teacher), (found.distillation, expected.distillation)] {
         assert!(expected > 0.0 && (found - expected).abs() < 1e-3 * expected, "{found} instead of {expected}");
     }
 }
@@ -420,14 +422,14 @@ fn a_run_that_is_over_ends_at_once() {
 }
 
 #[test]
-fn pictures_travel_as_bytes() {
+fn images_travel_as_bytes() {
     let folder = tempfile::tempdir().unwrap();
     let trainer = trainer(config(folder.path(), 1));
     let mut batch = trainer.batches(0).unwrap().next_item().unwrap().1.unwrap();
-    let expected = batch.pictures(Device::Cpu);
+    let expected = batch.images(Device::Cpu);
     batch.bytes = Some(to_bytes(&mut batch.samples, batch.size, Device::Cpu));
     assert!(batch.samples.iter().all(|sample| sample.pixels.is_empty()));
-    let found = batch.pictures(Device::Cpu);
+    let found = batch.images(Device::Cpu);
     assert_eq!(found.size(), expected.size());
     let worst = (found - expected).abs().max().double_value(&[]);
     assert!(worst < 0.501 / 255.0, "{worst}");
@@ -450,10 +452,11 @@ fn what_a_teacher_shows_is_told_from_the_own_maps() {
     };
     let untold = |trainer: &Trainer| {
         let batch = trainer.batches(0).unwrap().next_item().unwrap().1.unwrap();
-        let Tensors { lessons, .. } = trainer.tensors(&batch, None);
-        let pictures = batch.pictures(Device::Cpu);
-        let outputs = trainer.state.network.forward(&pictures, Mode::Train);
-        Imitation::loss(&trainer.imitations, &trainer.state.network, &outputs[6..], &lessons).unwrap()
+        let Tensors { teacher_outputs, .. } = trainer.tensors(&batch, None);
+        let images = batch.images(Device::Cpu);
+        let outputs = trainer.state.network.forward(&images, Mode::Train);
+        FeatureDistillation::loss(&trainer.distillations, &trainer.state.network, &outputs[6..], &teacher_outputs)
+            .unwrap()
     };
     let number = |loss: &Tensor| loss.double_value(&[]);
     // Who is the teacher tells all of it, batch norms of another batch aside.
@@ -463,7 +466,7 @@ fn what_a_teacher_shows_is_told_from_the_own_maps() {
     let before = untold(&student);
     before.backward();
     for (name, parameter) in &student.state.network.parameters {
-        if name.starts_with("stage3.0") || name.starts_with("imitation0") {
+        if name.starts_with("stage3.0") || name.starts_with("distillation0") {
             assert!(parameter.grad().abs().max().double_value(&[]) > 0.0, "{name}");
         }
     }

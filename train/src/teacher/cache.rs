@@ -1,4 +1,4 @@
-//! A teacher's answers to photographs, computed once and kept in a file.
+//! A teacher's answers to images, computed once and kept in a file.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
@@ -12,7 +12,7 @@ use yolo_lat::geometry::BBox;
 
 use super::Teacher;
 use crate::checkpoint::write_tensors;
-use crate::data::{Photograph, Target};
+use crate::data::{Target, TrainingImage};
 
 const COUNTS: &str = "counts";
 const BOXES: &str = "boxes";
@@ -20,52 +20,52 @@ const SCORES: &str = "scores";
 const KEY: &str = "key";
 
 impl Teacher {
-    /// Adds its answers to the photographs, as teacher number `index`: from the file at `path` if it was written for these
-    /// photographs by this teacher, else computed and written there. Boxes of unlabelled photographs of at least `labels_from`
-    /// become labels too. Gives the number of photographs that were computed.
+    /// Adds its answers to the images, as teacher number `index`: from the file at `path` if it was written for these
+    /// images by this teacher, else computed and written there. Boxes of unlabelled images of at least `labels_from`
+    /// become labels too. Gives the number of images that were computed.
     ///
     /// # Errors
     /// The engine fails or the file cannot be written.
     pub(crate) fn teach(
         &self,
         index: usize,
-        photographs: &mut [Photograph],
+        images: &mut [TrainingImage],
         size: usize,
         path: &Path,
         labels_from: Option<f32>,
         progress: &ProgressBar,
     ) -> anyhow::Result<usize> {
-        let key = self.key(photographs, size)?;
-        let kept = read(path, key, photographs.len(), self.classes.len());
+        let key = self.key(images, size)?;
+        let kept = read(path, key, images.len(), self.classes.len());
         let (answers, computed) = match kept {
             Some(answers) => (answers, 0),
             None => {
-                let answer = |photograph: &Photograph| {
-                    let found = self.boxes(&photograph.pixels, size);
+                let answer = |image: &TrainingImage| {
+                    let found = self.boxes(&image.pixels, size);
                     progress.inc(1);
-                    found.with_context(|| photograph.path.display().to_string())
+                    found.with_context(|| image.path.display().to_string())
                 };
-                let answers: Vec<_> = photographs.par_iter().map(answer).collect::<anyhow::Result<_>>()?;
+                let answers: Vec<_> = images.par_iter().map(answer).collect::<anyhow::Result<_>>()?;
                 write(path, key, &answers, self.classes.len())?;
-                (answers, photographs.len())
+                (answers, images.len())
             }
         };
-        for (photograph, boxes) in photographs.iter_mut().zip(answers) {
+        for (image, boxes) in images.iter_mut().zip(answers) {
             for (bbox, scores) in boxes {
                 let best = scores.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1));
                 let Some((class, &certainty)) = best else { continue };
-                if !photograph.is_labelled && labels_from.is_some_and(|least| certainty >= least) {
-                    photograph.targets.push(Target::label(class, bbox));
+                if !image.is_labelled && labels_from.is_some_and(|least| certainty >= least) {
+                    image.targets.push(Target::label(class, bbox));
                 }
                 let scores: Option<Arc<[f32]>> = Some(scores.into());
-                photograph.targets.push(Target { bbox, class, scores, teacher: index });
+                image.targets.push(Target { bbox, class, scores, teacher: index });
             }
         }
         Ok(computed)
     }
 
-    /// Differs when the teacher, the photographs or the question differ.
-    fn key(&self, photographs: &[Photograph], size: usize) -> anyhow::Result<i64> {
+    /// Differs when the teacher, the images or the question differ.
+    fn key(&self, images: &[TrainingImage], size: usize) -> anyhow::Result<i64> {
         let mut hasher = DefaultHasher::new();
         let weights = if self.path.exists() { self.path.clone() } else { Default::default() };
         for file in [weights.clone(), weights.with_extension("safetensors")] {
@@ -74,8 +74,8 @@ impl Teacher {
             }
         }
         (self.path.as_path(), &self.classes, size).hash(&mut hasher);
-        for photograph in photographs {
-            (&photograph.path, photograph.pixels.dimensions()).hash(&mut hasher);
+        for image in images {
+            (&image.path, image.pixels.dimensions()).hash(&mut hasher);
         }
         Ok(hasher.finish() as i64)
     }
@@ -84,7 +84,7 @@ impl Teacher {
 type Boxes = Vec<(BBox, Vec<f32>)>;
 
 /// `None` where there is no such file or it answers another question.
-fn read(path: &Path, key: i64, photographs: usize, classes: usize) -> Option<Vec<Boxes>> {
+fn read(path: &Path, key: i64, images: usize, classes: usize) -> Option<Vec<Boxes>> {
     let tensors = Tensor::read_safetensors(path).ok()?;
     let get = |name: &str| tensors.iter().find(|(known, _)| known == name).map(|(_, tensor)| tensor.reshape([-1]));
     if get(KEY)?.to_kind(Kind::Int64).int64_value(&[0]) != key {
@@ -94,7 +94,7 @@ fn read(path: &Path, key: i64, photographs: usize, classes: usize) -> Option<Vec
     let boxes: Vec<f32> = Vec::try_from(get(BOXES)?).ok()?;
     let scores: Vec<f32> = Vec::try_from(get(SCORES)?).ok()?;
     let total = counts.iter().sum::<i64>() as usize;
-    if counts.len() != photographs || boxes.len() != 4 * total || scores.len() != classes * total {
+    if counts.len() != images || boxes.len() != 4 * total || scores.len() != classes * total {
         return None;
     }
     let mut all = boxes.chunks_exact(4).zip(scores.chunks_exact(classes)).map(|(corners, scores)| {

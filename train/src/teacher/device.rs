@@ -33,9 +33,9 @@ impl Teacher {
 }
 
 impl DeviceTeacher {
-    /// Answers to pictures (n, 3, size, size) in 0..1.
-    pub(crate) fn answers(&self, pictures: &Tensor) -> DenseAnswers {
-        tch::no_grad(|| DenseAnswers::of(&self.network.forward(pictures, Mode::Eval), self.head, &self.classes))
+    /// Answers to images (n, 3, size, size) in 0..1.
+    pub(crate) fn answers(&self, images: &Tensor) -> DenseAnswers {
+        tch::no_grad(|| DenseAnswers::of(&self.network.forward(images, Mode::Eval), self.head, &self.classes))
     }
 }
 
@@ -55,8 +55,8 @@ mod tests {
         let teacher = Teacher::load(path.as_ref(), &classes).unwrap().showing(layers.into_iter()).unwrap();
         let size = 96;
         let pixels: Vec<f32> = (0..2 * 3 * size * size).map(|index| (index * 37 % 251) as f32 / 250.0).collect();
-        let pictures = Tensor::from_slice(&pixels).reshape([2, 3, size as i64, size as i64]);
-        let found = teacher.on(Device::Cpu).unwrap().unwrap().answers(&pictures);
+        let images = Tensor::from_slice(&pixels).reshape([2, 3, size as i64, size as i64]);
+        let found = teacher.on(Device::Cpu).unwrap().unwrap().answers(&images);
         for (index, pixels) in pixels.chunks_exact(3 * size * size).enumerate() {
             let expected = teacher.answer(pixels, size).unwrap();
             let features = expected.features.iter().map(|map| map.as_slice().unwrap()).zip(&found.features);

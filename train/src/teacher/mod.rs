@@ -1,9 +1,9 @@
 //! Detectors whose answers a network learns beside the labels.
 //!
-//! A teacher answers in one of two ways. *Dense*: it sees the very pictures that augmentation made and answers cell by cell ("a
-//! good teacher is patient and consistent", Beyer et al. 2022); that costs a forward pass a picture. *Cached*: it looks at
-//! each photograph once, its boxes are kept in a file and moved with the photograph; these can also stand for the labels that
-//! a photograph lacks.
+//! A teacher answers in one of two ways. *Dense*: it sees the very images that augmentation made and answers cell by cell ("a
+//! good teacher is patient and consistent", Beyer et al. 2022); that costs a forward pass an image. *Cached*: it looks at
+//! each image once, its boxes are kept in a file and moved with the image; these can also stand for the labels that
+//! an image lacks.
 
 mod cache;
 mod device;
@@ -22,12 +22,12 @@ use yolo_lat::geometry::BBox;
 use yolo_lat::model::classes::{COCO, class_map};
 use yolo_lat::model::config::STRIDES;
 use yolo_lat::model::{CheckedGraph, Model};
-use yolo_lat::postprocess::{Detection, PostprocessOptions, decode_box, suppress};
+use yolo_lat::postprocess::{Detection, Nms, PostprocessOptions, decode_box, suppress};
 use yolo_lat::preprocess::Preprocessor;
 use yolo_lat::{ModelFile, Runtime};
 
 use crate::frozen::{Engines, lock};
-use crate::imitation::layer;
+use crate::network::layer;
 
 pub(crate) use device::DeviceTeacher;
 
@@ -35,9 +35,9 @@ pub(crate) use device::DeviceTeacher;
 const MEAN: [f32; 3] = [103.53, 116.28, 123.675];
 const DEVIATION: [f32; 3] = [57.375, 57.12, 58.395];
 const BINS: usize = 8;
-/// NanoDet-Plus has a scale of stride 64 too, so its pictures' sides are multiples of it.
+/// NanoDet-Plus has a scale of stride 64 too, so its images' sides are multiples of it.
 pub(crate) const NANODET_STEP: usize = 64;
-/// Boxes of a photograph that are kept in a cache: how sure the teacher is at least, how many at most, and the overlap
+/// Boxes of an image that are kept in a cache: how sure the teacher is at least, how many at most, and the overlap
 /// from which the less certain of two goes.
 const LEAST_CERTAINTY: f32 = 0.05;
 const MOST_BOXES: usize = 50;
@@ -50,7 +50,7 @@ pub(crate) enum Mode {
     /// About every sample, cell by cell.
     #[default]
     Dense,
-    /// About every photograph once.
+    /// About every image once.
     Cached,
 }
 
@@ -67,7 +67,7 @@ pub(crate) struct TeacherConfig {
     pub(crate) class: f64,
     /// Weight of the loss against its boxes.
     pub(crate) boxes: f64,
-    /// Side of the pictures that a cached teacher sees; the training size unless given.
+    /// Side of the images that a cached teacher sees; the training size unless given.
     pub(crate) size: Option<usize>,
     /// Where its answers are kept; `answers-N.safetensors` in the output folder unless given.
     pub(crate) cache: Option<PathBuf>,
@@ -75,16 +75,16 @@ pub(crate) struct TeacherConfig {
     /// weights in the loss.
     #[serde(default)]
     pub(crate) features: BTreeMap<String, f64>,
-    /// Boxes of unlabelled photographs that it is at least so sure of become labels (cached teachers).
+    /// Boxes of unlabelled images that it is at least so sure of become labels (cached teachers).
     pub(crate) labels_from: Option<f32>,
 }
 
-/// What a teacher says to one picture, for every cell of strides 8, 16 and 32, finest first, rows first.
+/// What a teacher says to one image, for every cell of strides 8, 16 and 32, finest first, rows first.
 #[derive(Debug, Default)]
 pub(crate) struct Answer {
     /// (cells, classes), probabilities.
     pub(crate) scores: Vec<f32>,
-    /// (cells, 4), corners in pixels of the picture.
+    /// (cells, 4), corners in pixels of the image.
     pub(crate) boxes: Vec<f32>,
     /// (1, channels, rows, columns) of each layer that the teacher shows.
     pub(crate) features: Vec<Array4<f32>>,
@@ -168,7 +168,7 @@ impl Teacher {
         Ok(graph.edit(|graph| graph.taps = taps)?)
     }
 
-    /// The sides of its pictures are multiples of this.
+    /// The sides of its images are multiples of this.
     pub(crate) fn step(&self) -> usize {
         match self.detector {
             Detector::NanoDet(_) => NANODET_STEP,
@@ -176,7 +176,7 @@ impl Teacher {
         }
     }
 
-    /// Answers to one picture: RGB planes of `size` x `size` in 0..1.
+    /// Answers to one image: RGB planes of `size` x `size` in 0..1.
     ///
     /// # Errors
     /// The engine fails.
@@ -240,15 +240,15 @@ impl Teacher {
         answer
     }
 
-    /// The objects it finds in a photograph, letterboxed to `size`: boxes in the photograph's pixels, each with the
+    /// The objects it finds in an image, letterboxed to `size`: boxes in the image's pixels, each with the
     /// probabilities of all classes, the surest first.
     ///
     /// # Errors
     /// The engine fails.
-    pub(crate) fn boxes(&self, photograph: &RgbImage, size: usize) -> anyhow::Result<Vec<(BBox, Vec<f32>)>> {
+    pub(crate) fn boxes(&self, image: &RgbImage, size: usize) -> anyhow::Result<Vec<(BBox, Vec<f32>)>> {
         let mut input = Array4::zeros((1, 3, size, size));
-        let letterbox = Preprocessor::default().apply(photograph, input.slice_mut(s![0, .., .., ..]))?;
-        let pixels = input.as_slice().context("the picture is not in order")?;
+        let letterbox = Preprocessor::default().apply(image, input.slice_mut(s![0, .., .., ..]))?;
+        let pixels = input.as_slice().context("the image is not in order")?;
         let answer = self.answer(pixels, size)?;
         let classes = self.classes.len();
         let found = answer.boxes.chunks_exact(4).zip(answer.scores.chunks_exact(classes)).enumerate();
@@ -263,10 +263,10 @@ impl Teacher {
             iou: SAME_OBJECT,
             max_detections: MOST_BOXES,
             agnostic: true,
-            merge: false,
+            nms: Nms::Greedy,
             ..PostprocessOptions::default()
         };
-        let (width, height) = (photograph.width() as f32, photograph.height() as f32);
+        let (width, height) = (image.width() as f32, image.height() as f32);
         let kept = suppress(sure, &options).into_iter().map(|Detection { class: cell, bbox, .. }| {
             let scores = answer.scores[cell * classes..(cell + 1) * classes].to_vec();
             (letterbox.image_from_letterbox(&bbox).clip(width, height), scores)
@@ -288,17 +288,17 @@ mod tests {
     #[test]
     fn an_own_model_answers_what_its_detector_finds() {
         let (teacher, model) = own();
-        let photograph = yolo_lat::source::open_image(Path::new("../assets/astronaut.jpg")).unwrap();
+        let image = yolo_lat::source::open_image(Path::new("../assets/astronaut.jpg")).unwrap();
         let options = yolo_lat::DetectorOptions {
             engine: yolo_lat::engine::EngineKind::Cpu,
             size: yolo_lat::InputSize::Square(Some(160)),
             // A teacher's boxes are those of single cells.
-            postprocess: PostprocessOptions { merge: false, ..PostprocessOptions::default() },
+            postprocess: PostprocessOptions { nms: Nms::Greedy, ..PostprocessOptions::default() },
             ..yolo_lat::DetectorOptions::default()
         };
         let expected =
-            yolo_lat::Detector::of_model(&model, &Runtime::default(), &options).unwrap().detect(&photograph).unwrap();
-        let found = teacher.boxes(&photograph, 160).unwrap();
+            yolo_lat::Detector::of_model(&model, &Runtime::default(), &options).unwrap().detect(&image).unwrap();
+        let found = teacher.boxes(&image, 160).unwrap();
         assert!(!expected.is_empty());
         let best = &expected[0];
         let (bbox, scores) = &found[0];

@@ -29,7 +29,7 @@ use yolo_lat::geometry::Letterbox;
 use yolo_lat_io::follow::FollowOptions;
 use yolo_lat_io::frame::Frame;
 use yolo_lat_io::sink::NamedDetection;
-use yolo_lat_io::source::{FrameSource, SourceError, SourceOptions, SourceRequest, open_source};
+use yolo_lat_io::source::{Source, SourceError, SourceOptions, SourceRequest, open_source};
 use yolo_lat_io::zones::{Counts, LeastSize};
 
 /// Messages kept for the window.
@@ -45,7 +45,7 @@ const LAST_MOMENT: Duration = Duration::from_millis(300);
 /// A frame with what its capture took.
 #[derive(Debug)]
 pub struct Captured {
-    /// The picture.
+    /// The image.
     pub frame: Frame,
     /// Which of the session's sources it is of, from 1.
     pub source: u64,
@@ -79,7 +79,7 @@ pub type Texture = std::convert::Infallible;
 pub struct Probe {
     /// Layer by its number in the order of execution.
     pub layer: usize,
-    /// In picture pixels.
+    /// In image pixels.
     pub point: (f32, f32),
 }
 
@@ -103,11 +103,11 @@ pub struct LiveResult {
     pub feed: usize,
     /// The frame.
     pub captured: Arc<Captured>,
-    /// By falling confidence, in picture pixels.
+    /// By falling confidence, in image pixels.
     pub detections: Vec<NamedDetection>,
     /// Of each line, how many objects have crossed it so far.
     pub counts: Counts,
-    /// How the picture lies in the network's input.
+    /// How the image lies in the network's input.
     pub letterbox: Letterbox,
     /// Of the detector.
     pub times: StageTimes,
@@ -293,7 +293,7 @@ impl Shared {
 }
 
 /// A running session.
-pub struct Live {
+pub struct LiveSession {
     shared: Arc<Shared>,
     options: SourceOptions,
     /// Of each feed.
@@ -309,7 +309,7 @@ struct Capture {
     thread: Option<JoinHandle<()>>,
 }
 
-impl Live {
+impl LiveSession {
     /// Starts capturing from all `sources` and detecting; `observer` is told what is found.
     ///
     /// # Errors
@@ -410,7 +410,7 @@ impl Live {
         self.shared.paused.store(paused, Ordering::Relaxed);
     }
 
-    /// Whether the worker reads the shown feed's frames from the window's GPU: then they must be given to [`Live::put_uploaded`].
+    /// Whether the worker reads the shown feed's frames from the window's GPU: then they must be given to [`LiveSession::put_uploaded`].
     pub fn takes_textures(&self) -> bool {
         self.shared.takes_textures.load(Ordering::Relaxed)
     }
@@ -442,7 +442,7 @@ impl Live {
     }
 }
 
-impl Drop for Live {
+impl Drop for LiveSession {
     /// Tells the threads to end. Sources have a moment to end processes of their own; no longer: a driver may hold one.
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::Relaxed);
@@ -529,7 +529,7 @@ fn capture(
     }
 }
 
-fn next(source: &mut dyn FrameSource, number: u64, stop: &AtomicBool) -> Result<Option<Captured>, SourceError> {
+fn next(source: &mut dyn Source, number: u64, stop: &AtomicBool) -> Result<Option<Captured>, SourceError> {
     let frame = source.next_frame(stop)?;
     let at = Instant::now();
     Ok(frame.map(|frame| {

@@ -16,11 +16,11 @@ use yolo_lat_io::follow::{FollowOptions, Followed, Follower};
 use yolo_lat_io::sink::NamedDetection;
 
 /// How often settings and the end are looked at while no frame comes.
-const PATIENCE: Duration = Duration::from_millis(50);
+const SETTINGS_TIMEOUT: Duration = Duration::from_millis(50);
 
 /// A detector and what it was made for.
 struct Loaded {
-    made_for: Made,
+    made_for: DetectorKey,
     /// Version of the settings whose limits it has.
     limited_by: Option<u64>,
     detector: Detector,
@@ -34,12 +34,12 @@ type Layer = (Option<&'static dyn Similarity>, usize);
 
 /// What a detector must be made anew for.
 #[derive(Clone, PartialEq)]
-struct Made {
+struct DetectorKey {
     model: String,
     options: DetectorOptions,
 }
 
-impl Made {
+impl DetectorKey {
     fn of(settings: &Settings) -> Self {
         let watched = settings.probe.map(|probe| probe.layer);
         let attention = AttentionOptions { watched, ..settings.detector.attention.clone() };
@@ -74,7 +74,7 @@ fn arrival(shared: &Shared, feed: usize, seen: u64) -> Option<(Arrival, u64)> {
 pub(super) fn run(shared: &Shared, runtime: &Runtime) {
     let (mut version, mut settings) = (u64::MAX, None);
     let mut loaded: Option<Loaded> = None;
-    let mut failed_for: Option<Made> = None;
+    let mut failed_for: Option<DetectorKey> = None;
     let mut turns = Turns::new(shared.feeds.len());
     let mut seen: Vec<Seen> = shared.feeds.iter().map(|_| Seen::default()).collect();
     while !shared.stop.load(Ordering::Relaxed) {
@@ -86,7 +86,7 @@ pub(super) fn run(shared: &Shared, runtime: &Runtime) {
             (version, settings) = (now, lock(&shared.settings).clone());
         }
         let Some(settings) = &settings else { return };
-        let wanted = Made::of(settings);
+        let wanted = DetectorKey::of(settings);
         if loaded.as_ref().is_none_or(|loaded| loaded.made_for != wanted) && failed_for.as_ref() != Some(&wanted) {
             match load(shared, &wanted, runtime) {
                 Ok(mut new) => {
@@ -105,14 +105,14 @@ pub(super) fn run(shared: &Shared, runtime: &Runtime) {
             }
         }
         let Some(loaded) = &mut loaded else {
-            std::thread::sleep(PATIENCE);
+            std::thread::sleep(SETTINGS_TIMEOUT);
             continue;
         };
         if loaded.limited_by.replace(version) != Some(version) {
             loaded.set_limits(settings);
         }
         // Only the newest frame counts: what came and went in between is counted.
-        match turns.next(&shared.frame_came, PATIENCE, |feed, seen| arrival(shared, feed, seen)) {
+        match turns.next(&shared.frame_came, SETTINGS_TIMEOUT, |feed, seen| arrival(shared, feed, seen)) {
             Some((feed, (captured, texture), skipped)) => {
                 seen[feed].last = Some((captured.clone(), version));
                 report(shared, feed, detect(loaded, feed, captured, texture.as_ref(), skipped, settings.probe));
@@ -154,7 +154,7 @@ fn report(shared: &Shared, feed: usize, found: Result<LiveResult, DetectError>) 
         }
         Err(error) => {
             shared.event(true, error.to_string());
-            std::thread::sleep(PATIENCE);
+            std::thread::sleep(SETTINGS_TIMEOUT);
         }
     }
 }
@@ -199,7 +199,7 @@ impl Loaded {
     }
 }
 
-fn load(shared: &Shared, wanted: &Made, runtime: &Runtime) -> Result<Loaded, DetectError> {
+fn load(shared: &Shared, wanted: &DetectorKey, runtime: &Runtime) -> Result<Loaded, DetectError> {
     shared.set_engine(EngineStatus::Loading);
     let options = &wanted.options;
     let file = ModelFile::open(&wanted.model)?;
@@ -228,7 +228,7 @@ fn load(shared: &Shared, wanted: &Made, runtime: &Runtime) -> Result<Loaded, Det
     Ok(ready(shared, wanted, detector, layers))
 }
 
-fn ready(shared: &Shared, wanted: &Made, detector: Detector, layers: Vec<(String, Layer)>) -> Loaded {
+fn ready(shared: &Shared, wanted: &DetectorKey, detector: Detector, layers: Vec<(String, Layer)>) -> Loaded {
     if let Some(observer) = &shared.observer {
         observer.classes(detector.classes());
     }
@@ -250,22 +250,22 @@ fn detect(
     skipped: u64,
     probe: Option<Probe>,
 ) -> Result<LiveResult, DetectError> {
-    let picture = &captured.frame.pixels;
+    let image = &captured.frame.pixels;
     let on_gpu = match texture {
         #[cfg(feature = "window")]
         Some(texture) => {
             let view = texture.create_view(&wgpu::TextureViewDescriptor::default());
             // A lost device is replaced by the path through the pixels.
-            loaded.detector.detect_texture(&view, picture.dimensions()).ok().flatten()
+            loaded.detector.detect_texture(&view, image.dimensions()).ok().flatten()
         }
         _ => None,
     };
     let (detections, times) = match on_gpu {
         Some(found) => found,
-        None => loaded.detector.detect_batch(&[picture])?.swap_remove(0),
+        None => loaded.detector.detect_batch(&[image])?.swap_remove(0),
     };
-    let (width, height) = loaded.detector.input_size(picture.dimensions());
-    let letterbox = Letterbox::fit(picture.dimensions(), (width as u32, height as u32));
+    let (width, height) = loaded.detector.input_size(image.dimensions());
+    let letterbox = Letterbox::fit(image.dimensions(), (width as u32, height as u32));
     let attention = probe.and_then(|probe| look(loaded, &letterbox, probe));
     let Followed { detections, counts } = loaded.follow(feed, &captured, detections);
     Ok(LiveResult {

@@ -120,20 +120,19 @@ fn record_video(
     let mut annotator = Annotator::new(drawing);
     let mut recording: Option<(VideoRecorder, SystemTime)> = None;
     for result in results {
-        let mut picture = result.captured.frame.pixels.clone();
-        annotator.draw(&mut picture, &result.detections, &result.counts);
+        let mut image = result.captured.frame.pixels.clone();
+        annotator.draw(&mut image, &result.detections, &result.counts);
         let taken_at = result.captured.frame.captured_at;
         let (recorder, _) = match &mut recording {
             Some(recording) => recording,
             None => {
-                let mut recorder =
-                    VideoRecorder::start(path, picture.dimensions()).map_err(|error| error.to_string())?;
+                let mut recorder = VideoRecorder::start(path, image.dimensions()).map_err(|error| error.to_string())?;
                 let began = began.max(taken_at);
                 recorder.begin(began);
                 recording.insert((recorder, began))
             }
         };
-        recorder.push_taken_at(&picture, taken_at).map_err(|error| error.to_string())?;
+        recorder.push_taken_at(&image, taken_at).map_err(|error| error.to_string())?;
     }
     let Some((recorder, began)) = recording else { return Ok(()) };
     let length = ended.get().and_then(|ended| ended.duration_since(began).ok());
@@ -154,18 +153,18 @@ fn record_lines(path: &Path, results: &std::sync::mpsc::Receiver<Arc<LiveResult>
 impl LiveApp {
     /// Where snapshots and recordings go.
     fn output_folder(&self) -> PathBuf {
-        let pictures = self.output.clone().or_else(dirs::picture_dir).or_else(dirs::home_dir);
-        pictures.unwrap_or_else(|| PathBuf::from("."))
+        let images = self.output.clone().or_else(dirs::picture_dir).or_else(dirs::home_dir);
+        images.unwrap_or_else(|| PathBuf::from("."))
     }
 
-    /// Writes the picture that the boxes belong to, and what was found in it.
+    /// Writes the image that the boxes belong to, and what was found in it.
     pub(super) fn snapshot(&mut self) {
         let Some(result) = self.result.clone() else {
             return self.live.note(true, "there is nothing to take a snapshot of yet");
         };
         let path = self.output_folder().join(stamp());
-        let mut picture = result.captured.frame.pixels.clone();
-        Annotator::new(self.draw_options()).draw(&mut picture, &result.detections, &result.counts);
+        let mut image = result.captured.frame.pixels.clone();
+        Annotator::new(self.draw_options()).draw(&mut image, &result.detections, &result.counts);
         let (photo, data) = (path.with_extension("jpg"), path.with_extension("json"));
         let value = json!({
             "image": photo.file_name().map(|name| name.to_string_lossy()), "result": record(&result),
@@ -173,7 +172,7 @@ impl LiveApp {
             "engine": result.engine, "model": self.settings.model,
         });
         let written =
-            write_jpeg(&photo, &picture).and_then(|()| write_atomically(&data, |file| write!(file, "{value:#}")));
+            write_jpeg(&photo, &image).and_then(|()| write_atomically(&data, |file| write!(file, "{value:#}")));
         match written {
             Ok(()) => self.live.note(false, format!("snapshot: {}", photo.display())),
             Err(error) => self.live.note(true, error.to_string()),

@@ -1,4 +1,4 @@
-//! Charts beside the picture.
+//! Charts beside the image.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;

@@ -4,7 +4,7 @@
 mod actions;
 mod charts;
 mod panels;
-mod picture;
+mod pool;
 mod preferences;
 mod viewport;
 mod zones;
@@ -19,12 +19,12 @@ use egui::Key;
 
 use self::actions::{Ending, Recording};
 use self::charts::AttentionTimes;
-use self::picture::PicturePool;
+use self::pool::ImagePool;
 pub use self::preferences::Preferences;
 use self::viewport::Viewport;
 use self::zones::{Kind, Sketch};
 use crate::live::{
-    Captured, EngineStatus, Feed, History, Live, LiveResult, Observer, Probe, Sample, Settings, SourceStatus,
+    Captured, EngineStatus, Feed, History, LiveResult, LiveSession, Observer, Probe, Sample, Settings, SourceStatus,
 };
 use yolo_lat::Runtime;
 use yolo_lat::engine::EngineKind;
@@ -53,7 +53,7 @@ pub struct WindowOptions {
     pub use_remembered: bool,
     /// Where they are kept; `None` for nowhere.
     pub preferences: Option<PathBuf>,
-    /// Where snapshots and recordings go; `None` for the user's pictures.
+    /// Where snapshots and recordings go; `None` for the user's images.
     pub output: Option<PathBuf>,
     /// What is drawn for objects.
     pub drawing: Drawing,
@@ -127,7 +127,7 @@ type Watched = (AttentionControls, Option<(f32, f32)>, usize);
 
 /// The state of the window.
 pub struct LiveApp {
-    live: Live,
+    live: LiveSession,
     sources: Vec<SourceRequest>,
     /// The one that is shown.
     feed: usize,
@@ -137,9 +137,9 @@ pub struct LiveApp {
     preferences: Preferences,
     preferences_file: Option<PathBuf>,
     attention: AttentionControls,
-    /// Where attention is looked at, in picture pixels.
+    /// Where attention is looked at, in image pixels.
     probe: Option<(f32, f32)>,
-    pool: Option<PicturePool>,
+    pool: Option<ImagePool>,
     viewport: Viewport,
     sketch: Sketch,
     drawing: Drawing,
@@ -207,9 +207,9 @@ impl LiveApp {
         let shared = gpu.clone().filter(|gpu| gpu.is_hardware() || settings.detector.engine == EngineKind::Gpu);
         let (sources, reading) = (options.sources, options.reading);
         let (runtime, observer) = (options.runtime, options.observer);
-        let live = Live::start_in_window(sources.clone(), reading, settings.clone(), runtime, observer, shared)?;
+        let live = LiveSession::start_in_window(sources.clone(), reading, settings.clone(), runtime, observer, shared)?;
         live.note(false, renderer.clone());
-        let pool = gpu.zip(state).map(|(gpu, state)| PicturePool::new(gpu, state.renderer));
+        let pool = gpu.zip(state).map(|(gpu, state)| ImagePool::new(gpu, state.renderer));
         let mut app = Self {
             live,
             sources,
@@ -253,7 +253,7 @@ impl LiveApp {
     }
 
     /// The session behind the window.
-    pub fn live(&self) -> &Live {
+    pub fn live(&self) -> &LiveSession {
         &self.live
     }
 
@@ -267,7 +267,7 @@ impl LiveApp {
         self.result.as_deref()
     }
 
-    /// Whether there is a picture on the screen.
+    /// Whether there is an image on the screen.
     pub fn is_showing(&self) -> bool {
         self.shown.is_some()
     }
@@ -287,7 +287,7 @@ impl LiveApp {
         &self.settings
     }
 
-    /// Opens a model, video, picture or folder, as if it had been dropped on the window.
+    /// Opens a model, video, image or folder, as if it had been dropped on the window.
     pub fn open(&mut self, path: PathBuf) {
         self.open_path(path);
     }
@@ -306,7 +306,7 @@ impl LiveApp {
 
     /// Takes what is new.
     fn update(&mut self) {
-        // Objects are hidden in the picture that they were found in: no other is shown then.
+        // Objects are hidden in the image that they were found in: no other is shown then.
         let is_raw = self.drawing == Drawing::Box;
         if let Some((captured, count)) = self.feed().frames().newer(self.frames_seen) {
             self.frames_seen = count;
@@ -353,14 +353,14 @@ impl LiveApp {
         self.show_result();
     }
 
-    /// Shows the picture of the newest result, objects hidden or as heat where that is asked for.
+    /// Shows the image of the newest result, objects hidden or as heat where that is asked for.
     fn show_result(&mut self) {
         let Some((result, pool)) = self.result.as_ref().zip(self.pool.as_mut()) else { return };
-        let mut picture = result.captured.frame.pixels.clone();
+        let mut image = result.captured.frame.pixels.clone();
         if self.drawing != Drawing::Box {
-            self.annotator.draw(&mut picture, &result.detections, &result.counts);
+            self.annotator.draw(&mut image, &result.detections, &result.counts);
         }
-        pool.upload(&picture, true);
+        pool.upload(&image, true);
         self.shown = Some(result.captured.clone());
     }
 
@@ -486,7 +486,7 @@ impl LiveApp {
                 egui::ScrollArea::vertical().auto_shrink(false).show(ui, |ui| self.controls(ui));
             });
         }
-        egui::CentralPanel::default().frame(egui::Frame::canvas(ui.style())).show(ui, |ui| self.picture(ui));
+        egui::CentralPanel::default().frame(egui::Frame::canvas(ui.style())).show(ui, |ui| self.image(ui));
         self.windows(&ctx);
         self.send_settings();
         self.draw = start.elapsed();
@@ -494,7 +494,7 @@ impl LiveApp {
         ctx.request_repaint_after(REPAINT);
     }
 
-    /// What covers the picture when there is something to say instead of it.
+    /// What covers the image when there is something to say instead of it.
     fn message(&self) -> Option<String> {
         let (status, name) = &*self.feed().source();
         match status {

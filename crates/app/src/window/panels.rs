@@ -45,7 +45,7 @@ const KEYS: [(&str, &str); 14] = [
     ("Z", "draw a zone: click its corners, Enter closes it"),
     ("X", "draw a line: click its ends"),
     ("F", "full screen"),
-    ("0, double click", "the whole picture"),
+    ("0, double click", "the whole image"),
     ("wheel, pinch, drag", "zoom and move"),
     ("click", "pin an object, or look from a point"),
     ("L", "messages"),
@@ -101,7 +101,7 @@ impl LiveApp {
         ui.horizontal(|ui| {
             let label = ui.label("File");
             let edit = egui::TextEdit::singleline(&mut self.path)
-                .hint_text("video, picture, folder, address, model")
+                .hint_text("video, image, folder, address, model")
                 .desired_width(200.0);
             let response = ui.add(edit).labelled_by(label.id);
             let entered = response.lost_focus() && ui.input(|input| input.key_pressed(egui::Key::Enter));
@@ -153,7 +153,7 @@ impl LiveApp {
         let mut side = wanted.side(USUAL_SIDE);
         let mut square = matches!(wanted, InputSize::Square(_));
         let is_new = ui.add(Slider::new(&mut side, 160..=1280).step_by(32.0).text("input size")).changed();
-        if ui.checkbox(&mut square, "square instead of the picture's shape").changed() || is_new {
+        if ui.checkbox(&mut square, "square instead of the image's shape").changed() || is_new {
             let side = Some(side.next_multiple_of(32));
             *wanted = if square { InputSize::Square(side) } else { InputSize::Budget(side) };
         }
@@ -272,7 +272,7 @@ impl LiveApp {
         self.times.show(ui, self.settings.detector.size.side(USUAL_SIDE));
     }
 
-    /// One line below the picture.
+    /// One line below the image.
     pub(super) fn status(&mut self, ui: &mut Ui) {
         let last = self.live.last_event();
         ui.horizontal(|ui| {
@@ -328,7 +328,7 @@ impl LiveApp {
                     ui.end_row();
                 }
             });
-            ui.label("Drop videos, pictures, folders or model files on the window.");
+            ui.label("Drop videos, images, folders or model files on the window.");
             ui.weak(&self.renderer);
         });
         egui::Window::new("Messages").open(&mut log).default_width(560.0).show(ctx, |ui| {

@@ -1,4 +1,4 @@
-//! The picture with what was found in it: aspect kept, zoom and pan, boxes, pins, and attention as a heat map.
+//! The image with what was found in it: aspect kept, zoom and pan, boxes, pins, and attention as a heat map.
 
 use eframe::egui;
 use egui::{Align2, Color32, FontId, Mesh, Pos2, Rect, Sense, Shape, Stroke, StrokeKind, Vec2};
@@ -14,11 +14,11 @@ const ZOOM: std::ops::RangeInclusive<f32> = 1.0..=16.0;
 /// A pinned box without a track follows the detection of its class that overlaps it most, if that is at least this.
 const FOLLOW: f32 = 0.3;
 
-/// Which part of the picture is seen.
+/// Which part of the image is seen.
 #[derive(Debug)]
 pub(super) struct Viewport {
     zoom: f32,
-    /// What is in the middle, 0..1 of the picture.
+    /// What is in the middle, 0..1 of the image.
     center: Vec2,
     pinned: Option<NamedDetection>,
 }
@@ -38,20 +38,20 @@ impl Viewport {
         self.pinned = None;
     }
 
-    /// Where a picture of `size` pixels lies when it is seen in `area`.
-    pub(super) fn screen_from_picture(&self, area: Rect, size: Vec2) -> Rect {
+    /// Where an image of `size` pixels lies when it is seen in `area`.
+    pub(super) fn screen_from_image(&self, area: Rect, size: Vec2) -> Rect {
         let scale = (area.width() / size.x).min(area.height() / size.y) * self.zoom;
         let shown = size * scale;
-        // The picture is never pulled away from the middle of the area.
+        // The image is never pulled away from the middle of the area.
         Rect::from_min_size(area.center() - self.center * shown, shown)
     }
 
     /// Zooms by `factor` around a point that stays where it is, and pans.
     fn navigate(&mut self, area: Rect, size: Vec2, around: Option<Pos2>, factor: f32, pan: Vec2) {
-        let before = self.screen_from_picture(area, size);
+        let before = self.screen_from_image(area, size);
         let fixed = around.map(|point| (point, (point - before.min) / before.size()));
         self.zoom = (self.zoom * factor).clamp(*ZOOM.start(), *ZOOM.end());
-        let shown = self.screen_from_picture(area, size).size();
+        let shown = self.screen_from_image(area, size).size();
         if let Some((point, at)) = fixed {
             self.center = at + (area.center() - point) / shown;
         }
@@ -74,7 +74,7 @@ fn bbox_of(rect: Rect) -> BBox {
 
 impl LiveApp {
     /// The middle of the window.
-    pub(super) fn picture(&mut self, ui: &mut egui::Ui) {
+    pub(super) fn image(&mut self, ui: &mut egui::Ui) {
         let (area, response) = ui.allocate_exact_size(ui.available_size(), Sense::click_and_drag());
         let painter = ui.painter_at(area);
         let size = self.shown.as_ref().map(|shown| Vec2::new(shown.frame.width() as f32, shown.frame.height() as f32));
@@ -87,7 +87,7 @@ impl LiveApp {
             if response.double_clicked() && !self.sketch.is_drawing() {
                 self.viewport.reset();
             }
-            let screen = self.viewport.screen_from_picture(area, size);
+            let screen = self.viewport.screen_from_image(area, size);
             if let Some(texture) = self.pool.as_ref().and_then(|pool| pool.shown()) {
                 let lost = matches!(self.feed().source().0, SourceStatus::Lost { .. } | SourceStatus::Failed { .. });
                 let tint = if lost { Color32::from_gray(90) } else { Color32::WHITE };
@@ -113,7 +113,7 @@ impl LiveApp {
         }
     }
 
-    /// What was found, over the picture; gives what is under the pointer.
+    /// What was found, over the image; gives what is under the pointer.
     fn draw_result(
         &mut self,
         painter: &egui::Painter,
@@ -133,7 +133,7 @@ impl LiveApp {
             }
         }
         self.follow_pin(result);
-        // Hidden objects are in the picture already.
+        // Hidden objects are in the image already.
         if self.drawing != Drawing::Box {
             return None;
         }
@@ -168,7 +168,7 @@ impl LiveApp {
         hovered.cloned()
     }
 
-    /// A click at a point of the picture, on an object or none.
+    /// A click at a point of the image, on an object or none.
     fn click(&mut self, at: Option<Vec2>, size: Vec2, hovered: Option<NamedDetection>) {
         if let Some(point) = at.filter(|_| self.attention.shown) {
             let inside = Rect::from_min_size(Pos2::ZERO, size).contains(point.to_pos2());
@@ -262,23 +262,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_picture_fills_the_area_and_the_point_under_the_wheel_stays() {
+    fn the_image_fills_the_area_and_the_point_under_the_wheel_stays() {
         let area = Rect::from_min_size(Pos2::new(10.0, 20.0), Vec2::new(800.0, 600.0));
         let size = Vec2::new(640.0, 320.0);
         let mut viewport = Viewport::default();
-        let whole = viewport.screen_from_picture(area, size);
+        let whole = viewport.screen_from_image(area, size);
         assert_eq!((whole.width(), whole.center()), (800.0, area.center()));
         let point = Pos2::new(300.0, 330.0);
         let before = (point - whole.min) / whole.size();
         viewport.navigate(area, size, Some(point), 4.0, Vec2::ZERO);
-        let zoomed = viewport.screen_from_picture(area, size);
+        let zoomed = viewport.screen_from_image(area, size);
         let after = (point - zoomed.min) / zoomed.size();
         assert!((before - after).length() < 1e-4, "{before:?} {after:?}");
         // Panning stops at the border; zooming out centres again.
         viewport.navigate(area, size, None, 1.0, Vec2::new(1e6, 1e6));
-        let border = viewport.screen_from_picture(area, size);
+        let border = viewport.screen_from_image(area, size);
         assert!((border.left() - area.left()).abs() < 0.5 && (border.top() - area.top()).abs() < 0.5, "{border:?}");
         viewport.navigate(area, size, None, 1e-3, Vec2::ZERO);
-        assert_eq!(viewport.screen_from_picture(area, size), whole);
+        assert_eq!(viewport.screen_from_image(area, size), whole);
     }
 }

@@ -55,8 +55,8 @@ fn on_screen([x, y]: Point, screen: Rect) -> Pos2 {
     screen.min + Vec2::new(x, y) * screen.size()
 }
 
-/// The point of the picture nearest to one of the display.
-fn in_picture(at: Pos2, screen: Rect) -> Point {
+/// The point of the image nearest to one of the display.
+fn in_image(at: Pos2, screen: Rect) -> Point {
     let share = (at - screen.min) / screen.size();
     [share.x.clamp(0.0, 1.0), share.y.clamp(0.0, 1.0)]
 }
@@ -92,13 +92,13 @@ impl LiveApp {
         if response.clicked()
             && let Some(at) = response.interact_pointer_pos().or(ui.input(|input| input.pointer.latest_pos()))
         {
-            // What is clicked beside the picture means its border.
-            let at = on_screen(in_picture(at, screen), screen);
+            // What is clicked beside the image means its border.
+            let at = on_screen(in_image(at, screen), screen);
             let is_at =
                 |point: Option<&Point>| point.is_some_and(|&point| on_screen(point, screen).distance(at) < NEAR);
             is_complete |= points.len() > 2 && is_at(points.first());
             if !is_at(points.first()) && !is_at(points.last()) {
-                points.push(in_picture(at, screen));
+                points.push(in_image(at, screen));
             }
         }
         let mut path: Vec<Pos2> = points.iter().map(|&point| on_screen(point, screen)).collect();

@@ -13,10 +13,10 @@ use yolo_lat::engine::cpu::peak_gflops;
 use yolo_lat::engine::ort::OnnxSession;
 use yolo_lat::engine::{Engine, EngineError, EngineKind, create};
 use yolo_lat::export::{ExportOptions, export_onnx};
-use yolo_lat::foreign::InputForm;
 use yolo_lat::model::Model;
 use yolo_lat::onnx::count_parameters;
 use yolo_lat::plot::{Dot, ScatterChart};
+use yolo_lat::third_party::InputForm;
 use yolo_lat::{ModelFile, Runtime};
 
 use super::{TableArguments, Times, instruction_set, label, machine, steps, take_turns};
@@ -37,7 +37,7 @@ pub(super) struct EnginesArguments {
     /// Numbers of threads
     #[arg(long, value_delimiter = ',', default_value = "1", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(super) threads: Vec<u16>,
-    /// Pictures computed together
+    /// Images computed together
     #[arg(long, value_delimiter = ',', default_value = "1", value_parser = clap::value_parser!(u16).range(1..=1024))]
     batch: Vec<u16>,
     /// Seconds for all that is compared in one size, thread count and batch
@@ -58,7 +58,7 @@ pub(super) struct EnginesArguments {
     pub(super) output: TableArguments,
 }
 
-/// Something to be timed: a network on an engine with a batch of pictures.
+/// Something to be timed: a network on an engine with a batch of images.
 struct Candidate {
     model: String,
     engine: String,
@@ -66,7 +66,7 @@ struct Candidate {
     parameters: usize,
     /// Growth of the process while it was made and ran once.
     memory: Option<u64>,
-    /// Of one picture on the processor; `None` where they are not known or something else computes.
+    /// Of one image on the processor; `None` where they are not known or something else computes.
     multiply_adds: Option<u64>,
     run: Box<dyn FnMut()>,
 }
@@ -224,7 +224,7 @@ fn candidates(arguments: &EnginesArguments, runtime: &Runtime, batch: usize) -> 
                 let sizes = arguments.size.iter().copied().map(Some);
                 let sizes = if arguments.size.is_empty() { vec![None] } else { sizes.collect() };
                 for size in sizes {
-                    candidates.extend(foreign(file.path(), size, runtime, batch)?);
+                    candidates.extend(third_party(file.path(), size, runtime, batch)?);
                 }
                 continue;
             }
@@ -260,7 +260,7 @@ fn native(
         }
         Err(error) => return Err(error.into()),
     };
-    let input = Array4::from_shape_fn((batch, 3, height, width), |(n, c, y, x)| picture(n, c, y, x));
+    let input = Array4::from_shape_fn((batch, 3, height, width), |(n, c, y, x)| image(n, c, y, x));
     engine.run(input.view())?;
     let memory = resident_bytes().zip(before).map(|(after, before)| after.saturating_sub(before));
     // Counted in the file, as for everybody's networks.
@@ -278,8 +278,8 @@ fn native(
     }))
 }
 
-/// Somebody's ONNX file with one picture as its input in ONNX Runtime; `None` where it takes no such batch or size, which is said.
-fn foreign(
+/// Somebody's ONNX file with one image as its input in ONNX Runtime; `None` where it takes no such batch or size, which is said.
+fn third_party(
     path: &Path,
     size: Option<(usize, usize)>,
     runtime: &Runtime,
@@ -293,7 +293,7 @@ fn foreign(
         Ok(form) if form.batch.is_none_or(|fixed| fixed == batch) => form,
         Ok(form) => {
             let fixed = form.batch.unwrap_or(1);
-            report(&format!("yolo-lat: {}: takes {fixed} pictures at once; left out", path.display()));
+            report(&format!("yolo-lat: {}: takes {fixed} images at once; left out", path.display()));
             return Ok(None);
         }
         Err(reason) => {
@@ -302,7 +302,7 @@ fn foreign(
         }
     };
     let (width, height) = (form.width, form.height);
-    let input = ArrayD::from_shape_fn(IxDyn(&form.shape(batch)), |at| picture(at[0], at[1], at[2], at[3]));
+    let input = ArrayD::from_shape_fn(IxDyn(&form.shape(batch)), |at| image(at[0], at[1], at[2], at[3]));
     session.run(input.view())?;
     let memory = resident_bytes().zip(before).map(|(after, before)| after.saturating_sub(before));
     Ok(Some(Candidate {
@@ -316,6 +316,6 @@ fn foreign(
     }))
 }
 
-pub(super) fn picture(n: usize, c: usize, y: usize, x: usize) -> f32 {
+pub(super) fn image(n: usize, c: usize, y: usize, x: usize) -> f32 {
     0.5 + 0.5 * ((x * (3 + c) + y * 7 + n * 31) as f32 * 0.05).sin()
 }

@@ -6,11 +6,11 @@ use std::process::ExitCode;
 use clap::Args;
 use image::RgbImage;
 use serde_json::{Value, json};
-use yolo_lat::engine::gpu::{Clock, Gpu, GpuEngine, Picture, PixelFormat};
+use yolo_lat::engine::gpu::{Clock, Gpu, GpuEngine, PixelFormat, RawImage};
 use yolo_lat::model::config::{AttentionKind, KernelKind};
 use yolo_lat::model::graph::{Activation, Mask, Mixing, Op, Scale, Shape};
 use yolo_lat::model::{CheckedGraph, Graph, GraphError, Model, Tensor, Weights};
-use yolo_lat::postprocess::PostprocessOptions;
+use yolo_lat::postprocess::{Nms, PostprocessOptions};
 
 use super::{TableArguments, Times, exponent, machine, take_turns, wave};
 use crate::options::DeviceArguments;
@@ -28,7 +28,7 @@ pub(super) struct GpuArguments {
     /// Input sizes in pixels, multiples of 32
     #[arg(long, value_delimiter = ',', default_value = "320,640,1280", value_parser = clap::value_parser!(u16).range(32..=4096))]
     size: Vec<u16>,
-    /// Pictures computed together
+    /// Images computed together
     #[arg(long, value_delimiter = ',', default_value = "1,8,32", value_parser = clap::value_parser!(u16).range(1..=256))]
     batch: Vec<u16>,
     /// Sides of the square maps on which attention alone is timed; tokens are their squares
@@ -46,7 +46,7 @@ pub(super) struct GpuArguments {
     output: TableArguments,
 }
 
-/// A network from the picture's bytes to the detections.
+/// A network from the image's bytes to the detections.
 struct Pipeline {
     model: String,
     attention: &'static str,
@@ -96,8 +96,8 @@ fn measure_pipelines(
     size: usize,
     batch: usize,
 ) -> anyhow::Result<Vec<Pipeline>> {
-    let picture = RgbImage::from_fn(640, 480, |x, y| image::Rgb([(x / 3) as u8, (y / 2) as u8, ((x + y) / 5) as u8]));
-    let view = Picture { size: picture.dimensions(), format: PixelFormat::Rgb, bytes: picture.as_raw() };
+    let image = RgbImage::from_fn(640, 480, |x, y| image::Rgb([(x / 3) as u8, (y / 2) as u8, ((x + y) / 5) as u8]));
+    let view = RawImage { size: image.dimensions(), format: PixelFormat::Rgb, bytes: image.as_raw() };
     let (views, options) = (vec![view; batch], PostprocessOptions::default());
     let mut engines = Vec::new();
     for name in &arguments.model {
@@ -134,7 +134,7 @@ fn measure_pipelines(
     Ok(engines.into_iter().zip(times).map(row).collect())
 }
 
-/// `side` x `side` positions: a picture becomes queries, keys and values by one product; attention; nothing is found.
+/// `side` x `side` positions: an image becomes queries, keys and values by one product; attention; nothing is found.
 fn attention_graph(side: usize, mixing: Mixing) -> Result<CheckedGraph, GraphError> {
     let mut graph = Graph::new("attention", Shape { channels: 3, height: side, width: side });
     let product = Op::Conv { channels: 3 * WIDTH, kernel: 1, stride: 1, activation: Activation::Identity };
@@ -157,10 +157,10 @@ fn measure_attention(
         let values = wave(spec.shape.iter().product(), 0.71, 1.0);
         weights.insert(spec.name, Tensor { shape: spec.shape, values: values.into() });
     }
-    let picture = RgbImage::from_fn(side as u32, side as u32, |x, y| image::Rgb([x as u8, y as u8, (x * y) as u8]));
-    let view = [Picture { size: picture.dimensions(), format: PixelFormat::Rgb, bytes: picture.as_raw() }];
+    let image = RgbImage::from_fn(side as u32, side as u32, |x, y| image::Rgb([x as u8, y as u8, (x * y) as u8]));
+    let view = [RawImage { size: image.dimensions(), format: PixelFormat::Rgb, bytes: image.as_raw() }];
     // Nothing reaches more than certainty.
-    let options = PostprocessOptions { confidence: 1.1, merge: false, ..PostprocessOptions::default() };
+    let options = PostprocessOptions { confidence: 1.1, nms: Nms::Greedy, ..PostprocessOptions::default() };
     let mut clock = Clock::Gpu;
     let mut measure = |mixing| -> anyhow::Result<f64> {
         let mut engine = GpuEngine::on(gpu.clone(), &attention_graph(side, mixing)?.with(weights.clone())?)?;
@@ -189,8 +189,8 @@ fn dispatches(gpu: &std::sync::Arc<Gpu>, name: &str) -> anyhow::Result<Vec<(Stri
     let model = Model::load(name)?;
     let size = model.config.input;
     let mut engine = GpuEngine::on(gpu.clone(), &model.network(size, size)?)?;
-    let picture = RgbImage::from_pixel(640, 480, image::Rgb([90, 120, 60]));
-    let view = [Picture { size: picture.dimensions(), format: PixelFormat::Rgb, bytes: picture.as_raw() }];
+    let image = RgbImage::from_pixel(640, 480, image::Rgb([90, 120, 60]));
+    let view = [RawImage { size: image.dimensions(), format: PixelFormat::Rgb, bytes: image.as_raw() }];
     let options = PostprocessOptions::default();
     engine.detect(&view, &options)?;
     engine.start_profile(None)?;
@@ -233,7 +233,7 @@ fn as_json(
     let [ela, softmax] = exponents(attention);
     json!({
         "machine": machine(1), "adapter": gpu.name(),
-        "features": { "f16": gpu.variant().half, "subgroups": gpu.variant().subgroups },
+        "features": { "f16": gpu.features().half, "subgroups": gpu.features().subgroups },
         "pipelines": pipelines.iter().map(|row| json!({
             "model": row.model, "attention": row.attention, "size": row.size, "batch": row.batch,
             "min_ms": row.times.min, "median_ms": row.times.median, "p90_ms": row.times.p90,
@@ -255,11 +255,11 @@ fn as_markdown(
     dispatches: &[(String, f64)],
 ) -> String {
     let mut text = format!(
-        "## Whole pipeline on {} (f16: {}, subgroups: {})\n\nA picture of 640x480 in memory to detections in memory.\n\n\
+        "## Whole pipeline on {} (f16: {}, subgroups: {})\n\nA image of 640x480 in memory to detections in memory.\n\n\
          | model | attention | size | batch | min ms | median ms | p90 ms | images/s |\n|---|---|---|---|---|---|---|---|\n",
         gpu.name(),
-        gpu.variant().half,
-        gpu.variant().subgroups
+        gpu.features().half,
+        gpu.features().subgroups
     );
     // Writing to a String cannot fail.
     for Pipeline { model, attention, size, batch, times } in pipelines {

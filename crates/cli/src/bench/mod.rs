@@ -3,12 +3,12 @@
 
 mod attention;
 mod decode;
-mod discrimination;
 mod engines;
 #[cfg(feature = "gpu")]
 mod gpu;
 mod gradients;
 mod steps;
+mod token_dilution;
 mod tracks;
 
 use std::io::Write;
@@ -38,7 +38,8 @@ enum What {
     /// Token by token decoding of a small language model: constant state against a cache of keys and values
     Decode(decode::DecodeArguments),
     /// Entropy of the weights against the number of tokens: how far each kernel stays from the plain mean
-    Discrimination(discrimination::DiscriminationArguments),
+    #[command(alias = "discrimination")]
+    TokenDilution(token_dilution::TokenDilutionArguments),
     #[cfg(feature = "gpu")]
     /// The GPU's whole pipeline, attention alone on it against softmax, and the time of every dispatch
     Gpu(gpu::GpuArguments),
@@ -97,7 +98,7 @@ pub(super) fn run(arguments: &BenchArguments) -> anyhow::Result<ExitCode> {
     match what {
         What::Attention(arguments) => attention::run(arguments),
         What::Decode(arguments) => decode::run(arguments),
-        What::Discrimination(arguments) => discrimination::run(arguments),
+        What::TokenDilution(arguments) => token_dilution::run(arguments),
         #[cfg(feature = "gpu")]
         What::Gpu(arguments) => gpu::run(arguments),
         What::Gradients(arguments) => gradients::run(arguments),

@@ -12,7 +12,7 @@ use yolo_lat::engine::Engine;
 use yolo_lat::engine::cpu::CpuEngine;
 use yolo_lat::model::Model;
 
-use super::engines::{EnginesArguments, picture};
+use super::engines::{EnginesArguments, image};
 use super::{label, machine};
 use crate::profile::StepTable;
 
@@ -49,7 +49,7 @@ fn profile(
     seconds: f64,
 ) -> anyhow::Result<(StepTable, String)> {
     let mut engine = CpuEngine::new(&model.network(width, height)?, threads)?;
-    let input = Array4::from_shape_fn((1, 3, height, width), |(n, c, y, x)| picture(n, c, y, x));
+    let input = Array4::from_shape_fn((1, 3, height, width), |(n, c, y, x)| image(n, c, y, x));
     engine.run(input.view())?;
     engine.start_profile();
     engine.run(input.view())?;

@@ -36,8 +36,8 @@ pub(crate) struct DetectArguments {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Sources")]
 pub(super) struct InputArguments {
-    /// Pictures, videos, folders, glob patterns, lists (list.txt: a path or address a line), addresses (rtsp://, http://), cameras
-    /// (0, /dev/video0), the screen (screen, screen:1:640x480+100+50), or - for paths or a picture on standard input
+    /// Images, videos, folders, glob patterns, lists (list.txt: a path or address a line), addresses (rtsp://, http://), cameras
+    /// (0, /dev/video0), the screen (screen, screen:1:640x480+100+50), or - for paths or an image on standard input
     #[arg(required = true, value_name = "SOURCE")]
     pub(super) sources: Vec<OsString>,
     #[command(flatten)]
@@ -47,20 +47,20 @@ pub(super) struct InputArguments {
     pub(super) max_frames: Option<u64>,
 }
 
-/// How the pictures themselves get into the results.
+/// How the images themselves get into the results.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Pictures {
+pub(crate) enum Images {
     /// As symbolic links
     Link,
     /// As copies
     Copy,
 }
 
-impl From<Pictures> for Placing {
-    fn from(pictures: Pictures) -> Self {
-        match pictures {
-            Pictures::Link => Self::Link,
-            Pictures::Copy => Self::Copy,
+impl From<Images> for Placing {
+    fn from(images: Images) -> Self {
+        match images {
+            Images::Link => Self::Link,
+            Images::Copy => Self::Copy,
         }
     }
 }
@@ -74,23 +74,23 @@ pub(crate) struct ResultArguments {
     /// Format of the results; may be repeated with -o [default: text]
     #[arg(short, long, value_enum)]
     pub(crate) format: Vec<Format>,
-    /// Write the pictures with boxes into DIR/images; with -f yolo or --pictures into DIR/annotated
+    /// Write the images with boxes into DIR/images; with -f yolo or --images into DIR/annotated
     #[cfg(feature = "plot")]
     #[arg(long)]
     save_images: bool,
     /// Write each object into DIR/crops
     #[arg(long)]
     pub(crate) save_crops: bool,
-    /// Put the pictures themselves into DIR/images, with -f voc also beside the XML files, so that DIR is a data set
-    #[arg(long, value_enum, value_name = "HOW")]
-    pub(crate) pictures: Option<Pictures>,
+    /// Put the images themselves into DIR/images, with -f voc also beside the XML files, so that DIR is a data set
+    #[arg(long, alias = "pictures", value_enum, value_name = "HOW")]
+    pub(crate) images: Option<Images>,
     /// -f yolo: the confidence as a sixth column
     #[arg(long)]
     pub(crate) label_conf: bool,
     /// -f coco: category ids of this COCO file, matched by name [default: COCO's own for its 80 classes, else from 1]
     #[arg(long, value_name = "FILE")]
     pub(crate) categories: Option<PathBuf>,
-    /// -f label-studio: what stands before the pictures' names
+    /// -f label-studio: what stands before the images' names
     #[arg(long, value_name = "PREFIX", default_value = "/data/local-files/?d=images/")]
     pub(crate) image_url: String,
     /// What --save-images draws
@@ -113,7 +113,7 @@ pub(crate) struct ResultArguments {
 }
 
 impl ResultArguments {
-    /// Whether pictures are drawn on.
+    /// Whether images are drawn on.
     #[cfg(feature = "plot")]
     pub(crate) fn draws(&self) -> bool {
         self.save_images
@@ -124,7 +124,7 @@ impl ResultArguments {
         false
     }
 
-    /// How pictures are drawn on, apart from zones and lines.
+    /// How images are drawn on, apart from zones and lines.
     #[cfg(feature = "plot")]
     pub(crate) fn drawing(&self) -> DrawOptions {
         DrawOptions { drawing: self.draw.into(), labels: !self.hide_labels, ..DrawOptions::default() }

@@ -1,4 +1,4 @@
-//! `yolo-lat detect`: photographs in, detections out.
+//! `yolo-lat detect`: images in, detections out.
 
 mod arguments;
 mod sinks;
@@ -51,7 +51,7 @@ pub(super) fn run(arguments: DetectArguments) -> anyhow::Result<ExitCode> {
             journal = Journal::resume(path, &settings)?;
         }
         if let Some(journal) = &mut journal {
-            known = Some(Known { journal: journal.reader()?, sinks: outputs.per_picture(folder.as_ref(), &run) });
+            known = Some(Known { journal: journal.reader()?, sinks: outputs.per_image(folder.as_ref(), &run) });
         } else {
             journal = Some(Journal::start(path, &settings)?);
         }
@@ -114,8 +114,8 @@ fn find_inputs(arguments: &DetectArguments) -> anyhow::Result<Inputs> {
     let reading = &arguments.input.reading;
     let options = InputOptions { recursive: reading.recursive, null: reading.null, except };
     let found = Inputs::find(&arguments.input.sources, &options)?;
-    if arguments.results.pictures.is_some() && found.inputs.iter().any(|input| input.contents.is_some()) {
-        bail!("--pictures puts files into DIR, and the picture on standard input is none");
+    if arguments.results.images.is_some() && found.inputs.iter().any(|input| input.contents.is_some()) {
+        bail!("--images puts files into DIR, and the image on standard input is none");
     }
     Ok(found)
 }
@@ -151,7 +151,7 @@ fn open_detector(
         "slice": options.slices.to_string(),
         "conf": follow.confidence.to_string(), "class_conf": follow.class_confidence, "min_size": format!("{:?}", follow.least_size),
         "iou": postprocess.iou.to_string(), "max_det": postprocess.max_detections,
-        "classes": classes, "agnostic": postprocess.agnostic, "merge": postprocess.merge, "no_timing": arguments.results.no_timing,
+        "classes": classes, "agnostic": postprocess.agnostic, "nms": postprocess.nms.name(), "no_timing": arguments.results.no_timing,
         "track": follow.track, "smooth": follow.smooth, "zones": format!("{:?}", follow.zones),
         "lines": format!("{:?}", follow.lines),
         "drawing": format!("{:?}", arguments.results.drawing()), "label_conf": arguments.results.label_conf, "onnx": onnx,

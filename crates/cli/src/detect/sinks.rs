@@ -10,9 +10,9 @@ use yolo_lat::batch::Input;
 use yolo_lat::follow::FollowOptions;
 use yolo_lat::model::classes::{COCO, class_map};
 use yolo_lat::sink::{
-    CocoSink, CropSink, CsvColumns, CsvSink, CvatSink, EarlierResults, ImageIds, JsonLinesSink, JsonSink,
-    LabelStudioOptions, LabelStudioSink, MotSink, OutputFolder, PictureSink, Sink, SinkError, Target, TextSink,
-    VocSink, YoloSink, coco_category_ids,
+    CocoSink, CropSink, CsvColumns, CsvSink, CvatSink, EarlierResults, ImageIds, ImageSink, JsonLinesSink, JsonSink,
+    LabelStudioOptions, LabelStudioSink, MotSink, OutputFolder, Sink, SinkError, Target, TextSink, VocSink, YoloSink,
+    coco_category_ids,
 };
 use yolo_lat::source::holds_video;
 
@@ -21,7 +21,7 @@ use super::report;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
-    /// A readable line a picture
+    /// A readable line an image
     Text,
     /// One JSON array
     Json,
@@ -44,7 +44,7 @@ pub(crate) enum Format {
 }
 
 impl Format {
-    /// What a run with `-o` writes, as far as it is not for each picture.
+    /// What a run with `-o` writes, as far as it is not for each image.
     fn file(self) -> Option<&'static str> {
         match self {
             Self::Json => Some("results.json"),
@@ -88,13 +88,13 @@ impl Outputs {
             bail!("--categories belongs to -f coco");
         }
         if arguments.output.is_none() {
-            if arguments.draws() || arguments.save_crops || arguments.pictures.is_some() {
-                bail!("--save-images, --save-crops and --pictures need a folder: add -o DIR");
+            if arguments.draws() || arguments.save_crops || arguments.images.is_some() {
+                bail!("--save-images, --save-crops and --images need a folder: add -o DIR");
             }
             if let Some(format) =
                 arguments.format.iter().find(|format| matches!(format, Format::Yolo | Format::Voc | Format::Mot))
             {
-                let each = if *format == Format::Mot { "video" } else { "picture" };
+                let each = if *format == Format::Mot { "video" } else { "image" };
                 bail!("--format {} writes a file for each {each}: add -o DIR", format!("{format:?}").to_lowercase());
             }
             if arguments.format.len() > 1 {
@@ -108,9 +108,9 @@ impl Outputs {
         self.arguments.format.contains(&format)
     }
 
-    /// Where pictures with boxes go: `images` holds the pictures themselves where the folder is a data set.
+    /// Where images with boxes go: `images` holds the images themselves where the folder is a data set.
     fn annotated(&self) -> &'static str {
-        if self.has(Format::Yolo) || self.arguments.pictures.is_some() { "annotated" } else { "images" }
+        if self.has(Format::Yolo) || self.arguments.images.is_some() { "annotated" } else { "images" }
     }
 
     /// Files and folders that this run writes.
@@ -122,7 +122,7 @@ impl Outputs {
             ("mot", self.has(Format::Mot)),
             ("label-studio.xml", self.has(Format::LabelStudio)),
             (self.annotated(), self.arguments.draws()),
-            ("images", self.arguments.pictures.is_some()),
+            ("images", self.arguments.images.is_some()),
             ("crops", self.arguments.save_crops),
         ];
         yolo.chain(files).chain(others.into_iter().filter(|(_, written)| *written).map(|(place, _)| place)).collect()
@@ -254,12 +254,12 @@ impl Outputs {
                 Format::Yolo | Format::Voc => {}
             }
         }
-        sinks.extend(self.per_picture(folder, run));
+        sinks.extend(self.per_image(folder, run));
         Ok(sinks)
     }
 
-    /// The exporters that write files of their own for each picture. Making them touches no file.
-    pub(super) fn per_picture(&self, folder: Option<&OutputFolder>, run: &Run) -> Vec<Box<dyn Sink>> {
+    /// The exporters that write files of their own for each image. Making them touches no file.
+    pub(super) fn per_image(&self, folder: Option<&OutputFolder>, run: &Run) -> Vec<Box<dyn Sink>> {
         let Some(folder) = folder else { return Vec::new() };
         let arguments = &self.arguments;
         let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
@@ -278,10 +278,10 @@ impl Outputs {
         if arguments.save_crops {
             sinks.push(Box::new(CropSink::new(folder.clone(), run.classes)));
         }
-        if let Some(pictures) = arguments.pictures {
-            sinks.push(Box::new(PictureSink::new(folder.clone(), "images", pictures.into())));
+        if let Some(images) = arguments.images {
+            sinks.push(Box::new(ImageSink::new(folder.clone(), "images", images.into())));
             if self.has(Format::Voc) {
-                sinks.push(Box::new(PictureSink::new(folder.clone(), "voc", pictures.into())));
+                sinks.push(Box::new(ImageSink::new(folder.clone(), "voc", images.into())));
             }
         }
         sinks

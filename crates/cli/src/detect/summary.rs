@@ -35,7 +35,7 @@ impl Errors {
 
 /// One line about the whole run.
 pub(super) fn line(summary: &Summary, output: Option<&Path>) -> String {
-    let done = summary.pictures + summary.videos;
+    let done = summary.images + summary.videos;
     let frames = if summary.frames > 0 { format!(" ({} frames of videos)", summary.frames) } else { String::new() };
     let failed = if summary.failed > 0 { format!(", {} failed", summary.failed) } else { String::new() };
     let early = if summary.ending == Ending::Complete { "" } else { ", stopped early" };
@@ -48,7 +48,7 @@ pub(super) fn line(summary: &Summary, output: Option<&Path>) -> String {
 pub(super) fn exit_code(summary: &Summary, failed: usize) -> ExitCode {
     match &summary.ending {
         Ending::ReaderGone => ExitCode::SUCCESS,
-        Ending::Network(_) if summary.pictures + summary.frames == 0 => ExitCode::from(USAGE),
+        Ending::Network(_) if summary.images + summary.frames == 0 => ExitCode::from(USAGE),
         Ending::Network(_) => ExitCode::from(SOME_FAILED),
         _ if summary.failed + failed > 0 => ExitCode::from(SOME_FAILED),
         Ending::Stopped => ExitCode::from(INTERRUPTED),

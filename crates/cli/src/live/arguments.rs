@@ -31,9 +31,9 @@ const MOST_SOURCES: usize = 16;
 
 #[derive(Args, Debug)]
 pub(crate) struct LiveArguments {
-    /// Cameras (0, /dev/video0), addresses (rtsp://, http://), the screen (screen, screen:1:640x480+100+50), videos, pictures,
-    /// folders, glob patterns, lists (list.txt: a path or address a line), - for paths or a picture on standard input, synthetic;
-    /// several at once, of which pictures make one slide show. Default: the first camera, else the synthetic scene
+    /// Cameras (0, /dev/video0), addresses (rtsp://, http://), the screen (screen, screen:1:640x480+100+50), videos, images,
+    /// folders, glob patterns, lists (list.txt: a path or address a line), - for paths or an image on standard input, synthetic;
+    /// several at once, of which images make one slide show. Default: the first camera, else the synthetic scene
     #[arg(value_name = "SOURCE", help_heading = "Sources")]
     sources: Vec<OsString>,
     #[arg(long, hide = true, value_name = "SOURCE", conflicts_with = "sources")]
@@ -66,7 +66,7 @@ pub(crate) struct LiveArguments {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Results")]
 pub(super) struct LiveResultArguments {
-    /// Snapshots and recordings of the window, and those of events, go into this folder; default: your pictures, of events ./events
+    /// Snapshots and recordings of the window, and those of events, go into this folder; default: your images, of events ./events
     #[cfg(any(feature = "window", feature = "events"))]
     #[arg(short, long, value_name = "DIR")]
     pub(super) output: Option<PathBuf>,
@@ -94,7 +94,7 @@ pub(super) struct LiveResultArguments {
 }
 
 impl LiveResultArguments {
-    /// How pictures are drawn on.
+    /// How images are drawn on.
     #[cfg(all(feature = "plot", feature = "video"))]
     pub(super) fn drawing(&self, follow: &FollowOptions) -> DrawOptions {
         let (zones, lines) = (follow.zones.clone(), follow.lines.clone());
@@ -145,14 +145,14 @@ impl LiveArguments {
             bail!("{}: {reason}", path.display());
         }
         let mut sources = Vec::new();
-        // Pictures, and before which of the sources they come.
-        let (mut pictures, mut place) = (Vec::new(), None);
+        // Images, and before which of the sources they come.
+        let (mut images, mut place) = (Vec::new(), None);
         for path in paths {
             match &contents {
                 Some(contents) if path == Path::new("-") => sources.push(SourceRequest::Contents(contents.clone())),
                 _ if path.is_file() && !holds_video(&path) => {
                     place.get_or_insert(sources.len());
-                    pictures.push(path);
+                    images.push(path);
                 }
                 _ => {
                     let request = path.to_str().map_or_else(
@@ -170,7 +170,7 @@ impl LiveArguments {
             }
         }
         if let Some(place) = place {
-            sources.insert(place, SourceRequest::Pictures(pictures));
+            sources.insert(place, SourceRequest::Images(images));
         }
         if sources.len() > MOST_SOURCES {
             bail!(

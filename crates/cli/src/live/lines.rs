@@ -58,7 +58,7 @@ impl Lines {
             ..Record::default()
         };
         let nowhere = Path::new("");
-        match self.csv.write(Item { record: &record, path: nowhere, video: None, stem: nowhere, picture: None }) {
+        match self.csv.write(Item { record: &record, path: nowhere, video: None, stem: nowhere, image: None }) {
             Err(error) if error.is_broken_pipe() => Ok(false),
             written => Ok(written.map(|()| true)?),
         }

@@ -16,7 +16,7 @@ use anyhow::bail;
 use yolo_lat::sink::{Annotator, VideoRecorder};
 use yolo_lat::source::SourceRequest;
 use yolo_lat::{ModelFile, Runtime};
-use yolo_lat_app::live::{EngineStatus, Live, Observer, Settings, SourceStatus, Turns};
+use yolo_lat_app::live::{EngineStatus, LiveSession, Observer, Settings, SourceStatus, Turns};
 #[cfg(feature = "window")]
 use yolo_lat_app::window::{self, Preferences, WindowOptions};
 
@@ -27,7 +27,7 @@ use super::options::find_classes;
 use super::{INTERRUPTED, SOME_FAILED, USAGE, report};
 
 /// How often the end is looked for while no result comes.
-const PATIENCE: Duration = Duration::from_millis(100);
+const RESULT_TIMEOUT: Duration = Duration::from_millis(100);
 
 pub(crate) fn run(arguments: LiveArguments) -> anyhow::Result<ExitCode> {
     let runtime = arguments.engine.runtime()?;
@@ -136,7 +136,7 @@ fn headless(
     let mut outlets: Vec<Outlet> = sources.iter().map(|_| Outlet::default()).collect();
     let mut lines = Lines::new(results.format, sources.len(), &settings.follow);
     let mut statistics = Statistics::of(sources.len());
-    let mut live = Live::start(sources, arguments.reading.options(true), settings, runtime, observer)?;
+    let mut live = LiveSession::start(sources, arguments.reading.options(true), settings, runtime, observer)?;
     let wanted = results.max_frames.unwrap_or(u64::MAX);
     let mut code = ExitCode::SUCCESS;
     loop {
@@ -168,7 +168,7 @@ fn headless(
         if outlets.iter().all(|outlet| outlet.is_over) {
             break;
         }
-        let Some(result) = live.next_result(&mut turns, PATIENCE) else {
+        let Some(result) = live.next_result(&mut turns, RESULT_TIMEOUT) else {
             match &*live.engine() {
                 EngineStatus::Failed { reason } => bail!("{reason}"),
                 _ => continue,
@@ -194,17 +194,17 @@ fn headless(
         }
         #[cfg(all(feature = "plot", feature = "video"))]
         if let Some(path) = &results.save_video {
-            let mut picture = result.captured.frame.pixels.clone();
+            let mut image = result.captured.frame.pixels.clone();
             let annotator = outlet.annotator.get_or_insert_with(|| Annotator::new(drawing.clone()));
-            annotator.draw(&mut picture, &result.detections, &result.counts);
+            annotator.draw(&mut image, &result.detections, &result.counts);
             let recorder = match &mut outlet.recorder {
                 Some(recorder) => recorder,
                 None => {
                     let path = numbered(path, (live.feeds().len() > 1).then_some(result.feed + 1));
-                    outlet.recorder.insert(VideoRecorder::start(&path, picture.dimensions())?)
+                    outlet.recorder.insert(VideoRecorder::start(&path, image.dimensions())?)
                 }
             };
-            recorder.push_taken_at(&picture, result.captured.frame.captured_at)?;
+            recorder.push_taken_at(&image, result.captured.frame.captured_at)?;
         }
     }
     lines.finish()?;

@@ -54,7 +54,7 @@ pub enum EngineError {
     /// The input has another shape than the graph.
     #[error("input of shape {found:?}, expected (n, {expected})")]
     Input {
-        /// The shape of one picture.
+        /// The shape of one image.
         expected: Shape,
         /// What was given: batch, channels, height, width.
         found: [usize; 4],
@@ -98,7 +98,7 @@ pub enum EngineError {
     },
 }
 
-/// What one step of an engine is, and how long it took for one picture.
+/// What one step of an engine is, and how long it took for one image.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StepTime {
     /// The node that it computes.
@@ -107,7 +107,7 @@ pub struct StepTime {
     pub kind: String,
     /// Channels in and out and the size of the output: `58>58 @40x40`.
     pub shape: String,
-    /// For one picture, as [`Graph::multiply_adds_of`](crate::model::Graph::multiply_adds_of) counts them; 0 where they are not known.
+    /// For one image, as [`Graph::multiply_adds_of`](crate::model::Graph::multiply_adds_of) counts them; 0 where they are not known.
     pub multiply_adds: u64,
     /// When it began, from the start of the run.
     pub start: Duration,
@@ -122,21 +122,21 @@ impl StepTime {
     }
 }
 
-/// Computes the network's outputs for pictures of one size.
+/// Computes the network's outputs for images of one size.
 pub trait Engine: Send {
     /// What runs, for people: `cpu (AVX-512, 2 threads)`.
     fn description(&self) -> String;
 
-    /// Shape of one picture.
+    /// Shape of one image.
     fn input(&self) -> Shape;
 
-    /// Runs the network on `pictures` (n, 3, height, width), RGB in 0..1, n of any size. Gives the outputs in the
+    /// Runs the network on `images` (n, 3, height, width), RGB in 0..1, n of any size. Gives the outputs in the
     /// order of [`Graph::outputs`](crate::model::Graph::outputs), each (n, channels, height, width): raw logits.
     /// They stay valid until the next call.
     ///
     /// # Errors
     /// [`EngineError::Input`] for another shape.
-    fn run(&mut self, pictures: ArrayView4<f32>) -> Result<&[Array4<f32>], EngineError>;
+    fn run(&mut self, images: ArrayView4<f32>) -> Result<&[Array4<f32>], EngineError>;
 
     /// Takes the time of every step from now on; `false` from an engine that cannot.
     fn start_profile(&mut self) -> bool {
@@ -155,12 +155,12 @@ pub trait Engine: Send {
     }
 }
 
-/// Checks the shape of a batch of pictures.
+/// Checks the shape of a batch of images.
 ///
 /// # Errors
-/// [`EngineError::Input`] for another shape, or no picture at all.
-pub fn check_input(pictures: &ArrayView4<f32>, expected: Shape) -> Result<(), EngineError> {
-    let (batch, channels, height, width) = pictures.dim();
+/// [`EngineError::Input`] for another shape, or no image at all.
+pub fn check_input(images: &ArrayView4<f32>, expected: Shape) -> Result<(), EngineError> {
+    let (batch, channels, height, width) = images.dim();
     if batch == 0 || (Shape { channels, height, width }) != expected {
         return Err(EngineError::Input { expected, found: [batch, channels, height, width] });
     }

@@ -19,13 +19,13 @@ impl ReferenceEngine {
         Self { network, outputs: Vec::new() }
     }
 
-    /// All feature maps of one picture (3, height, width), one for each node of the graph.
-    pub fn feature_maps(&self, picture: ArrayView3<f32>) -> Vec<Array3<f32>> {
+    /// All feature maps of one image (3, height, width), one for each node of the graph.
+    pub fn feature_maps(&self, image: ArrayView3<f32>) -> Vec<Array3<f32>> {
         let mut maps: Vec<Array3<f32>> = Vec::with_capacity(self.network.nodes.len());
         for (id, node) in self.network.nodes.iter().enumerate() {
             let inputs: Vec<ArrayView3<f32>> = node.inputs.iter().map(|&input| maps[input].view()).collect();
             let map = match node.op {
-                Op::Input(_) => picture.to_owned(),
+                Op::Input(_) => image.to_owned(),
                 Op::Conv { stride, activation, .. } => add_residual(
                     convolution(inputs[0], &self.filter(node), &self.bias(node), (stride, activation), node.shape),
                     &inputs,
@@ -72,15 +72,15 @@ impl Engine for ReferenceEngine {
         self.network.input()
     }
 
-    fn run(&mut self, pictures: ArrayView4<f32>) -> Result<&[Array4<f32>], EngineError> {
-        check_input(&pictures, self.input())?;
-        let batch: Vec<_> = pictures.outer_iter().map(|picture| self.feature_maps(picture)).collect();
+    fn run(&mut self, images: ArrayView4<f32>) -> Result<&[Array4<f32>], EngineError> {
+        check_input(&images, self.input())?;
+        let batch: Vec<_> = images.outer_iter().map(|image| self.feature_maps(image)).collect();
         self.outputs = self.network.outputs().map(|output| join(&batch, output)).collect();
         Ok(&self.outputs)
     }
 }
 
-/// One output of every picture in a batch: (n, channels, rows, columns).
+/// One output of every image in a batch: (n, channels, rows, columns).
 fn join(batch: &[Vec<Array3<f32>>], output: usize) -> Array4<f32> {
     let (channels, height, width) = batch[0][output].dim();
     let mut joined = Array4::zeros((batch.len(), channels, height, width));
@@ -105,7 +105,7 @@ fn add_residual(map: Array3<f32>, inputs: &[ArrayView3<f32>]) -> Array3<f32> {
     }
 }
 
-/// `filter` (out, in, kernel, kernel); zeros outside of the picture.
+/// `filter` (out, in, kernel, kernel); zeros outside of the image.
 fn convolution(
     x: ArrayView3<f32>,
     filter: &Array4<f32>,

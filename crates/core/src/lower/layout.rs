@@ -36,7 +36,9 @@ fn reads_vectors(op: Op, index: usize) -> bool {
     match op {
         Op::Depthwise { .. } | Op::MaxPool | Op::Upsample | Op::Gate | Op::Add => true,
         Op::Conv { .. } => index > 0,
-        _ => false,
+        Op::Input(_) | Op::Attention { .. } => false,
+        // Views, which own no channels.
+        Op::Slice { .. } | Op::Concat | Op::Shuffle { .. } => false,
     }
 }
 
@@ -49,7 +51,7 @@ impl<'a> Maps<'a> {
     /// Makes the tasks of `nodes`, of which the first is the last to be computed.
     pub(super) fn add(&mut self, nodes: Vec<NodeId>) {
         let id = nodes[0];
-        if id == 0 && self.picture_stays() {
+        if id == 0 && self.image_stays() {
             return;
         }
         let inputs = nodes.iter().flat_map(|&node| {
@@ -78,11 +80,11 @@ impl<'a> Maps<'a> {
         self.tasks.push(Task { nodes, pass, operands, arrangement, output });
     }
 
-    /// Whether every reader takes the picture from the caller's memory.
-    fn picture_stays(&self) -> bool {
+    /// Whether every reader takes the image from the caller's memory.
+    fn image_stays(&self) -> bool {
         let shown = |output| self.graph.planes(output).iter().any(|plane| plane.node == 0);
         let mut readers = (0..self.graph.nodes.len()).filter(|&node| self.graph.nodes[node].inputs.contains(&0));
-        !self.graph.outputs().any(shown) && readers.all(|node| self.target.reads_picture(self.graph, node))
+        !self.graph.outputs().any(shown) && readers.all(|node| self.target.reads_image(self.graph, node))
     }
 
     /// The order of a result's channels: that of the first input that is read as vectors, where nothing else decides.
@@ -116,7 +118,7 @@ impl<'a> Maps<'a> {
         self.buffer(arrangement.blocks * self.layout.block(positions))
     }
 
-    /// Where each channel of a node is, views resolved; none of a picture that stays where it is.
+    /// Where each channel of a node is, views resolved; none of an image that stays where it is.
     pub(super) fn channels(&self, node: NodeId) -> Vec<At> {
         let channels = self.lanes(node).into_iter();
         channels.map(|(At { buffer, offset }, lane)| At { buffer, offset: offset + lane }).collect()

@@ -29,8 +29,8 @@ pub trait Target {
     /// several lanes all vectors of a task have the order of its result: nothing that reads vectors may come before a product.
     fn fuses(&self, graph: &CheckedGraph, fusion: Fusion, last: NodeId) -> bool;
 
-    /// Whether `reader` takes the picture from where the caller has it; it must be the only input.
-    fn reads_picture(&self, _graph: &CheckedGraph, _reader: NodeId) -> bool {
+    /// Whether `reader` takes the image from where the caller has it; it must be the only input.
+    fn reads_image(&self, _graph: &CheckedGraph, _reader: NodeId) -> bool {
         false
     }
 
@@ -72,7 +72,7 @@ pub struct Operand {
     /// What it reads: any node, views too.
     pub node: NodeId,
     /// The values at position 0: of every channel where single channels are read, of the blocks of the task's arrangement
-    /// where whole vectors are. None where the picture is read from the caller's memory.
+    /// where whole vectors are. None where the image is read from the caller's memory.
     pub at: Vec<At>,
 }
 
@@ -181,7 +181,7 @@ impl Plan {
         starts.zip(&self.stages).map(|(start, &end)| &self.tasks[start..end])
     }
 
-    /// Floats of all maps of a picture.
+    /// Floats of all maps of an image.
     pub fn arena(&self) -> usize {
         self.arena
     }

@@ -26,7 +26,7 @@ impl Target for Toy {
         self.lanes == 1 || matches!(fusion, Fusion::UpsampleAdd | Fusion::ConvolutionPool)
     }
 
-    fn reads_picture(&self, graph: &CheckedGraph, reader: NodeId) -> bool {
+    fn reads_image(&self, graph: &CheckedGraph, reader: NodeId) -> bool {
         self.lanes > 1 && matches!(graph.nodes[reader].op, Op::Conv { .. }) && graph.nodes[reader].inputs == [0]
     }
 
@@ -108,7 +108,7 @@ fn verify(graph: &CheckedGraph, target: &Toy) {
     computed.sort_unstable();
     let owners = (0..graph.nodes.len()).filter(|&node| !graph.nodes[node].op.is_view());
     let first = usize::from(computed.first() != Some(&0));
-    assert_eq!(computed, owners.skip(first).collect::<Vec<_>>(), "every node once, but the picture where it stays");
+    assert_eq!(computed, owners.skip(first).collect::<Vec<_>>(), "every node once, but the image where it stays");
 }
 
 fn is_vector(graph: &CheckedGraph, operand: &Operand) -> bool {

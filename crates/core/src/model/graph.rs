@@ -65,7 +65,7 @@ pub struct WeightSpec {
 }
 
 impl Graph {
-    /// A network that has nothing but a picture.
+    /// A network that has nothing but an image.
     pub fn new(name: impl Into<String>, input: Shape) -> Self {
         let nodes = vec![Node { name: "input".into(), op: Op::Input(input), inputs: Vec::new(), shape: input }];
         let head = HeadConfig { bins: 2, max_distance: 1.0, shared: 0 };
@@ -81,7 +81,7 @@ impl Graph {
         self.nodes.len() - 1
     }
 
-    /// Shape of the picture.
+    /// Shape of the image.
     pub fn input(&self) -> Shape {
         self.nodes[0].shape
     }
@@ -109,7 +109,7 @@ impl Graph {
         }
     }
 
-    /// Shape of a node's first input; of the picture its own.
+    /// Shape of a node's first input; of the image its own.
     pub fn input_shape(&self, node: &Node) -> Shape {
         node.inputs.first().map_or(node.shape, |&input| self.nodes[input].shape)
     }
@@ -172,7 +172,7 @@ impl Graph {
         self.nodes.iter().map(|node| self.parameters_of(node)).sum()
     }
 
-    /// Multiply-adds of one node for one picture; additions, maxima and activations are not counted.
+    /// Multiply-adds of one node for one image; additions, maxima and activations are not counted.
     pub fn multiply_adds_of(&self, node: &Node) -> u64 {
         let Shape { channels, .. } = node.shape;
         let positions = node.shape.positions() as u64;
@@ -191,7 +191,7 @@ impl Graph {
         count as u64 * positions
     }
 
-    /// Multiply-adds of the whole network for one picture.
+    /// Multiply-adds of the whole network for one image.
     pub fn multiply_adds(&self) -> u64 {
         self.nodes.iter().map(|node| self.multiply_adds_of(node)).sum()
     }

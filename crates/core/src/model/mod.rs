@@ -170,7 +170,7 @@ impl Model {
         Ok(Self { config, weights })
     }
 
-    /// The network for pictures of `width` x `height` pixels.
+    /// The network for images of `width` x `height` pixels.
     ///
     /// # Errors
     /// [`ModelError::Size`] unless both are multiples of 32 up to 4096.
@@ -188,7 +188,7 @@ impl Model {
     }
 }
 
-/// The network that a configuration describes, for pictures of `width` x `height` pixels.
+/// The network that a configuration describes, for images of `width` x `height` pixels.
 ///
 /// # Errors
 /// [`ModelError::Size`] unless both are multiples of 32 up to 4096, [`ModelError::Graph`] for a network beyond all bounds.

@@ -109,7 +109,7 @@ pub enum Mask {
 /// What a node computes. Convolutions pad by `kernel / 2` zeros, so a stride of 2 gives `ceil(side / 2)`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Op {
-    /// The picture: RGB in 0..1. The first node of every graph, and no other.
+    /// The image: RGB in 0..1. The first node of every graph, and no other.
     Input(Shape),
     /// Dense convolution; weight `(out, in, kernel, kernel)`, bias `(out)`. A second input is added after the activation.
     Conv {

@@ -3,7 +3,7 @@
 use super::config::{ActivationConfig, BackboneConfig, Fusion, ModelConfig, NeckConfig, STRIDES, Split};
 use super::graph::{Activation, Graph, Mask, NodeId, Op, Scale, Shape};
 
-/// Builds the network for a picture of `width` x `height` pixels, both multiples of 32.
+/// Builds the network for an image of `width` x `height` pixels, both multiples of 32.
 pub(super) fn build(config: &ModelConfig, width: usize, height: usize) -> Graph {
     let mut network = Builder {
         graph: Graph::new(&config.name, Shape { channels: 3, height, width }),
@@ -26,7 +26,7 @@ struct Builder {
 }
 
 impl Builder {
-    /// Pictures to features at strides 8, 16 and 32.
+    /// Images to features at strides 8, 16 and 32.
     fn backbone(&mut self, config: &BackboneConfig) -> [NodeId; 3] {
         let stem = Op::Conv { channels: config.stem, kernel: 3, stride: 2, activation: self.activation };
         let stem = self.graph.add("stem", stem, &[0]);

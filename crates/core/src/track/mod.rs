@@ -24,7 +24,7 @@ const SAME_IOU: f32 = 0.85;
 /// What the IoU counts where classes differ: networks confuse a car with a bus, but a person on a horse stays one.
 const OTHER_CLASS: f64 = 0.8;
 /// Updates that a lost track survives however long they take.
-const PATIENCE: u32 = 10;
+const LOST_UPDATES_TIMEOUT: u32 = 10;
 /// In how many seconds the shown confidence follows that of the detections.
 const SMOOTHING: f64 = 0.3;
 
@@ -259,7 +259,7 @@ impl Tracker {
         let memory = self.options.memory;
         self.tracks.retain(|track| match track.id {
             None => track.missed == 0,
-            Some(_) => track.missed <= PATIENCE || time.saturating_sub(track.seen) <= memory,
+            Some(_) => track.missed <= LOST_UPDATES_TIMEOUT || time.saturating_sub(track.seen) <= memory,
         });
         let shadow = |track: &Track| {
             let is_same = |other: &Track| {

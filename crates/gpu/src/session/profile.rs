@@ -17,7 +17,7 @@ pub enum Clock {
 /// How long a dispatch took.
 #[derive(Clone, Debug)]
 pub struct DispatchTime {
-    /// Kernel and nodes.
+    /// Shader and nodes.
     pub name: String,
     /// Start after the frame's first dispatch.
     pub start: Duration,
@@ -128,7 +128,7 @@ impl Session {
         let times = self.times()?;
         let steps = self.plan.steps.len();
         let name = |index: usize| match self.plan.steps.get(index) {
-            Some(step) => format!("{}: {}", step.kernel.name(), step.names.join(" + ")),
+            Some(step) => format!("{}: {}", step.shader.name(), step.names.join(" + ")),
             None => "letterbox".to_owned(),
         };
         let time = |index: usize| {

@@ -1,4 +1,4 @@
-//! What a run has completed, so that it can be resumed: one JSON line a picture in the output folder.
+//! What a run has completed, so that it can be resumed: one JSON line an image in the output folder.
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
@@ -52,11 +52,11 @@ pub enum JournalError {
     },
 }
 
-/// Appended to after everything else of a picture is written. A torn last line, from a crash, counts as not written.
+/// Appended to after everything else of an image is written. A torn last line, from a crash, counts as not written.
 pub struct Journal {
     path: PathBuf,
     file: File,
-    /// Where each completed picture's line begins.
+    /// Where each completed image's line begins.
     completed: HashMap<String, u64>,
 }
 
@@ -123,7 +123,7 @@ impl Journal {
         Ok(JournalReader { file: Mutex::new(file), completed: std::mem::take(&mut self.completed) })
     }
 
-    /// Notes that everything of a picture is written.
+    /// Notes that everything of an image is written.
     pub(super) fn append(&mut self, record: &Record) -> Result<(), SinkError> {
         // Maps with string keys and finite numbers always encode.
         let line = serde_json::to_string(record).unwrap_or_default() + "\n";
@@ -166,7 +166,7 @@ pub struct JournalReader {
 }
 
 impl JournalReader {
-    /// The record of a picture that was completed.
+    /// The record of an image that was completed.
     pub(super) fn find(&self, image: &str) -> Option<Record> {
         let &start = self.completed.get(image)?;
         let mut file = self.file.lock().ok()?;

@@ -1,4 +1,4 @@
-//! The first stage: pictures decoded ahead, videos frame by frame.
+//! The first stage: images decoded ahead, videos frame by frame.
 
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
@@ -14,7 +14,7 @@ use crate::source::{SourceError, SourceOptions, SourceRequest, decode_image, hol
 /// An input on its way from the loaders to the network.
 pub(super) enum Loaded {
     /// Decoded, with the time that took.
-    Picture(Frame, Duration),
+    Image(Frame, Duration),
     /// Completed by an earlier run.
     Known(Record),
     /// Decoded frame by frame when its turn comes.
@@ -26,7 +26,7 @@ impl Loaded {
     /// What the network is to see.
     pub(super) fn image(&self) -> Option<&RgbImage> {
         match self {
-            Self::Picture(frame, _) => Some(&frame.pixels),
+            Self::Image(frame, _) => Some(&frame.pixels),
             Self::Known(_) | Self::Video | Self::Failed(_) => None,
         }
     }
@@ -47,7 +47,7 @@ pub(super) fn load(input: &Input, index: usize, known: Option<&Known>) -> Loaded
     match input.contents.as_deref().map_or_else(|| open_image(&input.path), decode_image) {
         Ok(pixels) => {
             let frame = Frame { pixels, sequence: index as u64, captured_at: SystemTime::now() };
-            Loaded::Picture(frame, start.elapsed())
+            Loaded::Image(frame, start.elapsed())
         }
         Err(error) => Loaded::Failed(error.to_string()),
     }

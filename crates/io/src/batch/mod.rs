@@ -1,4 +1,4 @@
-//! Whole runs: pictures and videos through a network into sinks, in the order of the inputs.
+//! Whole runs: images and videos through a network into sinks, in the order of the inputs.
 //!
 //! Three stages overlap: workers load ahead, the caller's thread computes, a writer exports. Queues between them are short,
 //! so memory does not grow with the number of inputs. Whatever fails, all that was computed is written and every sink is
@@ -33,7 +33,7 @@ pub struct Input {
     pub path: PathBuf,
     /// Relative path without extension for its outputs; unique in the run.
     pub stem: PathBuf,
-    /// The picture, where it came on standard input, as a file would hold it.
+    /// The image, where it came on standard input, as a file would hold it.
     pub contents: Option<Arc<[u8]>>,
 }
 
@@ -44,10 +44,10 @@ impl Input {
     }
 }
 
-/// What a network found in a picture, and the time that it took; of a batch, its share.
+/// What a network found in an image, and the time that it took; of a batch, its share.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Found {
-    /// In picture pixels, by falling confidence.
+    /// In image pixels, by falling confidence.
     pub detections: Vec<Detection>,
     /// `None` where it is part of `inference`.
     pub preprocess: Option<Duration>,
@@ -62,13 +62,13 @@ pub type DetectFailure = Box<dyn Error + Send + Sync>;
 
 /// How a batch runs.
 pub struct BatchOptions<'a> {
-    /// Pictures that the network sees at once, at least 1.
+    /// Images that the network sees at once, at least 1.
     pub batch: usize,
-    /// Threads that load pictures.
+    /// Threads that load images.
     pub loaders: usize,
     /// Names of the classes.
     pub classes: &'a [String],
-    /// What becomes of the detections of a picture, and of a video's from frame to frame.
+    /// What becomes of the detections of an image, and of a video's from frame to frame.
     pub follow: FollowOptions,
     /// Whether records have times.
     pub timing: bool,
@@ -92,11 +92,11 @@ pub struct Known {
 
 /// Where results go.
 pub struct Outlets<'a> {
-    /// In this order for each picture.
+    /// In this order for each image.
     pub sinks: Vec<Box<dyn Sink>>,
-    /// Learns of a picture when everything else of it is written.
+    /// Learns of an image when everything else of it is written.
     pub journal: Option<Journal>,
-    /// Pictures that need not be computed again.
+    /// Images that need not be computed again.
     pub known: Option<Known>,
     /// Hears of every input, from the writer's thread.
     pub observer: &'a mut (dyn FnMut(Event) + Send),
@@ -139,8 +139,8 @@ pub enum Ending {
 pub struct Summary {
     /// Inputs there were.
     pub inputs: usize,
-    /// Pictures that were written.
-    pub pictures: usize,
+    /// Images that were written.
+    pub images: usize,
     /// Videos of which at least one frame was written.
     pub videos: usize,
     /// Frames of these videos.
@@ -149,23 +149,23 @@ pub struct Summary {
     pub objects: usize,
     /// Inputs and output files that failed.
     pub failed: usize,
-    /// From the first picture to the last.
+    /// From the first image to the last.
     pub elapsed: Duration,
     /// Why it ended.
     pub ending: Ending,
 }
 
 impl Summary {
-    /// Pictures and frames a second.
+    /// Images and frames a second.
     pub fn rate(&self) -> f64 {
-        (self.pictures + self.frames) as f64 / self.elapsed.as_secs_f64().max(1e-9)
+        (self.images + self.frames) as f64 / self.elapsed.as_secs_f64().max(1e-9)
     }
 }
 
-/// Finds objects in some pictures: one list of them a picture.
+/// Finds objects in some images: one list of them an image.
 pub type Detect<'a> = dyn FnMut(&[&RgbImage]) -> Result<Vec<Found>, DetectFailure> + 'a;
 
-/// Runs `detect` over all inputs. It gets up to [`BatchOptions::batch`] pictures and gives what it found in each.
+/// Runs `detect` over all inputs. It gets up to [`BatchOptions::batch`] images and gives what it found in each.
 ///
 /// # Errors
 /// The system gives no threads; everything else is told by the [`Summary`] and its [`Ending`].
@@ -188,8 +188,8 @@ pub fn run_batch(
         let writer = Writer::new(inputs, sinks, journal, observer, options.fail_fast, &ended);
         let writer =
             std::thread::Builder::new().name("write".into()).spawn_scoped(scope, move || writer.run(&receiver))?;
-        let pictures = Follower::new(options.follow.of_pictures());
-        let mut network = Network { detect, sender, options, is_over: &is_over, pictures };
+        let images = Follower::new(options.follow.of_images());
+        let mut network = Network { detect, sender, options, is_over: &is_over, images };
         let failure = network.run(&mut loader, inputs).err();
         // The writer ends when nothing more can come, the loaders when nobody takes.
         drop((network, loader));
@@ -211,8 +211,8 @@ struct Network<'a> {
     sender: SyncSender<(usize, Outcome)>,
     options: &'a BatchOptions<'a>,
     is_over: &'a dyn Fn() -> bool,
-    /// Of pictures, each of which stands alone.
-    pictures: Follower,
+    /// Of images, each of which stands alone.
+    images: Follower,
 }
 
 impl Network<'_> {
@@ -223,17 +223,17 @@ impl Network<'_> {
             if batch.is_empty() || (self.is_over)() {
                 return Ok(());
             }
-            // Videos and pictures take their turns in the order of the inputs.
+            // Videos and images take their turns in the order of the inputs.
             let mut batch = batch.into_iter().peekable();
             while let Some((index, loaded)) = batch.next() {
                 let result = if matches!(loaded, Loaded::Video) {
                     self.video(index, &inputs[index])
                 } else {
-                    let mut pictures = vec![(index, loaded)];
+                    let mut images = vec![(index, loaded)];
                     while let Some(next) = batch.next_if(|(_, loaded)| !matches!(loaded, Loaded::Video)) {
-                        pictures.push(next);
+                        images.push(next);
                     }
-                    self.pictures(pictures)
+                    self.images(images)
                 };
                 result.map_err(|error| format!("{}: {error}", inputs[index].name()))?;
             }
@@ -245,18 +245,18 @@ impl Network<'_> {
         let _ = self.sender.send((index, outcome));
     }
 
-    fn pictures(&mut self, batch: Vec<(usize, Loaded)>) -> Result<(), DetectFailure> {
+    fn images(&mut self, batch: Vec<(usize, Loaded)>) -> Result<(), DetectFailure> {
         let images: Vec<&RgbImage> = batch.iter().filter_map(|(_, loaded)| loaded.image()).collect();
         let mut found = if images.is_empty() { Vec::new() } else { (self.detect)(&images)? }.into_iter();
         for (index, loaded) in batch {
             let outcome = match loaded {
-                Loaded::Known(record) => Outcome::Picture(record, None),
+                Loaded::Known(record) => Outcome::Image(record, None),
                 Loaded::Failed(reason) => Outcome::Failed(reason),
                 Loaded::Video => continue,
-                Loaded::Picture(frame, decode) => match found.next() {
+                Loaded::Image(frame, decode) => match found.next() {
                     Some(found) => {
-                        let record = record(self.options, &mut self.pictures, &frame, found, (decode, Duration::ZERO));
-                        Outcome::Picture(record, Some(frame.pixels))
+                        let record = record(self.options, &mut self.images, &frame, found, (decode, Duration::ZERO));
+                        Outcome::Image(record, Some(frame.pixels))
                     }
                     None => Outcome::Failed("the network gave no result".into()),
                 },
@@ -299,7 +299,7 @@ impl Network<'_> {
     }
 }
 
-/// A record without its name, which the writer knows, of a picture that took so long to decode and is seen at a time of its video.
+/// A record without its name, which the writer knows, of an image that took so long to decode and is seen at a time of its video.
 /// What is no number is no detection.
 fn record(
     options: &BatchOptions,

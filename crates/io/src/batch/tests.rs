@@ -11,7 +11,7 @@ struct Log(Arc<Mutex<(Vec<Record>, bool)>>);
 
 struct LogSink {
     log: Log,
-    /// The picture at which it fails, and how.
+    /// The image at which it fails, and how.
     fails: Option<(usize, std::io::ErrorKind)>,
     count: usize,
 }
@@ -38,7 +38,7 @@ struct Outcome {
     failures: Vec<String>,
 }
 
-/// Runs over `count` small pictures one by one; `detect` is called with their number from 0.
+/// Runs over `count` small images one by one; `detect` is called with their number from 0.
 fn run(
     count: usize,
     fails: Option<(usize, std::io::ErrorKind)>,
@@ -103,7 +103,7 @@ fn written(log: &Log) -> usize {
 fn an_engine_that_fails_in_the_middle_loses_nothing_that_was_computed() {
     let outcome = run(40, None, Arc::default(), |call| if call < 23 { Ok(cat(0.5)) } else { Err("no power".into()) });
     let Outcome { summary, log, failures } = outcome.unwrap();
-    assert_eq!((written(&log), summary.pictures, summary.objects), (23, 23, 23));
+    assert_eq!((written(&log), summary.images, summary.objects), (23, 23, 23));
     let Ending::Network(reason) = &summary.ending else { panic!("{summary:?}") };
     assert!(reason.ends_with("023.png: no power") && failures.is_empty(), "{reason}");
 }
@@ -129,7 +129,7 @@ fn a_signal_ends_the_run_with_what_was_computed() {
 fn a_sink_that_fails_keeps_nothing_from_the_others() {
     let kind = std::io::ErrorKind::PermissionDenied;
     let Outcome { summary, log, failures } = run(9, Some((4, kind)), Arc::default(), |_| Ok(cat(0.5))).unwrap();
-    assert_eq!((written(&log), summary.pictures, summary.failed), (9, 8, 1));
+    assert_eq!((written(&log), summary.images, summary.failed), (9, 8, 1));
     assert_eq!((failures.len(), summary.ending), (1, Ending::Complete));
 }
 
@@ -158,8 +158,8 @@ fn what_is_no_number_is_no_detection_and_every_class_has_a_name() {
 }
 
 #[test]
-fn the_rate_counts_each_picture_and_each_frame_once() {
-    let summary = Summary { pictures: 3, videos: 2, frames: 20, elapsed: Duration::from_secs(2), ..Summary::default() };
+fn the_rate_counts_each_image_and_each_frame_once() {
+    let summary = Summary { images: 3, videos: 2, frames: 20, elapsed: Duration::from_secs(2), ..Summary::default() };
     assert_eq!(summary.rate(), 11.5);
 }
 

@@ -12,8 +12,8 @@ use crate::sink::{Item, Record, Sink, SinkError, VideoFrame};
 
 /// A result on its way from the network to the writer.
 pub(super) enum Outcome {
-    /// A picture, without its pixels where an earlier run has written them.
-    Picture(Record, Option<RgbImage>),
+    /// An image, without its pixels where an earlier run has written them.
+    Image(Record, Option<RgbImage>),
     Frame(Record, RgbImage, VideoTime),
     VideoEnd,
     Failed(String),
@@ -58,19 +58,19 @@ impl<'a> Writer<'a> {
             let input = &self.inputs[index];
             match outcome {
                 Outcome::Failed(reason) => self.failed(&input.name(), &reason),
-                Outcome::Picture(record, picture) => {
+                Outcome::Image(record, image) => {
                     let record = Record { image: input.name(), ..record };
-                    let item = item(input, &record, &input.stem, None, picture.as_ref());
+                    let item = item(input, &record, &input.stem, None, image.as_ref());
                     if self.write(item) {
-                        self.summary.pictures += 1;
-                        self.complete(&record, picture.is_some());
+                        self.summary.images += 1;
+                        self.complete(&record, image.is_some());
                     }
                 }
-                Outcome::Frame(record, picture, time) => {
+                Outcome::Frame(record, image, time) => {
                     let number = record.frame.unwrap_or_default();
                     let record = Record { image: format!("{}#{number}", input.name()), ..record };
                     let stem = input.stem.join(format!("{number:06}"));
-                    if self.write(item(input, &record, &stem, Some(time), Some(&picture))) {
+                    if self.write(item(input, &record, &stem, Some(time), Some(&image))) {
                         self.summary.videos += usize::from(number == 0);
                         self.summary.frames += 1;
                     }
@@ -110,7 +110,7 @@ impl<'a> Writer<'a> {
         true
     }
 
-    /// A video is not resumed in its middle: only pictures come here.
+    /// A video is not resumed in its middle: only images come here.
     fn complete(&mut self, record: &Record, is_new: bool) {
         let appended = self.journal.as_mut().filter(|_| is_new).map_or(Ok(()), |journal| journal.append(record));
         match appended {
@@ -150,8 +150,8 @@ fn item<'a>(
     record: &'a Record,
     stem: &'a Path,
     time: Option<VideoTime>,
-    picture: Option<&'a RgbImage>,
+    image: Option<&'a RgbImage>,
 ) -> Item<'a> {
     let video = time.map(|VideoTime { time, length }| VideoFrame { stem: &input.stem, time, length });
-    Item { record, path: &input.path, video, stem, picture }
+    Item { record, path: &input.path, video, stem, image }
 }

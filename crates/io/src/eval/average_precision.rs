@@ -4,7 +4,7 @@
 //!   nobody claimed the object before; difficult objects count neither way. The area under the precision envelope
 //!   (all-point), or its mean at 11 recalls (VOC 2007).
 //! * COCO (Lin et al. 2014, as pycocotools computes it): ten IoU thresholds, 101 recalls, at most 100 detections a
-//!   picture, area ranges. Crowds may be found any number of times; difficult objects are ignored as VOC does.
+//!   image, area ranges. Crowds may be found any number of times; difficult objects are ignored as VOC does.
 
 use crate::dataset::Object;
 use yolo_lat_core::postprocess::Detection;
@@ -50,7 +50,7 @@ pub struct CocoSummary {
     pub ap_medium: Option<f64>,
     /// Area above 96 x 96.
     pub ap_large: Option<f64>,
-    /// Mean recall at 100 detections a picture.
+    /// Mean recall at 100 detections an image.
     pub ar100: Option<f64>,
 }
 
@@ -78,15 +78,14 @@ fn threshold(index: usize) -> f64 {
     index as f64 * ((0.95 - 0.5) / 9.0) + 0.5
 }
 
-/// Measures `detections` against `objects`; both have one list a picture, classes of both mean the same.
+/// Measures `detections` against `objects`; both have one list an image, classes of both mean the same.
 pub fn evaluate(classes: usize, objects: &[Vec<Object>], detections: &[Vec<Detection>]) -> Evaluation {
     let mut per_class = Vec::new();
     let mut coco: Vec<CocoClass> = Vec::new();
     for class in 0..classes {
-        let pictures: Vec<Picture> =
-            objects.iter().zip(detections).map(|(o, d)| Picture::of_class(class, o, d)).collect();
-        let (curve, count) = voc_curve(&pictures);
-        let coco_class = CocoClass::measure(&pictures);
+        let images: Vec<Image> = objects.iter().zip(detections).map(|(o, d)| Image::of_class(class, o, d)).collect();
+        let (curve, count) = voc_curve(&images);
+        let coco_class = CocoClass::measure(&images);
         if count > 0 {
             per_class.push(ClassResult {
                 class,
@@ -121,15 +120,15 @@ fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
     (count > 0).then(|| sum / count as f64)
 }
 
-/// Objects and detections of one class in one picture; detections by falling confidence.
-struct Picture<'a> {
+/// Objects and detections of one class in one image; detections by falling confidence.
+struct Image<'a> {
     objects: Vec<&'a Object>,
     detections: Vec<&'a Detection>,
     /// IoU of each detection (row) with each object.
     overlaps: Vec<Vec<f64>>,
 }
 
-impl<'a> Picture<'a> {
+impl<'a> Image<'a> {
     fn of_class(class: usize, objects: &'a [Object], detections: &'a [Detection]) -> Self {
         let objects: Vec<&Object> = objects.iter().filter(|object| object.class == class).collect();
         let mut detections: Vec<&Detection> = detections.iter().filter(|detection| detection.class == class).collect();
@@ -152,17 +151,17 @@ fn overlap(detection: &Detection, object: &Object) -> f64 {
 }
 
 /// VOC's curve at IoU 0.5, and the number of objects that count.
-fn voc_curve(pictures: &[Picture]) -> (Curve, usize) {
+fn voc_curve(images: &[Image]) -> (Curve, usize) {
     let mut verdicts: Vec<(f32, bool)> = Vec::new();
     let mut count = 0;
-    for picture in pictures {
+    for image in images {
         let ignored = |object: &Object| object.difficult || object.crowd;
-        count += picture.objects.iter().filter(|object| !ignored(object)).count();
-        let mut claimed = vec![false; picture.objects.len()];
-        for (detection, overlaps) in picture.detections.iter().zip(&picture.overlaps) {
+        count += image.objects.iter().filter(|object| !ignored(object)).count();
+        let mut claimed = vec![false; image.objects.len()];
+        for (detection, overlaps) in image.detections.iter().zip(&image.overlaps) {
             let best = overlaps.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1));
             match best.filter(|(_, overlap)| **overlap >= 0.5) {
-                Some((object, _)) if ignored(picture.objects[object]) => {}
+                Some((object, _)) if ignored(image.objects[object]) => {}
                 Some((object, _)) => {
                     let first = !std::mem::replace(&mut claimed[object], true);
                     verdicts.push((detection.confidence, first));
@@ -220,10 +219,10 @@ struct CocoClass {
 }
 
 impl CocoClass {
-    fn measure(pictures: &[Picture]) -> Self {
+    fn measure(images: &[Image]) -> Self {
         let cell = |area: (f64, f64), iou: f64| {
             let mut verdicts = Vec::new();
-            let objects: usize = pictures.iter().map(|picture| coco_match(picture, area, iou, &mut verdicts)).sum();
+            let objects: usize = images.iter().map(|image| coco_match(image, area, iou, &mut verdicts)).sum();
             (objects > 0).then(|| coco_ap(curve(verdicts, objects)))
         };
         Self { cells: AREAS.map(|area| std::array::from_fn(|index| cell(area, threshold(index)))) }
@@ -238,23 +237,23 @@ impl CocoClass {
     }
 }
 
-/// Matches one picture and appends what each detection is; gives the number of objects that count.
-fn coco_match(picture: &Picture, (least, most): (f64, f64), iou: f64, verdicts: &mut Vec<(f32, bool)>) -> usize {
+/// Matches one image and appends what each detection is; gives the number of objects that count.
+fn coco_match(image: &Image, (least, most): (f64, f64), iou: f64, verdicts: &mut Vec<(f32, bool)>) -> usize {
     let outside = |area: f64| area < least || area > most;
-    let ignored: Vec<bool> = picture
+    let ignored: Vec<bool> = image
         .objects
         .iter()
         .map(|object| object.crowd || object.difficult || outside(f64::from(object.area)))
         .collect();
     // Objects that count come first: a detection prefers them.
-    let mut order: Vec<usize> = (0..picture.objects.len()).collect();
+    let mut order: Vec<usize> = (0..image.objects.len()).collect();
     order.sort_by_key(|&object| ignored[object]);
-    let mut taken = vec![false; picture.objects.len()];
-    for (detection, overlaps) in picture.detections.iter().zip(&picture.overlaps).take(COCO_DETECTIONS) {
+    let mut taken = vec![false; image.objects.len()];
+    for (detection, overlaps) in image.detections.iter().zip(&image.overlaps).take(COCO_DETECTIONS) {
         let mut least_overlap = iou.min(1.0 - 1e-10);
         let mut found: Option<usize> = None;
         for &object in &order {
-            if taken[object] && !picture.objects[object].crowd {
+            if taken[object] && !image.objects[object].crowd {
                 continue;
             }
             if found.is_some_and(|found| !ignored[found]) && ignored[object] {

@@ -1,4 +1,4 @@
-//! Runs what detects over labelled photographs: the loop that `yolo-lat eval` and the trainer share.
+//! Runs what detects over labelled images: the loop that `yolo-lat eval` and the trainer share.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -38,10 +38,10 @@ pub enum MeasureError {
     },
 }
 
-/// How photographs are fed to the detector.
+/// How images are fed to the detector.
 #[derive(Clone, Debug)]
 pub struct Feed {
-    /// Photographs that the detector sees at once.
+    /// Images that the detector sees at once.
     pub batch: usize,
     /// Threads that decode.
     pub threads: usize,
@@ -49,20 +49,20 @@ pub struct Feed {
     pub stop: Arc<AtomicBool>,
 }
 
-/// Detections of every photograph that could be read, in the data set's classes.
+/// Detections of every image that could be read, in the data set's classes.
 #[derive(Debug, Default)]
 pub struct Measured {
-    /// One list a photograph, best first.
+    /// One list an image, best first.
     pub detections: Vec<Vec<Detection>>,
-    /// The labels of the same photographs.
+    /// The labels of the same images.
     pub objects: Vec<Vec<Object>>,
-    /// How many photographs were seen at each input (width, height), where who detects keeps count.
+    /// How many images were seen at each input (width, height), where who detects keeps count.
     pub inputs: BTreeMap<(usize, usize), usize>,
-    /// Photographs that could not be read.
+    /// Images that could not be read.
     pub failed: usize,
-    /// From the first photograph to the last.
+    /// From the first image to the last.
     pub elapsed: Duration,
-    /// Whether [`Feed::stop`] ended it before all photographs were seen.
+    /// Whether [`Feed::stop`] ended it before all images were seen.
     pub interrupted: bool,
 }
 
@@ -72,7 +72,7 @@ impl Measured {
         evaluate(classes, &self.objects, &self.detections)
     }
 
-    /// Photographs a second; `None` where nothing was run.
+    /// Images a second; `None` where nothing was run.
     pub fn images_per_second(&self) -> Option<f64> {
         (!self.elapsed.is_zero()).then(|| self.detections.len() as f64 / self.elapsed.as_secs_f64())
     }
@@ -115,12 +115,12 @@ impl Correspondence {
     }
 }
 
-/// Detects on all photographs of `dataset` with `detect`, whose detections count in `classes`. Classes correspond by name
+/// Detects on all images of `dataset` with `detect`, whose detections count in `classes`. Classes correspond by name
 /// ([`Correspondence`]); detections of classes that the data set lacks, and objects of classes that the model lacks, are left out.
-/// `seen` hears of every photograph, with the reason if it could not be read.
+/// `seen` hears of every image, with the reason if it could not be read.
 ///
 /// # Errors
-/// [`MeasureError`]; photographs that cannot be read are none.
+/// [`MeasureError`]; images that cannot be read are none.
 pub fn measure<E: Error + Send + Sync + 'static>(
     classes: &[String],
     mut detect: impl FnMut(&[&RgbImage]) -> Result<Vec<Vec<Detection>>, E>,
@@ -146,11 +146,11 @@ pub fn measure<E: Error + Send + Sync + 'static>(
         if batch.is_empty() {
             break;
         }
-        let mut pictures = Vec::new();
-        for (index, picture) in batch {
-            match picture {
-                Ok(picture) => {
-                    pictures.push(picture);
+        let mut images = Vec::new();
+        for (index, image) in batch {
+            match image {
+                Ok(image) => {
+                    images.push(image);
                     let objects = dataset.images[index].objects.iter();
                     let counted =
                         |&object: &Object| Some(Object { class: correspondence.of_dataset[object.class]?, ..object });
@@ -163,7 +163,7 @@ pub fn measure<E: Error + Send + Sync + 'static>(
                 }
             }
         }
-        let found = detect(&pictures.iter().collect::<Vec<_>>());
+        let found = detect(&images.iter().collect::<Vec<_>>());
         for detections in found.map_err(|error| MeasureError::Detect(Box::new(error)))? {
             let in_dataset = |detection: Detection| {
                 Some(Detection { class: correspondence.of_model[detection.class]?, ..detection })

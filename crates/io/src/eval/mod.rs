@@ -1,4 +1,4 @@
-//! Measuring detections against labelled photographs.
+//! Measuring detections against labelled images.
 
 mod average_precision;
 mod measure;

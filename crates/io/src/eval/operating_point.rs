@@ -24,7 +24,7 @@ pub struct OperatingPoint {
     pub second: usize,
     /// Objects that count.
     pub objects: usize,
-    /// Photographs.
+    /// Images.
     pub images: usize,
 }
 
@@ -45,18 +45,18 @@ impl OperatingPoint {
         2.0 * self.right as f64 / (self.right + self.wrong + self.objects).max(1) as f64
     }
 
-    /// Second boxes a photograph.
+    /// Second boxes an image.
     pub fn second_boxes(&self) -> f64 {
         self.second as f64 / self.images.max(1) as f64
     }
 
-    /// Boxes a photograph.
+    /// Boxes an image.
     pub fn boxes(&self) -> f64 {
         (self.right + self.wrong) as f64 / self.images.max(1) as f64
     }
 }
 
-/// The operating point of each of `thresholds`; `objects` and `detections` have one list a photograph, in the same classes.
+/// The operating point of each of `thresholds`; `objects` and `detections` have one list an image, in the same classes.
 /// Detections must have been suppressed already: what a threshold removes suppresses nothing surer.
 pub fn operating_points(
     objects: &[Vec<Object>],
@@ -92,7 +92,7 @@ fn counts(object: &Object) -> bool {
     !object.difficult && !object.crowd
 }
 
-/// What each detection of a photograph is, the surest first: a threshold leaves the front part of this list.
+/// What each detection of an image is, the surest first: a threshold leaves the front part of this list.
 fn judge(objects: &[Object], detections: &[Detection]) -> Vec<(f32, Verdict)> {
     let mut detections: Vec<&Detection> = detections.iter().collect();
     detections.sort_by(|a, b| b.confidence.total_cmp(&a.confidence));

@@ -41,32 +41,32 @@ struct CsvRow {
 
 /// A detection as some file has it.
 struct Entry {
-    /// What the picture is called: its file, its id.
-    pictures: [Option<String>; 2],
+    /// What the image is called: its file, its id.
+    images: [Option<String>; 2],
     category_id: Option<String>,
     category_name: Option<String>,
     bbox: Option<BBox>,
     score: Option<f32>,
 }
 
-/// Most folders of a picture's path that its name in results may begin with.
+/// Most folders of an image's path that its name in results may begin with.
 const LONGEST_NAME: usize = 4;
 
 /// Detections of a result file.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Results {
-    /// One list a photograph, in the data set's order and classes.
+    /// One list an image, in the data set's order and classes.
     pub detections: Vec<Vec<Detection>>,
     /// What a reader should hear: results of classes that the data set lacks.
     pub notes: Vec<String>,
 }
 
-/// Reads detections for `dataset`. Pictures are found by the path of their file, as much of its end as the data set's paths have, or
+/// Reads detections for `dataset`. Images are found by the path of their file, as much of its end as the data set's paths have, or
 /// by `image_id`: their id, or the file's name without extension, where only one is called so. Classes are found by name where
 /// results have it, else by `category_id`.
 ///
 /// # Errors
-/// [`DatasetError`] for a file of another format, an unknown picture, a box of no numbers, or no
+/// [`DatasetError`] for a file of another format, an unknown image, a box of no numbers, or no
 /// known category at all; single unknown categories are passed over, as pycocotools does, and said.
 pub fn read_results(path: &Path, dataset: &Dataset) -> Result<Results, DatasetError> {
     parse_results(&read_text(path)?, path, dataset)
@@ -75,18 +75,16 @@ pub fn read_results(path: &Path, dataset: &Dataset) -> Result<Results, DatasetEr
 pub(super) fn parse_results(text: &str, path: &Path, dataset: &Dataset) -> Result<Results, DatasetError> {
     let invalid = |reason: String| DatasetError::from(Fault { path: path.to_owned(), reason });
     let entries = parse(text).map_err(invalid)?;
-    let pictures = pictures_by_name(dataset);
+    let images = images_by_name(dataset);
     let by_id: HashMap<String, usize> =
         dataset.category_ids.iter().enumerate().map(|(index, id)| (id.to_string(), index)).collect();
     let mut by_name: HashMap<String, Option<usize>> = HashMap::new();
     let mut found = Results { detections: vec![Vec::new(); dataset.images.len()], notes: Vec::new() };
     let (total, mut matched, mut others) = (entries.len(), 0, 0);
     let mut unknown: Vec<String> = Vec::new();
-    for (position, Entry { pictures: called, category_id, category_name, bbox, score }) in
-        entries.into_iter().enumerate()
+    for (position, Entry { images: called, category_id, category_name, bbox, score }) in entries.into_iter().enumerate()
     {
-        let image =
-            find_picture(&called, &pictures).map_err(|reason| invalid(format!("result {position}: {reason}")))?;
+        let image = find_image(&called, &images).map_err(|reason| invalid(format!("result {position}: {reason}")))?;
         // A model may know classes that the data set lacks.
         let class = match &category_name {
             Some(name) => *by_name
@@ -105,7 +103,7 @@ pub(super) fn parse_results(text: &str, path: &Path, dataset: &Dataset) -> Resul
         if bbox.x1 > bbox.x2 || bbox.y1 > bbox.y2 {
             return Err(invalid(format!("result {position}: its box has a negative width or height")));
         }
-        // Those of pictures that are not measured are passed over.
+        // Those of images that are not measured are passed over.
         match found.detections.get_mut(image) {
             Some(detections) => detections.push(Detection { class, confidence, bbox }),
             None => others += 1,
@@ -119,7 +117,7 @@ pub(super) fn parse_results(text: &str, path: &Path, dataset: &Dataset) -> Resul
         found.notes.push(format!("{}: it has no results: every object counts as missed", path.display()));
     }
     if others > 0 && others == matched {
-        found.notes.push(format!("{}: none of its {total} results is of a picture that is measured", path.display()));
+        found.notes.push(format!("{}: none of its {total} results is of an image that is measured", path.display()));
     }
     let count = unknown.len();
     if count > 0 {
@@ -139,7 +137,7 @@ pub(super) fn parse_results(text: &str, path: &Path, dataset: &Dataset) -> Resul
 /// The format is told by how the text begins.
 fn parse(text: &str) -> Result<Vec<Entry>, String> {
     let start = text.trim_start_matches('\u{FEFF}').trim_start();
-    // JSON lines of no picture.
+    // JSON lines of no image.
     if start.is_empty() {
         return Ok(Vec::new());
     }
@@ -162,7 +160,7 @@ fn parse(text: &str) -> Result<Vec<Entry>, String> {
     }
     let results: Vec<CocoResult> = parse_json(start).map_err(|error| format!("not COCO results: {error}"))?;
     let entry = |result: CocoResult| Entry {
-        pictures: [result.file_name, Some(result.image_id.to_string())],
+        images: [result.file_name, Some(result.image_id.to_string())],
         category_id: Some(result.category_id.to_string()),
         category_name: result.category_name,
         bbox: result.bbox.0.map(BBox::from_xywh),
@@ -175,18 +173,18 @@ impl From<CsvRow> for Entry {
     fn from(CsvRow { image, name, confidence, x1, y1, x2, y2 }: CsvRow) -> Self {
         let bbox = BBox { x1, y1, x2, y2 };
         let detection = NamedDetection::new(Detection { class: 0, confidence, bbox }, name);
-        of_detection(&picture_of_frame(image), detection)
+        of_detection(&image_of_frame(image), detection)
     }
 }
 
 fn of_record(record: Record) -> Vec<Entry> {
-    let image = picture_of_frame(record.image);
+    let image = image_of_frame(record.image);
     record.detections.into_iter().map(|detection| of_detection(&image, detection)).collect()
 }
 
 fn of_detection(image: &str, detection: NamedDetection) -> Entry {
     Entry {
-        pictures: [Some(image.to_owned()), None],
+        images: [Some(image.to_owned()), None],
         category_id: None,
         category_name: Some(detection.name),
         bbox: Some(detection.bbox).filter(|bbox| bbox.corners().iter().all(|side| side.is_finite())),
@@ -194,38 +192,38 @@ fn of_detection(image: &str, detection: NamedDetection) -> Entry {
     }
 }
 
-/// `FILE.mp4#12`, as results call a frame, is the picture `FILE/000012`.
-fn picture_of_frame(image: String) -> String {
+/// `FILE.mp4#12`, as results call a frame, is the image `FILE/000012`.
+fn image_of_frame(image: String) -> String {
     match image.rsplit_once('#').and_then(|(video, frame)| Some((Path::new(video), frame.parse::<u64>().ok()?))) {
         Some((video, frame)) if is_video(video) => name_of(&video.with_extension("").join(format!("{frame:06}"))),
         _ => image,
     }
 }
 
-/// By the longest end of its path that one picture alone has, else by its id.
-fn find_picture([file, id]: &[Option<String>; 2], pictures: &HashMap<String, Option<usize>>) -> Result<usize, String> {
+/// By the longest end of its path that one image alone has, else by its id.
+fn find_image([file, id]: &[Option<String>; 2], images: &HashMap<String, Option<usize>>) -> Result<usize, String> {
     if let Some(file) = file {
         let file = file.replace('\\', "/");
         let starts = [0].into_iter().chain(file.match_indices('/').map(|(at, _)| at + 1));
-        if let Some(&image) = starts.filter_map(|at| pictures.get(&file[at..])).next()
+        if let Some(&image) = starts.filter_map(|at| images.get(&file[at..])).next()
             && let Some(image) = image
         {
             return Ok(image);
         }
     }
     let name = id.as_ref().or(file.as_ref()).map_or("", String::as_str);
-    match pictures.get(name) {
+    match images.get(name) {
         Some(Some(image)) => Ok(*image),
         Some(None) => Err(format!("several images are called {name}")),
         None => Err(format!("no image has the id {name:?}")),
     }
 }
 
-/// Index of each picture by what results may call it: its id; its file's name or path, with or without ending, or the number that
+/// Index of each image by what results may call it: its id; its file's name or path, with or without ending, or the number that
 /// the name is (`000139.jpg` is 139), where only one is called so (else `None`). Those that were set aside have indices beyond the
 /// data set's.
-fn pictures_by_name(dataset: &Dataset) -> HashMap<String, Option<usize>> {
-    let mut pictures: HashMap<String, Option<usize>> = HashMap::new();
+fn images_by_name(dataset: &Dataset) -> HashMap<String, Option<usize>> {
+    let mut by_name: HashMap<String, Option<usize>> = HashMap::new();
     let images = || dataset.images.iter().chain(&dataset.set_aside).enumerate();
     for (index, image) in images() {
         let number = stem_of(&image.path).parse::<u64>().map(|number| number.to_string());
@@ -235,10 +233,10 @@ fn pictures_by_name(dataset: &Dataset) -> HashMap<String, Option<usize>> {
             starts.take(LONGEST_NAME).map(move |at| name[at..].to_owned())
         });
         for name in tails.chain(number) {
-            pictures.entry(name).or_insert(Some(index)).take_if(|other| *other != index);
+            by_name.entry(name).or_insert(Some(index)).take_if(|other| *other != index);
         }
     }
     // The data set's own ids win over names.
-    pictures.extend(images().map(|(index, image)| (image.id.clone(), Some(index))));
-    pictures
+    by_name.extend(images().map(|(index, image)| (image.id.clone(), Some(index))));
+    by_name
 }

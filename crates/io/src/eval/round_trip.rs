@@ -16,9 +16,9 @@ use yolo_lat_core::postprocess::Detection;
 
 const CLASSES: [&str; 4] = ["cat", "a: \"b\", <c> & 'd'", "yes", "鳥\t12"];
 
-/// A run over pictures with difficult names, and what was found in them.
+/// A run over images with difficult names, and what was found in them.
 struct Run {
-    /// Relative paths of the pictures.
+    /// Relative paths of the images.
     files: Vec<PathBuf>,
     records: Vec<Record>,
 }
@@ -52,23 +52,22 @@ fn arbitrary_run(u: &mut Unstructured, flat: bool) -> Result<Run> {
 }
 
 impl Run {
-    /// Writes all of it through a sink, in a folder with the pictures.
+    /// Writes all of it through a sink, in a folder with the images.
     fn write(&self, root: &Path, sink: impl FnOnce(&OutputFolder, &Run) -> Box<dyn Sink>) {
         let folder = OutputFolder::open(root, Default::default()).unwrap();
-        let mut sinks = [sink(&folder, self), Box::new(PictureSink::new(folder.clone(), "images", Placing::Copy))];
+        let mut sinks = [sink(&folder, self), Box::new(ImageSink::new(folder.clone(), "images", Placing::Copy))];
         let photos = tempfile::tempdir().unwrap();
         for (file, record) in self.files.iter().zip(&self.records) {
-            let (path, picture) = (photos.path().join("photos").join(file), RgbImage::new(record.width, record.height));
+            let (path, image) = (photos.path().join("photos").join(file), RgbImage::new(record.width, record.height));
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            picture.save(&path).unwrap();
-            let item =
-                Item { record, path: &path, video: None, stem: &file.with_extension(""), picture: Some(&picture) };
+            image.save(&path).unwrap();
+            let item = Item { record, path: &path, video: None, stem: &file.with_extension(""), image: Some(&image) };
             sinks.iter_mut().for_each(|sink| sink.write(item).unwrap());
         }
         sinks.iter_mut().for_each(|sink| sink.finish().unwrap());
     }
 
-    /// A data set of the same pictures and classes, which it counts otherwise.
+    /// A data set of the same images and classes, which it counts otherwise.
     fn dataset(&self) -> Dataset {
         let images = self.files.iter().enumerate().map(|(index, file)| LabelledImage {
             id: (1000 + index).to_string(),
@@ -116,7 +115,7 @@ fn files_for_annotation_tools_are_those_that_their_packages_read() {
     ];
     for record in &expected {
         let path = Path::new(&record.image);
-        let item = Item { record, path, video: None, stem: &path.with_extension(""), picture: None };
+        let item = Item { record, path, video: None, stem: &path.with_extension(""), image: None };
         sinks.iter_mut().for_each(|sink| sink.write(item).unwrap());
     }
     sinks.iter_mut().for_each(|sink| sink.finish().unwrap());

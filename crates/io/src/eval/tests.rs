@@ -96,7 +96,7 @@ fn wrong_labels_are_named() {
 }
 
 #[test]
-fn results_find_their_picture_and_class_or_say_why_not() {
+fn results_find_their_image_and_class_or_say_why_not() {
     let labels = r#"{"images": [{"id": 1, "file_name": "a/000007.png"}, {"id": "u-2", "file_name": "a/x.png"}, {"id": 3, "file_name": "b/x.png"}],
         "categories": [{"id": 0, "name": "bolt"}, {"id": 1, "name": "couch"}], "annotations": []}"#;
     let mut dataset = Dataset::parse_coco(labels, Path::new("x.json"), Path::new("")).unwrap();
@@ -112,7 +112,7 @@ fn results_find_their_picture_and_class_or_say_why_not() {
     assert_eq!(found("1.0", "\"category_id\": 0"), Ok(vec![Some(0), None]));
     assert_eq!(found("\"u-2\"", "\"category_id\": \"1\""), Ok(vec![None, Some(1)]));
     assert_eq!(found("\"000007\"", "\"category_id\": 9, \"category_name\": \"sofa\""), Ok(vec![Some(1), None]));
-    assert_eq!(found("3", "\"category_id\": 1"), Ok(vec![None, None]), "of a picture that is not measured");
+    assert_eq!(found("3", "\"category_id\": 1"), Ok(vec![None, None]), "of an image that is not measured");
     for name in ["7", "\"000007.png\"", "\"a/000007\"", "\"a/000007.png\""] {
         assert_eq!(found(name, "\"category_id\": 0"), Ok(vec![Some(0), None]), "{name}");
     }
@@ -132,7 +132,7 @@ fn results_find_their_picture_and_class_or_say_why_not() {
     let notes = read(&format!("{one}, {}", one.replace("\"category_id\": 1", "\"category_id\": 2"))).unwrap().notes;
     assert!(notes[0].contains("1 of 2 results are of categories that the data set lacks (2)"), "{notes:?}");
     let notes = read(r#"{"image_id": 3, "category_id": 1, "bbox": [0, 0, 1, 2], "score": 1}"#).unwrap().notes;
-    assert!(notes[0].contains("none of its 1 results is of a picture that is measured"), "{notes:?}");
+    assert!(notes[0].contains("none of its 1 results is of an image that is measured"), "{notes:?}");
     assert!(read(&one.replace("1, 2]", "-1, 2]")).unwrap_err().contains("negative width"));
     let none = read("").unwrap();
     assert!(none.notes[0].contains("it has no results: every object counts as missed"), "{:?}", none.notes);

@@ -92,7 +92,7 @@ impl EventsError {
 pub trait Seen: Send + Sync {
     /// Where it is from: its number among all sources, and its name, which several may have.
     fn source(&self) -> (u64, &str);
-    /// The picture.
+    /// The image.
     fn frame(&self) -> &Frame;
     /// What is in it.
     fn detections(&self) -> &[NamedDetection];

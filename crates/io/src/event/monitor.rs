@@ -197,16 +197,16 @@ impl Camera {
         Self { number, ring, annotator, due: Instant::now(), last: Duration::ZERO, rules }
     }
 
-    /// Keeps a frame for clips, drawn on. That takes at most half of a core, which `share` sources have together: of large pictures, some
+    /// Keeps a frame for clips, drawn on. That takes at most half of a core, which `share` sources have together: of large images, some
     /// are left out.
     fn keep(&mut self, seen: &dyn Seen, share: u32) {
         let start = Instant::now();
         if start < self.due {
             return;
         }
-        let mut picture = seen.frame().pixels.clone();
-        self.annotator.draw(&mut picture, seen.detections(), seen.counts());
-        if let Some(jpeg) = encode(&picture) {
+        let mut image = seen.frame().pixels.clone();
+        self.annotator.draw(&mut image, seen.detections(), seen.counts());
+        if let Some(jpeg) = encode(&image) {
             self.ring.push(Encoded { time: self.last, jpeg });
         }
         self.due = start + 2 * share * start.elapsed();
@@ -242,14 +242,14 @@ impl Teller {
             ..EventState::default()
         };
         if let Some((found, seen)) = watched.best.take() {
-            let mut picture = seen.frame().pixels.clone();
+            let mut image = seen.frame().pixels.clone();
             let drawing = &self.options.drawing;
             // What hides objects hides all of them.
             let is_box = drawing.drawing == Drawing::Box;
             let drawn = if is_box { std::slice::from_ref(&found) } else { seen.detections() };
-            Annotator::new(drawing.clone()).draw(&mut picture, drawn, seen.counts());
+            Annotator::new(drawing.clone()).draw(&mut image, drawn, seen.counts());
             let path = file("jpg");
-            match write_jpeg(&path, &picture) {
+            match write_jpeg(&path, &image) {
                 Ok(()) => (state.has_snapshot, state.snapshot_file) = (true, Some(path)),
                 Err(error) => self.notes.add(true, error.to_string()),
             }

@@ -9,7 +9,7 @@ const STEP: Duration = Duration::from_millis(100);
 /// Frames that are so late do not come any more.
 const OVERDUE: Duration = Duration::from_secs(1);
 
-/// A picture as JPEG.
+/// An image as JPEG.
 #[derive(Debug)]
 pub(super) struct Encoded {
     /// When it was taken, since the Unix epoch.
@@ -222,6 +222,6 @@ mod tests {
         let mut reader = ring.read(Duration::ZERO, Duration::from_secs(5));
         ring.extend(reader.id, Duration::from_secs(5), true);
         assert_eq!(rest(&mut reader), [0]);
-        assert_eq!(reader.length(), Some(Duration::from_secs(5)), "the last picture stays to be seen");
+        assert_eq!(reader.length(), Some(Duration::from_secs(5)), "the last image stays to be seen");
     }
 }

@@ -6,7 +6,7 @@ use crate::sink::NamedDetection;
 
 /// A thing that is gone for less than this has not left.
 pub const GRACE: Duration = Duration::from_secs(2);
-/// Nor has one that was in the last picture of a source which gives none for less than this.
+/// Nor has one that was in the last image of a source which gives none for less than this.
 pub const STALL: Duration = Duration::from_secs(10);
 
 /// A class, and where it must be.
@@ -14,7 +14,7 @@ pub const STALL: Duration = Duration::from_secs(10);
 pub struct Rule {
     /// Any name of the class, or its number.
     pub class: String,
-    /// A zone by its name; without one, the whole picture.
+    /// A zone by its name; without one, the whole image.
     pub zone: Option<String>,
 }
 
@@ -65,7 +65,7 @@ struct Presence {
 /// Whether a rule is met, by what was seen when.
 ///
 /// An event begins where one thing was first seen and is told once that thing has been there for the time `hold`. It goes on while
-/// anything of the rule is seen, and ends where something was last seen, told when nothing has been seen for [`GRACE`] in the pictures that
+/// anything of the rule is seen, and ends where something was last seen, told when nothing has been seen for [`GRACE`] in the images that
 /// came, or for [`STALL`] because none came.
 #[derive(Debug)]
 pub(super) struct Watch {
@@ -80,7 +80,7 @@ impl Watch {
         Self { hold, presences: Vec::new(), event: None }
     }
 
-    /// Forgets who has left by `now`, where the last picture so far was of `last`; when the event was seen last, if that ends it.
+    /// Forgets who has left by `now`, where the last image so far was of `last`; when the event was seen last, if that ends it.
     pub(super) fn expire(&mut self, now: Duration, last: Duration) -> Option<Duration> {
         let is_gone = |seen: Duration| now.saturating_sub(seen) > if seen < last { GRACE } else { STALL };
         self.presences.retain(|presence| !is_gone(presence.seen));
@@ -125,27 +125,27 @@ mod tests {
     /// A thing's track, and when it is seen: from and to, in tenths of a second.
     type Thing<'a> = (Option<u64>, &'a [(u64, u64)]);
 
-    /// Begin and end of each event in tenths of a second, of ten pictures a second.
+    /// Begin and end of each event in tenths of a second, of ten images a second.
     fn events(hold: u64, things: &[Thing]) -> Vec<(u64, Option<u64>)> {
         events_of(1, hold, things)
     }
 
-    /// The same with a picture each `step` tenths.
+    /// The same with an image each `step` tenths.
     fn events_of(step: u64, hold: u64, things: &[Thing]) -> Vec<(u64, Option<u64>)> {
         let time = |tenths| Duration::from_millis(100 * tenths);
         let tenths = |time: Duration| time.as_millis() as u64 / 100;
         let mut watch = Watch::new(time(hold));
         let mut events = Vec::new();
-        let mut picture = 0;
+        let mut image = 0;
         for now in 0..400 {
-            if let Some(last) = watch.expire(time(now), time(picture)) {
+            if let Some(last) = watch.expire(time(now), time(image)) {
                 let event: &mut (u64, Option<u64>) = events.last_mut().unwrap();
                 event.1 = Some(tenths(last));
             }
             if now % step > 0 {
                 continue;
             }
-            picture = now;
+            image = now;
             let here = |spans: &[(u64, u64)]| spans.iter().any(|&(from, to)| (from..=to).contains(&now));
             let tracks = things.iter().filter(|(_, spans)| here(spans)).map(|&(track, _)| track);
             events.extend(watch.see(time(now), tracks).map(|began| (tenths(began), None)));
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_source_that_gives_few_pictures_ends_nothing_by_that() {
+    fn a_source_that_gives_few_images_ends_nothing_by_that() {
         // One in three seconds, as of a slide show or a camera that is asked for one at a time.
         assert_eq!(events_of(30, 20, &[(Some(1), &[(30, 120)])]), [(30, Some(120))]);
         assert_eq!(events_of(30, 0, &[(Some(1), &[(30, 60), (120, 150)])]), [(30, Some(60)), (120, Some(150))]);

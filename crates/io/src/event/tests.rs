@@ -1,4 +1,4 @@
-//! Events from results to files and messages, without a clock: pictures have the times that they are given.
+//! Events from results to files and messages, without a clock: images have the times that they are given.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
@@ -14,9 +14,9 @@ use yolo_lat_core::model::classes::COCO;
 
 use super::*;
 use crate::sink::Track;
-use crate::source::{FrameSource, SourceOptions, VideoSource, has_ffmpeg};
+use crate::source::{Source, SourceOptions, VideoSource, has_ffmpeg};
 
-/// Milliseconds between two pictures.
+/// Milliseconds between two images.
 const STEP_MS: u64 = 40;
 
 pub(super) fn message(kind: Kind) -> Message {
@@ -72,7 +72,7 @@ fn options(folder: &Path, rules: &[&str]) -> EventOptions {
     }
 }
 
-/// Watches `seconds` of pictures of one source, in which `detections` says what is there at a millisecond.
+/// Watches `seconds` of images of one source, in which `detections` says what is there at a millisecond.
 fn watch(options: EventOptions, seconds: u64, detections: impl Fn(u64) -> Vec<NamedDetection>) -> Summary {
     watch_several(options, seconds, 1, detections)
 }

@@ -56,9 +56,9 @@ impl FollowOptions {
         TrackOptions { confidence, class_confidence, ..TrackOptions::default() }
     }
 
-    /// The same for pictures that stand alone.
+    /// The same for images that stand alone.
     #[must_use]
-    pub fn of_pictures(&self) -> Self {
+    pub fn of_images(&self) -> Self {
         Self { track: false, lines: Vec::new(), ..self.clone() }
     }
 }

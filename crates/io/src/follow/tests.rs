@@ -104,7 +104,7 @@ fn classes_have_least_confidences_and_sizes_of_their_own() {
     let options = FollowOptions { confidence: 0.5, class_confidence: vec![(3, 0.2), (7, 0.8)], ..Default::default() };
     assert_eq!(options.detector_confidence(), 0.2);
     assert!(FollowOptions { track: true, ..options }.detector_confidence() < 0.2);
-    // Boxes have 1200 square pixels, 0.0039 of the picture.
+    // Boxes have 1200 square pixels, 0.0039 of the image.
     let seen = |least_size: Vec<(Option<usize>, LeastSize)>| {
         let mut follower = Follower::new(FollowOptions { least_size, ..Default::default() });
         let found = follow(&mut follower, 0, &[cat(0.0, 0.9), dog(100.0, 0.9)]);
@@ -136,13 +136,13 @@ fn zones_are_told_by_the_bottom_centre_and_lines_count_what_is_followed() {
     };
     assert_eq!(count(0..15, &mut follower), (0, 0));
     assert_eq!(count(15..40, &mut follower), (1, 0));
-    // Other options change no count, another source begins anew, and pictures have none.
+    // Other options change no count, another source begins anew, and images have none.
     follower.set_options(&FollowOptions { confidence: 0.3, ..options.clone() });
     assert_eq!(count(40..70, &mut follower), (2, 0));
     follower.restart();
     assert_eq!(count(0..2, &mut follower), (0, 0));
-    let mut pictures = Follower::new(options.of_pictures());
-    assert!(pictures.follow(vec![cat(0.0, 0.9)], (640, 480), FRAME).counts.is_empty());
+    let mut images = Follower::new(options.of_images());
+    assert!(images.follow(vec![cat(0.0, 0.9)], (640, 480), FRAME).counts.is_empty());
     follower.set_options(&FollowOptions { lines: Vec::new(), ..options });
     assert!(follower.follow(vec![], (640, 480), FRAME).counts.is_empty());
 }

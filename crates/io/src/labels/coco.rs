@@ -11,9 +11,8 @@ use std::path::{Path, PathBuf};
 use serde::de::{DeserializeOwned, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::files::{PICTURE_FOLDERS, find_file, portable_name, stem_of};
-use super::{Fault, object};
-use crate::dataset::{Dataset, LabelledImage, Object};
+use super::files::{IMAGE_FOLDERS, find_file, portable_name, stem_of};
+use super::{Dataset, Fault, LabelledImage, Object, object};
 use yolo_lat_core::geometry::BBox;
 
 /// What an image or a category is referred to by: a number, also one that is written as `1.0`, or a text.
@@ -231,10 +230,10 @@ fn end_of_quoted(text: &str) -> usize {
     text.len()
 }
 
-/// Reads the labels in `text`, which stand in the file `origin`. Pictures lie in `folder` or around it.
+/// Reads the labels in `text`, which stand in the file `origin`. Images lie in `folder` or around it.
 ///
 /// # Errors
-/// [`Fault`] where the file is none of COCO's; single annotations that make no sense leave out their picture.
+/// [`Fault`] where the file is none of COCO's; single annotations that make no sense leave out their image.
 pub(crate) fn parse(text: &str, origin: &Path, folder: &Path) -> Result<Dataset, Fault> {
     let invalid = |reason: String| Fault::new(origin, reason);
     let file: File = parse_json(text).map_err(|error| invalid(format!("not COCO labels: {error}")))?;
@@ -245,7 +244,7 @@ pub(crate) fn parse(text: &str, origin: &Path, folder: &Path) -> Result<Dataset,
             return Err(invalid(format!("category id {id} stands twice, for {other} and {name}")));
         }
     }
-    let folders = picture_folders(folder, origin);
+    let folders = image_folders(folder, origin);
     let mut index_of_id = HashMap::new();
     let mut images: Vec<(LabelledImage, Option<String>)> = Vec::new();
     for image in file.images {
@@ -311,9 +310,9 @@ fn object_of(annotation: &Annotation, classes: &HashMap<String, usize>) -> Resul
     object(class, BBox::from_xywh(bbox), area.0.map(|area| area as f32), difficult.is_true(), iscrowd.is_true())
 }
 
-/// Where pictures may lie: beside the file or its folder, in a folder called as folders of pictures are, or as the part of the set
+/// Where images may lie: beside the file or its folder, in a folder called as folders of images are, or as the part of the set
 /// is (`instances_val2017.json`, `val2017/`).
-fn picture_folders(folder: &Path, origin: &Path) -> Vec<PathBuf> {
+fn image_folders(folder: &Path, origin: &Path) -> Vec<PathBuf> {
     let stem = stem_of(origin);
     let subset = stem.rsplit('_').next().filter(|subset| !subset.is_empty() && !subset.starts_with('.'));
     let above = match folder.parent() {
@@ -323,7 +322,7 @@ fn picture_folders(folder: &Path, origin: &Path) -> Vec<PathBuf> {
     };
     let mut folders = Vec::new();
     for root in [folder.to_owned(), above] {
-        let inner: Vec<PathBuf> = PICTURE_FOLDERS.iter().map(|name| root.join(name)).collect();
+        let inner: Vec<PathBuf> = IMAGE_FOLDERS.iter().map(|name| root.join(name)).collect();
         for parent in [vec![root], inner].concat() {
             folders.extend([Some(parent.clone()), subset.map(|subset| parent.join(subset))].into_iter().flatten());
         }
@@ -332,7 +331,7 @@ fn picture_folders(folder: &Path, origin: &Path) -> Vec<PathBuf> {
     folders
 }
 
-/// The picture's file, or where it should be; `None` if nothing names it.
+/// The image's file, or where it should be; `None` if nothing names it.
 fn path_of(image: &Image, folder: &Path, folders: &[PathBuf]) -> Option<PathBuf> {
     let names = [image.file_name.as_deref(), image.coco_url.as_deref()];
     let names = names.into_iter().flatten().filter(|name| !name.trim().is_empty());

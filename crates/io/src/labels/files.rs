@@ -9,8 +9,8 @@ use encoding_rs::Encoding;
 use super::Fault;
 use crate::source::{Found, has_extension, is_hidden};
 
-/// Folders that hold pictures, as data sets call them.
-pub(crate) const PICTURE_FOLDERS: [&str; 6] = ["JPEGImages", "images", "data", "img", "imgs", "image"];
+/// Folders that hold images, as data sets call them.
+pub(crate) const IMAGE_FOLDERS: [&str; 6] = ["JPEGImages", "images", "data", "img", "imgs", "image"];
 
 /// The text of a file: UTF-8, or what its byte order mark says. The mark is no part of it.
 pub(crate) fn read_text(path: &Path) -> Result<String, Fault> {

@@ -1,18 +1,20 @@
 //! Reading labels: COCO, PASCAL VOC, YOLO and MOTChallenge, a file each, and what they share.
 //!
 //! What one program writes for another is rarely what the format's inventor had in mind. A reader takes everything whose meaning is
-//! certain; where it is not, the photograph is left out and the file named ([`Fault`]), so that no number comes from a guess.
+//! certain; where it is not, the image is left out and the file named ([`Fault`]), so that no number comes from a guess.
 
 pub(crate) mod coco;
 pub(crate) mod data_yaml;
 pub(crate) mod files;
 pub(crate) mod mot;
+mod set;
 pub(crate) mod voc;
 pub(crate) mod yolo;
 
 use std::path::{Path, PathBuf};
 
-use crate::dataset::Object;
+pub(crate) use set::Choice;
+pub use set::{Dataset, DatasetError, LabelledImage, Object};
 use yolo_lat_core::geometry::BBox;
 
 /// A file that cannot be read or has wrong contents.

@@ -9,7 +9,7 @@ use yolo_lat_core::geometry::BBox;
 /// The class that is measured: pedestrians, or whatever a file without classes holds.
 pub(crate) const MEASURED: u32 = 1;
 
-/// No picture reaches so far.
+/// No image reaches so far.
 const FARTHEST: f32 = 1e6;
 
 /// An object in a frame.

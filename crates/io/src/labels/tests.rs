@@ -8,11 +8,11 @@ use crate::dataset::{Dataset, DatasetError, Split};
 
 const VAL: Split = Split::Prefer("val");
 const NAMES: &str = "names: [bolt, nut]\n";
-/// A bolt at 10, 10, 30, 20 and a nut at 20, 5, 60, 45 of pictures of 100 x 50.
+/// A bolt at 10, 10, 30, 20 and a nut at 20, 5, 60, 45 of images of 100 x 50.
 const ROWS: [&str; 2] = ["0 0.2 0.3 0.2 0.2\n", "1 0.4 0.5 0.4 0.8\n"];
 const EXPECTED: &str = "p1 bolt 10 10 30 20, p2 nut 20 5 60 45";
 
-/// Writes files; what is named like a picture becomes one, of 100 x 50 pixels.
+/// Writes files; what is named like an image becomes one, of 100 x 50 pixels.
 fn tree(files: &[(&str, &str)]) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     for (name, text) in files {
@@ -61,7 +61,7 @@ fn voc(filename: &str, name: &str, corners: [u32; 4]) -> String {
 const BOLT: [u32; 4] = [10, 10, 30, 20];
 const NUT: [u32; 4] = [20, 5, 60, 45];
 
-/// Layouts: who has them, the files (pictures, and `path=what stands in it`), and the path that is given.
+/// Layouts: who has them, the files (images, and `path=what stands in it`), and the path that is given.
 const LAYOUTS: [(&str, &str, &str); 31] = [
     ("COCO, the file", "images/p1.png images/p2.png a.json=coco", "a.json"),
     ("COCO, annotations.json", "images/p1.png images/p2.png annotations.json=coco", ""),
@@ -122,13 +122,13 @@ const LAYOUTS: [(&str, &str, &str); 31] = [
     ),
     (
         "lists",
-        "images/p1.png images/p2.png images/t.png labels/p1.txt=row1 labels/p2.txt=row2 val.txt=pictures train.txt=other \
+        "images/p1.png images/p2.png images/t.png labels/p1.txt=row1 labels/p2.txt=row2 val.txt=images train.txt=other \
          data.yaml=lists",
         "",
     ),
     (
         "a list itself",
-        "images/p1.png images/p2.png images/t.png labels/p1.txt=row1 labels/p2.txt=row2 some.txt=pictures data.yaml=names",
+        "images/p1.png images/p2.png images/t.png labels/p1.txt=row1 labels/p2.txt=row2 some.txt=images data.yaml=names",
         "some.txt",
     ),
     ("sub-folders", "images/p1.png images/sub/p2.png labels/p1.txt=row1 labels/sub/p2.txt=row2 data.yaml=names", ""),
@@ -179,7 +179,7 @@ fn contents(key: &str) -> String {
         "splits" => format!("path: .\ntrain: images/train\nval: images/val\n{NAMES}"),
         "roboflow" => format!("train: ../train/images\nval: ../valid/images\n{NAMES}"),
         "lists" => format!("path: ../elsewhere\ntrain: train.txt\nval: [val.txt]\n{NAMES}"),
-        "pictures" => "./images/p1.png\n/elsewhere/images/p2.png\n".into(),
+        "images" => "./images/p1.png\n/elsewhere/images/p2.png\n".into(),
         "darknet" => "data/obj_train_data/p1.png\ndata/obj_train_data/p2.png\n".into(),
         "data" => "classes = 2\ntrain = data/train.txt\nnames = data/obj.names\n".into(),
         "xml1" => voc("", "bolt", BOLT),
@@ -230,7 +230,7 @@ fn a_part_of_a_set_can_be_named_or_listed() {
     assert_eq!(read(Split::Only("bolt_train")).unwrap().0, "p2");
     let list = folder.path().join("mine.list");
     let (names, _, notes) = read(Split::Only(list.to_str().unwrap())).unwrap();
-    assert!(names == "p3" && notes.contains("1 of 2 lines name no picture"), "{names} {notes}");
+    assert!(names == "p3" && notes.contains("1 of 2 lines name no image"), "{names} {notes}");
     let error = read(Split::Only("test")).unwrap_err().to_string();
     assert!(error.contains("no \"test\"; there is bolt_train, val"), "{error}");
 
@@ -374,10 +374,10 @@ fn one_file_at_fault_is_named_and_the_rest_read() {
             &[("images/p2.png", ""), ("labels/p2.txt", "0 0.1 0.1 0.1 0.1\n2 0.1 0.1 0.1 0.1\n")],
             "labels/p2.txt: line 2: class \"2\"",
         ),
-        (&[("images/p2.png", "no picture")], "images/p2.png: "),
+        (&[("images/p2.png", "no image")], "images/p2.png: "),
         (
             &[("labels/x0.txt", row1), ("labels/notes.txt", "to do"), ("labels/empty.txt", "")],
-            "1 label files belong to no picture (first: labels/x0.txt)",
+            "1 label files belong to no image (first: labels/x0.txt)",
         ),
         (&[("images/._p1.png", "\0\u{5}\u{16}\u{7}")], ""),
     ] {
@@ -427,9 +427,9 @@ fn one_file_at_fault_is_named_and_the_rest_read() {
 fn nothing_labelled_and_nothing_found_are_errors() {
     let folder = tree(&[("images/p1.png", ""), ("labels/x.txt", ROWS[0]), ("data.yaml", NAMES)]);
     let dataset = Dataset::load(folder.path(), VAL).unwrap();
-    assert!(dataset.notes[0].contains("1 label files belong to no picture"), "{:?}", dataset.notes);
+    assert!(dataset.notes[0].contains("1 label files belong to no image"), "{:?}", dataset.notes);
     let error = dataset.check_labelled(folder.path()).unwrap_err().to_string();
-    assert!(error.contains("none of its 1 photographs has a labelled object"), "{error}");
+    assert!(error.contains("none of its 1 images has a labelled object"), "{error}");
     // Said once, in the words of the system, and of the right file.
     let error = Dataset::load(&folder.path().join("absent.json"), VAL).unwrap_err();
     assert!(
@@ -493,7 +493,7 @@ fn linked_folders_are_part_of_a_set_once() {
     }
     std::os::unix::fs::symlink("..", images.join("z up")).unwrap();
     assert_eq!(summary(&Dataset::load(set.path(), VAL).unwrap()), EXPECTED);
-    // Labels that are not there for now are no picture without objects.
+    // Labels that are not there for now are no image without objects.
     std::fs::remove_file(set.path().join("labels/p1.txt")).unwrap();
     std::os::unix::fs::symlink("../annex/p1.txt", set.path().join("labels/p1.txt")).unwrap();
     let dataset = Dataset::load(set.path(), VAL).unwrap();
@@ -502,14 +502,14 @@ fn linked_folders_are_part_of_a_set_once() {
 }
 
 #[test]
-fn pictures_that_are_listed_again_count_once() {
+fn images_that_are_listed_again_count_once() {
     let files = [("images/p1.png", ""), ("images/p2.png", ""), ("labels/p1.txt", ROWS[0]), ("labels/p2.txt", ROWS[1])];
     for yaml in ["val: [images, images/p1.png]", "val: [val.txt, ./images]"] {
         let set =
             tree(&[&files[..], &[("data.yaml", &format!("{yaml}\n{NAMES}")), ("val.txt", "images/p1.png\n")]].concat());
         let dataset = Dataset::load(set.path(), VAL).unwrap();
         assert_eq!(summary(&dataset), EXPECTED, "{yaml}");
-        assert!(dataset.notes[0].starts_with("1 pictures that are listed again count once"), "{:?}", dataset.notes);
+        assert!(dataset.notes[0].starts_with("1 images that are listed again count once"), "{:?}", dataset.notes);
     }
 }
 

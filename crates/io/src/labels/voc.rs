@@ -1,4 +1,4 @@
-//! PASCAL VOC's labels: one XML file a picture, as the VOC devkit, LabelImg, CVAT, Roboflow and FiftyOne write it.
+//! PASCAL VOC's labels: one XML file an image, as the VOC devkit, LabelImg, CVAT, Roboflow and FiftyOne write it.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -7,9 +7,8 @@ use quick_xml::DeError;
 use serde::Deserialize;
 
 use super::files::{files_below, name_below, portable_name, read_bytes, read_text, stem_of};
-use super::{Fault, object};
-use crate::dataset::{Dataset, LabelledImage, Object};
-use crate::source::{has_extension, is_picture};
+use super::{Dataset, Fault, LabelledImage, Object, object};
+use crate::source::{has_extension, is_image};
 use yolo_lat_core::geometry::BBox;
 
 /// The root element: anything else is some other XML.
@@ -51,7 +50,7 @@ struct Corners {
     ymax: String,
 }
 
-/// What a file says: the picture's name, and the objects with the names of their classes.
+/// What a file says: the image's name, and the objects with the names of their classes.
 struct Labels {
     filename: Option<String>,
     objects: Vec<(String, Object)>,
@@ -67,22 +66,22 @@ pub(crate) fn is_voc(path: &Path) -> bool {
     read_text(path).is_ok_and(|text| text.contains("<annotation>") || text.contains("<annotation "))
 }
 
-/// Reads the XML files below `annotations`; their pictures lie below one of `folders`. Classes are those that occur, in
+/// Reads the XML files below `annotations`; their images lie below one of `folders`. Classes are those that occur, in
 /// alphabetical order.
 pub(crate) fn read(annotations: &Path, folders: &[PathBuf]) -> Dataset {
     let mut dataset = Dataset::default();
-    let pictures = Pictures::find(folders, &mut dataset.faults);
+    let images = Images::find(folders, &mut dataset.faults);
     let mut labelled: Vec<(LabelledImage, Vec<(String, Object)>)> = Vec::new();
     for path in files_below(annotations, is_xml, &mut dataset.faults) {
         let id = name_below(&path, annotations);
         match parse(&path) {
             Ok(Labels { filename, objects }) => {
-                let picture = pictures.of(&id, filename.as_deref());
-                labelled.push((LabelledImage { id, path: picture, objects: Vec::new() }, objects));
+                let image = images.of(&id, filename.as_deref());
+                labelled.push((LabelledImage { id, path: image, objects: Vec::new() }, objects));
             }
             Err(fault) => {
-                let picture = pictures.of(&id, None);
-                dataset.leave_out(LabelledImage { id, path: picture, objects: Vec::new() }, fault);
+                let image = images.of(&id, None);
+                dataset.leave_out(LabelledImage { id, path: image, objects: Vec::new() }, fault);
             }
         }
     }
@@ -162,24 +161,24 @@ fn object_of(labelled: &Labelled) -> Result<(String, Object), String> {
     Ok((name.to_owned(), object(0, bbox, None, difficult, false)?))
 }
 
-/// Pictures by their names.
-struct Pictures {
+/// Images by their names.
+struct Images {
     folder: PathBuf,
     by_stem: HashMap<String, Vec<(String, PathBuf)>>,
 }
 
-impl Pictures {
+impl Images {
     fn find(folders: &[PathBuf], faults: &mut Vec<Fault>) -> Self {
         let mut by_stem: HashMap<String, Vec<(String, PathBuf)>> = HashMap::new();
         for folder in folders {
-            for path in files_below(folder, is_picture, faults) {
+            for path in files_below(folder, is_image, faults) {
                 by_stem.entry(stem_of(&path)).or_default().push((name_below(&path, folder), path));
             }
         }
         Self { folder: folders.first().cloned().unwrap_or_default(), by_stem }
     }
 
-    /// The picture of the labels `id` (a path below the folder of labels, without ending): as in VOC's devkit the one of that
+    /// The image of the labels `id` (a path below the folder of labels, without ending): as in VOC's devkit the one of that
     /// name; `filename` counts where there is none, or several. Without either, where it should be.
     fn of(&self, id: &str, filename: Option<&str>) -> PathBuf {
         let stem = id.rsplit('/').next().unwrap_or(id);

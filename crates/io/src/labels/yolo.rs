@@ -1,20 +1,19 @@
-//! YOLO's labels: one text file a picture, one row an object, in shares of the upright picture.
+//! YOLO's labels: one text file an image, one row an object, in shares of the upright image.
 //!
-//! The label file of a picture is where ultralytics looks (`images/` becomes `labels/`) or where Darknet does (beside the picture).
+//! The label file of an image is where ultralytics looks (`images/` becomes `labels/`) or where Darknet does (beside the image).
 
 use std::collections::{BTreeSet, HashSet};
 use std::path::{Component, Path, PathBuf};
 
 use super::data_yaml::DataYaml;
 use super::files::{
-    PICTURE_FOLDERS, files_below, files_in, find_file, name_below, portable_name, read_text, stem_of, subfolder,
+    IMAGE_FOLDERS, files_below, files_in, find_file, name_below, portable_name, read_text, stem_of, subfolder,
 };
-use super::{Fault, object};
-use crate::dataset::{Choice, Dataset, DatasetError, LabelledImage, Object};
-use crate::source::{has_extension, image_size, is_picture};
+use super::{Choice, Dataset, DatasetError, Fault, LabelledImage, Object, object};
+use crate::source::{has_extension, image_size, is_image};
 use yolo_lat_core::geometry::BBox;
 
-/// How far beyond the picture a share may lie: programs round, and cut boxes carelessly.
+/// How far beyond the image a share may lie: programs round, and cut boxes carelessly.
 const OUTSIDE: f64 = 0.01;
 
 /// What a set's files say beside its labels.
@@ -25,7 +24,7 @@ pub(crate) struct Description {
     classes: Vec<String>,
     /// Key points of a pose, and numbers of each.
     key_points: Option<[usize; 2]>,
-    /// Where the parts lie: folders of pictures or lists of them, by the name of the part.
+    /// Where the parts lie: folders of images or lists of them, by the name of the part.
     splits: Vec<(String, Vec<String>)>,
     /// Folders that these are relative to, the likeliest first.
     roots: Vec<PathBuf>,
@@ -158,29 +157,29 @@ pub(crate) fn read(folder: &Path, description: &Description, choice: &Choice) ->
         }
         found
     };
-    let mut pictures = Vec::new();
+    let mut images = Vec::new();
     for place in places {
         if place.is_dir() {
-            let found = files_below(&place, is_picture, &mut dataset.faults);
-            pictures.extend(found.into_iter().map(|path| (name_below(&path, &place), path)));
-        } else if is_picture(&place) {
-            pictures.push((stem_of(&place), place));
+            let found = files_below(&place, is_image, &mut dataset.faults);
+            images.extend(found.into_iter().map(|path| (name_below(&path, &place), path)));
+        } else if is_image(&place) {
+            images.push((stem_of(&place), place));
         } else {
-            pictures.extend(listed(&place, &description.roots, &mut dataset)?);
+            images.extend(listed(&place, &description.roots, &mut dataset)?);
         }
     }
-    Ok(read_labels(pictures, description, dataset))
+    Ok(read_labels(images, description, dataset))
 }
 
-/// Reads the pictures of a list file.
+/// Reads the images of a list file.
 ///
 /// # Errors
 /// It cannot be read.
 pub(crate) fn read_list(list: &Path) -> Result<Dataset, DatasetError> {
     let mut dataset = Dataset::default();
     let description = Description::find_around(&folder_of(list))?;
-    let pictures = listed(list, &description.roots, &mut dataset)?;
-    Ok(read_labels(pictures, &description, dataset))
+    let images = listed(list, &description.roots, &mut dataset)?;
+    Ok(read_labels(images, &description, dataset))
 }
 
 /// The folder or list that an entry of `data.yaml` means. Roboflow writes `../train/images` for what lies in `train/images`, CVAT
@@ -193,26 +192,26 @@ fn place_of(entry: &str, roots: &[PathBuf]) -> Option<PathBuf> {
     candidates.find(|path| path.exists()).or_else(|| find_file(entry, roots))
 }
 
-/// Pictures of a list, one path a line.
+/// Images of a list, one path a line.
 fn listed(list: &Path, roots: &[PathBuf], dataset: &mut Dataset) -> Result<Vec<(String, PathBuf)>, Fault> {
     let text = read_text(list)?;
     let folders: Vec<PathBuf> = [folder_of(list)].into_iter().chain(roots.iter().cloned()).collect();
-    let mut pictures = Vec::new();
+    let mut images = Vec::new();
     for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
         match find_file(line, &folders) {
-            Some(path) => pictures.push((stem_of(&path), path)),
-            None => dataset.faults.push(Fault::new(list, format!("{line}: there is no such picture"))),
+            Some(path) => images.push((stem_of(&path), path)),
+            None => dataset.faults.push(Fault::new(list, format!("{line}: there is no such image"))),
         }
     }
-    Ok(pictures)
+    Ok(images)
 }
 
-/// Where pictures lie without a file that says so: `images/` or one part of it, `PART/images/`, or the folder itself.
+/// Where images lie without a file that says so: `images/` or one part of it, `PART/images/`, or the folder itself.
 fn usual_places(folder: &Path, choice: &Choice) -> Result<Vec<PathBuf>, DatasetError> {
-    let images = subfolder(folder, &PICTURE_FOLDERS);
+    let images = subfolder(folder, &IMAGE_FOLDERS);
     let parts = choice.parts_in(images.as_deref().unwrap_or(folder));
     let parts: Vec<(String, PathBuf)> =
-        parts.into_iter().map(|(name, path)| (name, subfolder(&path, &PICTURE_FOLDERS).unwrap_or(path))).collect();
+        parts.into_iter().map(|(name, path)| (name, subfolder(&path, &IMAGE_FOLDERS).unwrap_or(path))).collect();
     let lists = files_in(folder, &["txt"]).into_iter().filter(|path| choice.is_part(&stem_of(path)));
     let lists: Vec<(String, PathBuf)> = lists.map(|path| (stem_of(&path), path)).collect();
     for places in [parts, lists] {
@@ -224,10 +223,10 @@ fn usual_places(folder: &Path, choice: &Choice) -> Result<Vec<PathBuf>, DatasetE
     Ok(vec![images.unwrap_or_else(|| folder.to_owned())])
 }
 
-/// Where the labels of a picture may stand, ultralytics' place first.
-fn label_paths(picture: &Path) -> Vec<PathBuf> {
-    let parts: Vec<Component> = picture.components().collect();
-    let is_images = |part: &Component| PICTURE_FOLDERS.iter().any(|name| part.as_os_str().eq_ignore_ascii_case(name));
+/// Where the labels of an image may stand, ultralytics' place first.
+fn label_paths(image: &Path) -> Vec<PathBuf> {
+    let parts: Vec<Component> = image.components().collect();
+    let is_images = |part: &Component| IMAGE_FOLDERS.iter().any(|name| part.as_os_str().eq_ignore_ascii_case(name));
     let folders = parts.len().saturating_sub(1);
     let mut paths = Vec::new();
     if let Some(at) = parts[..folders].iter().rposition(is_images) {
@@ -236,23 +235,23 @@ fn label_paths(picture: &Path) -> Vec<PathBuf> {
         let labels = subfolder(if before.as_os_str().is_empty() { Path::new(".") } else { &before }, &["labels"]);
         paths.extend(labels.map(|labels| labels.join(after).with_extension("txt")));
     }
-    paths.push(picture.with_extension("txt"));
-    paths.push(picture.with_file_name("labels").join(picture.file_name().unwrap_or_default()).with_extension("txt"));
+    paths.push(image.with_extension("txt"));
+    paths.push(image.with_file_name("labels").join(image.file_name().unwrap_or_default()).with_extension("txt"));
     paths
 }
 
-/// Reads the labels of pictures, each with the name that result files give it.
-fn read_labels(pictures: Vec<(String, PathBuf)>, description: &Description, mut dataset: Dataset) -> Dataset {
+/// Reads the labels of images, each with the name that result files give it.
+fn read_labels(images: Vec<(String, PathBuf)>, description: &Description, mut dataset: Dataset) -> Dataset {
     let (mut claimed, mut folders) = (HashSet::new(), BTreeSet::new());
     let mut repeated: Vec<(PathBuf, usize)> = Vec::new();
     let (mut seen, mut again) = (HashSet::new(), Vec::new());
-    for (id, path) in pictures {
+    for (id, path) in images {
         if !seen.insert(path.canonicalize().unwrap_or_else(|_| path.clone())) {
             again.push(path);
             continue;
         }
         let places = label_paths(&path);
-        // A link that leads nowhere, or a folder, is no picture without objects.
+        // A link that leads nowhere, or a folder, is no image without objects.
         let labels = places.iter().find(|labels| labels.symlink_metadata().is_ok()).cloned();
         folders.extend(places.iter().filter_map(|place| place.parent().map(Path::to_owned)));
         claimed.extend(places);
@@ -268,7 +267,7 @@ fn read_labels(pictures: Vec<(String, PathBuf)>, description: &Description, mut 
     }
     if let Some(first) = again.first() {
         let (count, first) = (again.len(), first.display());
-        dataset.notes.push(format!("{count} pictures that are listed again count once (first: {first})"));
+        dataset.notes.push(format!("{count} images that are listed again count once (first: {first})"));
     }
     if let Some((first, _)) = repeated.first() {
         let (rows, files) = (repeated.iter().map(|(_, rows)| rows).sum::<usize>(), repeated.len());
@@ -276,7 +275,7 @@ fn read_labels(pictures: Vec<(String, PathBuf)>, description: &Description, mut 
         dataset.notes.push(format!("{rows} rows that stand twice in {files} label files count once (first: {first})"));
     }
     if dataset.images.iter().all(|image| image.objects.is_empty()) {
-        // Labels of another part of the set, or in folders unlike those of the pictures.
+        // Labels of another part of the set, or in folders unlike those of the images.
         let labels = description.roots.iter().filter_map(|root| subfolder(root, &["labels"]));
         let texts =
             labels.flat_map(|labels| files_below(&labels, |path| has_extension(path, &["txt"]), &mut Vec::new()));
@@ -286,7 +285,7 @@ fn read_labels(pictures: Vec<(String, PathBuf)>, description: &Description, mut 
     let strangers: Vec<PathBuf> = texts.filter(|path| !claimed.contains(path) && holds_rows(path)).collect();
     if let Some(first) = strangers.first() {
         let (count, first) = (strangers.len(), first.display());
-        dataset.notes.push(format!("{count} label files belong to no picture (first: {first})"));
+        dataset.notes.push(format!("{count} label files belong to no image (first: {first})"));
     }
     dataset.with_classes(description.classes.clone())
 }
@@ -299,10 +298,10 @@ fn holds_rows(path: &Path) -> bool {
     fields.len() >= 5 && fields.iter().all(|field| field.parse::<f64>().is_ok())
 }
 
-/// Objects of a picture, and how many rows were left out because they stand there already. A picture without labels shows none
+/// Objects of an image, and how many rows were left out because they stand there already. An image without labels shows none
 /// of the classes.
-fn objects_of(picture: &Path, labels: Option<&Path>, description: &Description) -> Result<(Vec<Object>, usize), Fault> {
-    let size = image_size(picture).map_err(|error| Fault::new(picture, error.to_string()))?;
+fn objects_of(image: &Path, labels: Option<&Path>, description: &Description) -> Result<(Vec<Object>, usize), Fault> {
+    let size = image_size(image).map_err(|error| Fault::new(image, error.to_string()))?;
     let Some(labels) = labels else { return Ok((Vec::new(), 0)) };
     let (mut objects, mut repeats) = (Vec::new(), 0);
     for (line, text) in read_text(labels)?.lines().enumerate().filter(|(_, text)| !text.trim().is_empty()) {
@@ -344,8 +343,8 @@ fn object_of(line: &str, description: &Description, (width, height): (u32, u32))
     let outside = shares.iter().find(|share| !(-OUTSIDE..=1.0 + OUTSIDE).contains(*share));
     if let Some(share) = outside {
         let pixels =
-            if *share > 1.0 { "; labels in pixels must be divided by the picture's width and height" } else { "" };
-        return Err(format!("{share} is no share of the picture, expected 0 to 1{pixels}"));
+            if *share > 1.0 { "; labels in pixels must be divided by the image's width and height" } else { "" };
+        return Err(format!("{share} is no share of the image, expected 0 to 1{pixels}"));
     }
     let (width, height) = (f64::from(width), f64::from(height));
     let bbox = match *shares {
@@ -414,8 +413,8 @@ mod tests {
     #[test]
     fn wrong_rows_say_what_is_wrong() {
         for (line, says) in [
-            ("0 45.5 20 30 18", "45.5 is no share of the picture, expected 0 to 1; labels in pixels"),
-            ("0 0.5 -0.2 0.1 0.1", "-0.2 is no share of the picture"),
+            ("0 45.5 20 30 18", "45.5 is no share of the image, expected 0 to 1; labels in pixels"),
+            ("0 0.5 -0.2 0.1 0.1", "-0.2 is no share of the image"),
             ("0 nan 0.5 0.1 0.1", "NaN is no share"),
             ("2 0.5 0.5 0.1 0.1", "class \"2\" is not one of 0..2 (data.yaml)"),
             ("1.5 0.5 0.5 0.1 0.1", "class \"1.5\""),

@@ -1,4 +1,4 @@
-//! Pictures and videos with boxes drawn on them.
+//! Images and videos with boxes drawn on them.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -6,11 +6,11 @@ use std::time::Duration;
 use image::RgbImage;
 
 use super::draw::{Annotator, DrawOptions};
-use super::pictures::write_jpeg;
+use super::images::write_jpeg;
 use super::video::VideoRecorder;
 use super::{Item, OutputFolder, Sink, SinkError, VideoFrame, path_of};
 
-/// Writes each picture with its detections as a JPEG, each video as a video.
+/// Writes each image with its detections as a JPEG, each video as a video.
 pub struct AnnotatedSink {
     folder: OutputFolder,
     place: &'static str,
@@ -35,12 +35,12 @@ impl AnnotatedSink {
 
 impl Sink for AnnotatedSink {
     fn write(&mut self, item: Item) -> Result<(), SinkError> {
-        let Some(picture) = item.picture else { return Ok(()) };
+        let Some(image) = item.image else { return Ok(()) };
         let is_next = item.video.zip(self.video.as_ref()).is_some_and(|(frame, video)| frame.stem == video.stem);
         if !is_next {
             self.annotator = Annotator::new(self.annotator.options().clone());
         }
-        self.canvas.clone_from(picture);
+        self.canvas.clone_from(image);
         self.annotator.draw(&mut self.canvas, &item.record.detections, &item.record.counts);
         let Some(VideoFrame { stem, time, length }) = item.video else {
             return write_jpeg(&self.folder.note(&path_of(self.place, item.stem, "jpg"))?, &self.canvas);

@@ -27,17 +27,17 @@ struct CocoDetection<'a> {
     score: f32,
 }
 
-/// What COCO results call a picture.
+/// What COCO results call an image.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(untagged)]
 pub enum ImageId {
-    /// The number that the file's name is, as COCO's own pictures are named: 139 for `000139.jpg`.
+    /// The number that the file's name is, as COCO's own images are named: 139 for `000139.jpg`.
     Number(u64),
     /// The relative path without extension.
     Name(String),
 }
 
-/// Gives every picture of a run an id of its own.
+/// Gives every image of a run an id of its own.
 #[derive(Clone, Debug, Default)]
 pub struct ImageIds {
     /// Numbers that several names of the run are.
@@ -54,7 +54,7 @@ impl ImageIds {
         Self { shared: count.into_iter().filter(|(_, count)| *count > 1).map(|(number, _)| number).collect() }
     }
 
-    /// The number in the file's name where no other picture has it; else the stem, which is unique in a run. The frames of a
+    /// The number in the file's name where no other image has it; else the stem, which is unique in a run. The frames of a
     /// video, whose names are numbers too, go by their stems.
     pub fn id_of(&self, stem: &Path, is_frame: bool) -> ImageId {
         match number_of(stem) {
@@ -80,7 +80,7 @@ impl CocoSink {
 impl Sink for CocoSink {
     fn write(&mut self, item: Item) -> Result<(), SinkError> {
         let is_frame = item.record.frame.is_some();
-        // As it was given: the whole path tells more pictures apart than a part of it.
+        // As it was given: the whole path tells more images apart than a part of it.
         let file_name = match item.record.frame {
             Some(frame) => {
                 let video = item.record.image.rsplit_once('#').map_or(item.record.image.as_str(), |(video, _)| video);
@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_two_pictures_share_an_id() {
+    fn no_two_images_share_an_id() {
         let stems = ["day/1", "day/0001", "night/1", "night/2", "000139", "+5", "99999999999999999999", "a.png"];
         let ids = ImageIds::new(stems.iter().map(Path::new));
         let found: Vec<ImageId> = stems.iter().map(|stem| ids.id_of(Path::new(stem), false)).collect();

@@ -12,7 +12,7 @@ pub struct CsvSink {
 /// Columns that not every run has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CsvColumns {
-    /// The run has videos: frame and time (seconds from the video's start), which are empty for pictures.
+    /// The run has videos: frame and time (seconds from the video's start), which are empty for images.
     pub videos: bool,
     /// Objects are followed: id, age (seconds) and speed (pixels a second), which are empty for what is not.
     pub tracks: bool,

@@ -1,4 +1,4 @@
-//! CVAT for images 1.1: pre-annotations that CVAT imports into a task with the same pictures.
+//! CVAT for images 1.1: pre-annotations that CVAT imports into a task with the same images.
 //!
 //! <https://docs.cvat.ai/docs/other/xml_format>
 
@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::voc::without_control_characters;
 use super::{Item, Sink, SinkError, Target, name_of};
 
-/// One XML file with an `image` for every picture. The frames of a run's only video are numbered and called as CVAT does it
+/// One XML file with an `image` for every image. The frames of a run's only video are numbered and called as CVAT does it
 /// in a task of that video.
 pub struct CvatSink {
     target: Target,
@@ -105,7 +105,7 @@ impl Sink for CvatSink {
         let frame = record.frame.filter(|_| self.is_one_video);
         let image = Image {
             id: frame.unwrap_or(self.next),
-            name: frame.map_or_else(|| name_of(&item.picture_name()), |frame| format!("frame_{frame:06}")),
+            name: frame.map_or_else(|| name_of(&item.image_name()), |frame| format!("frame_{frame:06}")),
             width: record.width,
             height: record.height,
             boxes: boxes.collect(),

@@ -1,4 +1,4 @@
-//! Results on a picture: boxes and labels, zones and lines, objects made unrecognisable, or heat.
+//! Results on an image: boxes and labels, zones and lines, objects made unrecognisable, or heat.
 
 use fast_image_resize::Resizer;
 use image::RgbImage;
@@ -12,7 +12,7 @@ use super::{NamedDetection, ink, label_places};
 use crate::zones::{Counts, Crossings, Line, Point, Zone};
 use yolo_lat_core::geometry::BBox;
 
-/// The colour of a class, the same in every picture and every run.
+/// The colour of a class, the same in every image and every run.
 pub fn class_color(class: usize) -> [u8; 3] {
     let (red, green, blue) = Palette99::pick(class).to_rgba().rgb();
     [red, green, blue]
@@ -22,13 +22,13 @@ fn rgb([red, green, blue]: [u8; 3]) -> RGBColor {
     RGBColor(red, green, blue)
 }
 
-/// What is drawn for the objects of a picture.
+/// What is drawn for the objects of an image.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Drawing {
     /// Boxes with names, and zones and lines with theirs.
     #[default]
     Box,
-    /// Objects run into coarse colours, nothing else: for pictures of people that others will see.
+    /// Objects run into coarse colours, nothing else: for images of people that others will see.
     Blur,
     /// The same as tiles.
     Pixelate,
@@ -49,7 +49,7 @@ pub struct DrawOptions {
     pub lines: Vec<Line>,
 }
 
-/// Draws the results of one picture after the other; of one video, since a heat map adds up.
+/// Draws the results of one image after the other; of one video, since a heat map adds up.
 #[derive(Default)]
 pub struct Annotator {
     options: DrawOptions,
@@ -68,22 +68,22 @@ impl Annotator {
         &self.options
     }
 
-    /// Draws what was found in a picture; `counts` says what has crossed each line so far.
-    pub fn draw(&mut self, picture: &mut RgbImage, detections: &[NamedDetection], counts: &Counts) {
+    /// Draws what was found in an image; `counts` says what has crossed each line so far.
+    pub fn draw(&mut self, image: &mut RgbImage, detections: &[NamedDetection], counts: &Counts) {
         match self.options.drawing {
             Drawing::Box => {
-                draw_shapes(picture, &self.options.zones, &self.options.lines, counts);
-                annotate(picture, detections, self.options.labels);
+                draw_shapes(image, &self.options.zones, &self.options.lines, counts);
+                annotate(image, detections, self.options.labels);
             }
-            Drawing::Heat => self.heat.draw(picture, detections.iter().map(|detection| &detection.bbox)),
+            Drawing::Heat => self.heat.draw(image, detections.iter().map(|detection| &detection.bbox)),
             hidden => detections.iter().for_each(|detection| {
-                hide(picture, &detection.bbox, hidden == Drawing::Blur, &mut self.resizer);
+                hide(image, &detection.bbox, hidden == Drawing::Blur, &mut self.resizer);
             }),
         }
     }
 }
 
-/// Sizes of lines and letters, which grow with the picture.
+/// Sizes of lines and letters, which grow with the image.
 struct Pen {
     thickness: i32,
     font_size: f64,
@@ -92,8 +92,8 @@ struct Pen {
 type Parts = Vec<(String, String)>;
 
 impl Pen {
-    fn of(picture: &RgbImage) -> Self {
-        let longest = f64::from(picture.width().max(picture.height()));
+    fn of(image: &RgbImage) -> Self {
+        let longest = f64::from(image.width().max(image.height()));
         let thickness = (longest / 320.0).round().max(1.0) as i32;
         Self { thickness, font_size: 2.0 * (longest / 72.0).clamp(6.0, 32.0).round() }
     }
@@ -136,12 +136,12 @@ fn label_parts(detection: &NamedDetection) -> Parts {
     parts(&detection.label()).unwrap_or_else(number)
 }
 
-/// Draws boxes and trails, and beside each box its name and confidence if `labels`. Lines and letters grow with the picture.
-pub fn annotate(picture: &mut RgbImage, detections: &[NamedDetection], labels: bool) {
+/// Draws boxes and trails, and beside each box its name and confidence if `labels`. Lines and letters grow with the image.
+pub fn annotate(image: &mut RgbImage, detections: &[NamedDetection], labels: bool) {
     use_own_font();
-    let (width, height) = picture.dimensions();
-    let pen = Pen::of(picture);
-    let area = BitMapBackend::with_buffer(picture, (width, height)).into_drawing_area();
+    let (width, height) = image.dimensions();
+    let pen = Pen::of(image);
+    let area = BitMapBackend::with_buffer(image, (width, height)).into_drawing_area();
     // The most confident last, so that it lies on top.
     for detection in detections.iter().rev() {
         let color = rgb(class_color(detection.class));
@@ -155,7 +155,7 @@ pub fn annotate(picture: &mut RgbImage, detections: &[NamedDetection], labels: b
             ((right - pen.thickness, top), (right, bottom)),
         ];
         let trail = detection.trail().iter().map(|&(x, y)| (x.round() as i32, y.round() as i32));
-        // Drawing into memory fails only outside of the picture, where nothing is to be drawn.
+        // Drawing into memory fails only outside of the image, where nothing is to be drawn.
         let _ = area.draw(&PathElement::new(trail.collect::<Vec<_>>(), color.stroke_width(pen.thickness as u32)));
         for (from, to) in edges {
             let _ = area.draw(&Rectangle::new([from, to], color.filled()));
@@ -175,14 +175,14 @@ pub fn annotate(picture: &mut RgbImage, detections: &[NamedDetection], labels: b
 }
 
 /// Draws the borders of zones, and lines with an arrow to where `in` is, with their names and counts.
-fn draw_shapes(picture: &mut RgbImage, zones: &[Zone], lines: &[Line], counts: &Counts) {
+fn draw_shapes(image: &mut RgbImage, zones: &[Zone], lines: &[Line], counts: &Counts) {
     if zones.is_empty() && lines.is_empty() {
         return;
     }
     use_own_font();
-    let (width, height) = picture.dimensions();
-    let pen = Pen::of(picture);
-    let area = BitMapBackend::with_buffer(picture, (width, height)).into_drawing_area();
+    let (width, height) = image.dimensions();
+    let pen = Pen::of(image);
+    let area = BitMapBackend::with_buffer(image, (width, height)).into_drawing_area();
     let pixel = |[x, y]: Point| ((x * (width - 1) as f32).round() as i32, (y * (height - 1) as f32).round() as i32);
     // Seen on every ground: white between black.
     let stroke = |points: Vec<(i32, i32)>| {
@@ -231,9 +231,9 @@ mod tests {
         };
         detection.track = Some(Track { id: 12, age: 1.0, speed: 9.0, shown: Some(shown) });
         assert_eq!(detection.label(), "boat #12 0.50");
-        let mut picture = RgbImage::new(320, 160);
-        annotate(&mut picture, &[detection], false);
-        let is_drawn = |x: u32, y: u32| picture.get_pixel(x, y).0 == class_color(3);
+        let mut image = RgbImage::new(320, 160);
+        annotate(&mut image, &[detection], false);
+        let is_drawn = |x: u32, y: u32| image.get_pixel(x, y).0 == class_color(3);
         // The shown box's left edge, a point of the trail; nothing of the box as it was detected.
         assert_eq!([(100, 45), (160, 90), (10, 30)].map(|(x, y)| is_drawn(x, y)), [true, true, false]);
     }

@@ -1,4 +1,4 @@
-//! Where objects were so far: a heat map over the picture.
+//! Where objects were so far: a heat map over the image.
 
 use fast_image_resize::images::{TypedImage, TypedImageRef};
 use fast_image_resize::pixels::U8;
@@ -7,7 +7,7 @@ use image::{GrayImage, RgbImage};
 
 use yolo_lat_core::geometry::BBox;
 
-/// Cells along the longer side of a picture.
+/// Cells along the longer side of an image.
 const CELLS: u32 = 160;
 /// Colours from cold to hot.
 const COLOURS: [[f32; 3]; 5] =
@@ -18,7 +18,7 @@ const OPACITY: f32 = 0.7;
 /// Sums of what was seen in each cell.
 #[derive(Default)]
 pub(super) struct Heat {
-    picture: (u32, u32),
+    image: (u32, u32),
     cells: (u32, u32),
     /// Row by row.
     sums: Vec<f64>,
@@ -26,15 +26,15 @@ pub(super) struct Heat {
 }
 
 impl Heat {
-    /// Adds the objects of a picture and draws the sums over it. A picture of another size begins anew.
+    /// Adds the objects of an image and draws the sums over it. An image of another size begins anew.
     ///
     /// An object of width w and height h adds exp(-8 (dx^2 / w^2 + dy^2 / h^2)) to what lies (dx, dy) from its centre, inside
     /// of its box.
-    pub(super) fn draw<'a>(&mut self, picture: &mut RgbImage, boxes: impl Iterator<Item = &'a BBox>) {
-        if self.picture != picture.dimensions() {
-            let (width, height) = picture.dimensions();
+    pub(super) fn draw<'a>(&mut self, image: &mut RgbImage, boxes: impl Iterator<Item = &'a BBox>) {
+        if self.image != image.dimensions() {
+            let (width, height) = image.dimensions();
             let cell = width.max(height).div_ceil(CELLS).max(1);
-            self.picture = (width, height);
+            self.image = (width, height);
             self.cells = (width.div_ceil(cell), height.div_ceil(cell));
             self.sums = vec![0.0; self.cells.0 as usize * self.cells.1 as usize];
         }
@@ -45,15 +45,15 @@ impl Heat {
         }
         let shares = self.sums.iter().map(|sum| (255.0 * sum / most).round() as u8).collect();
         let Some(shares) = GrayImage::from_raw(self.cells.0, self.cells.1, shares) else { return };
-        let mut heat = GrayImage::new(picture.width(), picture.height());
+        let mut heat = GrayImage::new(image.width(), image.height());
         let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear));
         let source = TypedImageRef::<U8>::from_buffer(shares.width(), shares.height(), shares.as_raw());
-        let target = TypedImage::<U8>::from_buffer(picture.width(), picture.height(), &mut heat);
+        let target = TypedImage::<U8>::from_buffer(image.width(), image.height(), &mut heat);
         let resized = source.ok().zip(target.ok());
         let resized = resized.map(|(source, mut target)| self.resizer.resize_typed(&source, &mut target, &options));
         debug_assert!(matches!(resized, Some(Ok(()))), "both have pixels");
         let table: Vec<_> = (0..=255).map(|share| colour(share as f32 / 255.0)).collect();
-        for (pixel, share) in picture.pixels_mut().zip(heat.iter()).filter(|(_, share)| **share > 0) {
+        for (pixel, share) in image.pixels_mut().zip(heat.iter()).filter(|(_, share)| **share > 0) {
             let (colour, opacity) = table[usize::from(*share)];
             for (channel, colour) in pixel.0.iter_mut().zip(colour) {
                 *channel = (f32::from(*channel) * (1.0 - opacity) + colour * opacity).round() as u8;
@@ -62,8 +62,8 @@ impl Heat {
     }
 
     fn add(&mut self, bbox: &BBox) {
-        let (across, down) = (self.cells.0 as f32 / self.picture.0 as f32, self.cells.1 as f32 / self.picture.1 as f32);
-        let inside = bbox.clip(self.picture.0 as f32, self.picture.1 as f32);
+        let (across, down) = (self.cells.0 as f32 / self.image.0 as f32, self.cells.1 as f32 / self.image.1 as f32);
+        let inside = bbox.clip(self.image.0 as f32, self.image.1 as f32);
         let (centre_x, centre_y) = (0.5 * (bbox.x1 + bbox.x2), 0.5 * (bbox.y1 + bbox.y2));
         let touched = |from: f32, to: f32, cells: u32| (from as u32)..(to.ceil() as u32).min(cells);
         for row in touched(inside.y1 * down, inside.y2 * down, self.cells.1) {
@@ -98,9 +98,9 @@ mod tests {
         list.iter().map(|&xywh| BBox::from_xywh(xywh)).collect()
     }
 
-    /// How red a grey picture is at a point.
-    fn warmth(picture: &RgbImage, x: u32, y: u32) -> i32 {
-        let Rgb([red, _, blue]) = *picture.get_pixel(x, y);
+    /// How red a grey image is at a point.
+    fn warmth(image: &RgbImage, x: u32, y: u32) -> i32 {
+        let Rgb([red, _, blue]) = *image.get_pixel(x, y);
         i32::from(red) - i32::from(blue)
     }
 
@@ -122,10 +122,10 @@ mod tests {
     #[test]
     fn another_size_begins_anew_and_nothing_seen_changes_nothing() {
         let mut heat = Heat::default();
-        let mut picture = RgbImage::from_pixel(SIZE.0, SIZE.1, Rgb([90; 3]));
-        heat.draw(&mut picture, [].iter());
-        assert!(picture.pixels().all(|pixel| pixel == &Rgb([90; 3])));
-        heat.draw(&mut picture, boxes(&[[0.0, 0.0, 320.0, 240.0], [-90.0, 400.0, 9.0, 9.0]]).iter());
+        let mut image = RgbImage::from_pixel(SIZE.0, SIZE.1, Rgb([90; 3]));
+        heat.draw(&mut image, [].iter());
+        assert!(image.pixels().all(|pixel| pixel == &Rgb([90; 3])));
+        heat.draw(&mut image, boxes(&[[0.0, 0.0, 320.0, 240.0], [-90.0, 400.0, 9.0, 9.0]]).iter());
         let mut other = RgbImage::from_pixel(77, 1, Rgb([90; 3]));
         heat.draw(&mut other, boxes(&[[70.0, 0.0, 40.0, 9.0]]).iter());
         assert_eq!(other.get_pixel(3, 0), &Rgb([90; 3]));

@@ -15,8 +15,8 @@ const LEAST_CELL: u32 = 8;
 const VEIL: [u8; 3] = [64, 96, 160];
 
 /// Hides what is inside of a box; pixels that it touches belong to it, nothing outside changes.
-pub(super) fn hide(picture: &mut RgbImage, bbox: &BBox, smooth: bool, resizer: &mut Resizer) {
-    let (width, height) = picture.dimensions();
+pub(super) fn hide(image: &mut RgbImage, bbox: &BBox, smooth: bool, resizer: &mut Resizer) {
+    let (width, height) = image.dimensions();
     let inside = bbox.clip(width as f32, height as f32);
     let (left, top) = (inside.x1.floor() as u32, inside.y1.floor() as u32);
     let size = ((inside.x2.ceil() as u32).saturating_sub(left), (inside.y2.ceil() as u32).saturating_sub(top));
@@ -29,12 +29,12 @@ pub(super) fn hide(picture: &mut RgbImage, bbox: &BBox, smooth: bool, resizer: &
     let [x, y, w, h] = [left, top, size.0, size.1].map(f64::from);
     let mean = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Box)).crop(x, y, w, h);
     let again = if smooth { ResizeAlg::Convolution(FilterType::Bilinear) } else { ResizeAlg::Nearest };
-    resize(resizer, picture, &mut grid, &mean);
+    resize(resizer, image, &mut grid, &mean);
     for pixel in grid.pixels_mut() {
         pixel.0 = veiled(pixel.0);
     }
     resize(resizer, &grid, &mut patch, &ResizeOptions::new().resize_alg(again));
-    image::imageops::replace(picture, &patch, left.into(), top.into());
+    image::imageops::replace(image, &patch, left.into(), top.into());
 }
 
 /// An eighth of a veil over a colour: what was flat before is seen to be hidden too.
@@ -48,7 +48,7 @@ fn resize(resizer: &mut Resizer, from: &RgbImage, to: &mut RgbImage, options: &R
     let target = TypedImage::<U8x3>::from_buffer(width, height, to);
     let resized = source.ok().zip(target.ok());
     let resized = resized.map(|(source, mut target)| resizer.resize_typed(&source, &mut target, options));
-    debug_assert!(matches!(resized, Some(Ok(()))), "the box lies inside of the picture");
+    debug_assert!(matches!(resized, Some(Ok(()))), "the box lies inside of the image");
 }
 
 #[cfg(test)]
@@ -98,16 +98,16 @@ mod tests {
     /// What remains is 64 colours at most: it cannot be sharpened into what was there.
     #[test]
     fn tiles_have_one_colour_each_and_tell_only_means() {
-        let mut picture = SyntheticSource::new().frame(10);
+        let mut image = SyntheticSource::new().frame(10);
         let bbox = BBox { x1: 64.0, y1: 32.0, x2: 320.0, y2: 160.0 };
-        let before = picture.clone();
-        hide(&mut picture, &bbox, false, &mut Resizer::new());
+        let before = image.clone();
+        hide(&mut image, &bbox, false, &mut Resizer::new());
         for (row, column) in (0..4).flat_map(|row| (0..8).map(move |column| (row, column))) {
-            let tile = |picture: &RgbImage| {
+            let tile = |image: &RgbImage| {
                 let (x, y) = (64 + 32 * column, 32 + 32 * row);
-                image::imageops::crop_imm(picture, x, y, 32, 32).to_image()
+                image::imageops::crop_imm(image, x, y, 32, 32).to_image()
             };
-            let (shown, was) = (tile(&picture), tile(&before));
+            let (shown, was) = (tile(&image), tile(&before));
             assert!(shown.pixels().all(|pixel| pixel == shown.get_pixel(0, 0)), "({row}, {column})");
             for channel in 0..3 {
                 let sum: u32 = was.pixels().map(|pixel| u32::from(pixel[channel])).sum();
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn boxes_outside_of_the_picture_or_without_area_change_nothing() {
+    fn boxes_outside_of_the_image_or_without_area_change_nothing() {
         let photograph = SyntheticSource::new().frame(10);
         for [x1, y1, x2, y2] in [
             [-50.0, -50.0, -10.0, -10.0],
@@ -126,9 +126,9 @@ mod tests {
             [30.0, 30.0, 30.0, 30.0],
             [50.0, 50.0, 20.0, 20.0],
         ] {
-            let mut picture = photograph.clone();
-            hide(&mut picture, &BBox { x1, y1, x2, y2 }, true, &mut Resizer::new());
-            assert!(picture == photograph, "{x1} {y1} {x2} {y2}");
+            let mut image = photograph.clone();
+            hide(&mut image, &BBox { x1, y1, x2, y2 }, true, &mut Resizer::new());
+            assert!(image == photograph, "{x1} {y1} {x2} {y2}");
         }
     }
 }

@@ -26,7 +26,7 @@ impl Sink for JsonLinesSink {
     }
 }
 
-/// One JSON array with an object a picture.
+/// One JSON array with an object an image.
 pub struct JsonSink {
     array: JsonArray,
 }

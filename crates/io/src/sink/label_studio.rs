@@ -11,7 +11,7 @@ use serde_json::json;
 use super::json::JsonArray;
 use super::{Item, OutputFolder, Sink, SinkError, Target, name_of};
 
-/// One JSON array with a task a picture. With a folder also `label-studio.xml`, the labelling interface that belongs to it.
+/// One JSON array with a task an image. With a folder also `label-studio.xml`, the labelling interface that belongs to it.
 pub struct LabelStudioSink {
     array: JsonArray,
     folder: Option<OutputFolder>,
@@ -21,7 +21,7 @@ pub struct LabelStudioSink {
 /// What tasks say besides the boxes.
 #[derive(Clone, Debug)]
 pub struct LabelStudioOptions {
-    /// What stands before the pictures' names, so that Label Studio finds them.
+    /// What stands before the images' names, so that Label Studio finds them.
     pub url: String,
     /// Who made the predictions.
     pub model: String,
@@ -55,7 +55,7 @@ impl Sink for LabelStudioSink {
         let regions: Vec<_> = record.detections.iter().enumerate().map(region).collect();
         // Tasks are sorted by it: what the model is least sure of is looked at first.
         let score = record.detections.iter().map(|detection| detection.confidence).reduce(f32::min);
-        let url = format!("{}{}", self.options.url, escape(&name_of(&item.picture_name())));
+        let url = format!("{}{}", self.options.url, escape(&name_of(&item.image_name())));
         let task = json!({
             "data": { "image": url },
             "predictions": [{ "model_version": self.options.model, "score": score.unwrap_or(0.0), "result": regions }],

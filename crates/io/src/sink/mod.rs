@@ -15,12 +15,12 @@ mod fonts;
 mod heat;
 #[cfg(feature = "plot")]
 mod hide;
+mod images;
 mod json;
 mod label_studio;
 mod labels;
 mod mot;
 mod names;
-mod pictures;
 mod record;
 mod text;
 mod video;
@@ -45,18 +45,18 @@ pub use self::folder::{EarlierResults, OutputFolder, written_files};
 pub(crate) use self::fonts::use_own_font;
 #[cfg(feature = "plot")]
 pub use self::fonts::{FONT, system_font};
+pub use self::images::{CropSink, ImageSink, Placing, write_jpeg};
 pub use self::json::{JsonLinesSink, JsonSink};
 pub use self::label_studio::{LabelStudioOptions, LabelStudioSink};
 pub use self::labels::{ink, label_places};
 pub use self::mot::MotSink;
-pub use self::pictures::{CropSink, PictureSink, Placing, write_jpeg};
 pub use self::record::{NamedDetection, Record, Shown, Timing, Track};
 pub use self::text::TextSink;
 pub use self::video::VideoRecorder;
 pub use self::voc::VocSink;
 pub use self::yolo::YoloSink;
 
-/// One picture's results on their way into the sinks.
+/// One image's results on their way into the sinks.
 #[derive(Clone, Copy, Debug)]
 pub struct Item<'a> {
     /// What was found.
@@ -65,15 +65,15 @@ pub struct Item<'a> {
     pub path: &'a Path,
     /// Of a frame of a video.
     pub video: Option<VideoFrame<'a>>,
-    /// Relative path without extension under which files of this picture are written; unique in a run.
+    /// Relative path without extension under which files of this image are written; unique in a run.
     pub stem: &'a Path,
-    /// The pixels; `None` when an earlier run's record is played back and its pictures are on disk already.
-    pub picture: Option<&'a RgbImage>,
+    /// The pixels; `None` when an earlier run's record is played back and its images are on disk already.
+    pub image: Option<&'a RgbImage>,
 }
 
 impl Item<'_> {
-    /// The picture's own relative path: its stem and its extension, `jpg` for the frame of a video.
-    pub fn picture_name(&self) -> PathBuf {
+    /// The image's own relative path: its stem and its extension, `jpg` for the frame of a video.
+    pub fn image_name(&self) -> PathBuf {
         let mut name = self.stem.as_os_str().to_owned();
         let own = self.path.extension().unwrap_or_default();
         let extension = if self.record.frame.is_some() { "jpg".as_ref() } else { own };
@@ -124,13 +124,13 @@ impl SinkError {
 
 /// Takes results in the order of the inputs.
 pub trait Sink: Send + Sync {
-    /// Writes one picture's results.
+    /// Writes one image's results.
     ///
     /// # Errors
     /// [`SinkError`] names the file; what was written before stays valid.
     fn write(&mut self, item: Item) -> Result<(), SinkError>;
 
-    /// Whether a picture's own file is there already. Sinks with one file for all pictures always rewrite it.
+    /// Whether an image's own file is there already. Sinks with one file for all images always rewrite it.
     fn has(&self, _stem: &Path) -> bool {
         true
     }
@@ -143,7 +143,7 @@ pub trait Sink: Send + Sync {
         Ok(())
     }
 
-    /// Completes and publishes what belongs to all pictures together.
+    /// Completes and publishes what belongs to all images together.
     ///
     /// # Errors
     /// [`SinkError`]; then the file does not appear under its name.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::{Item, OutputFolder, Sink, SinkError, Target, path_of};
 
 /// `mot/STEM.txt` for each video, a row a detection: `frame,id,left,top,width,height,confidence,-1,-1,-1`, frames from 1; the id is -1
-/// where objects are not followed. Pictures have none.
+/// where objects are not followed. Images have none.
 pub struct MotSink {
     folder: OutputFolder,
     /// The video that is being written.

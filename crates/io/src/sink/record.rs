@@ -1,4 +1,4 @@
-//! What is found in a picture, as results name it.
+//! What is found in an image, as results name it.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,10 +6,10 @@ use crate::zones::Counts;
 use yolo_lat_core::geometry::BBox;
 use yolo_lat_core::postprocess::Detection;
 
-/// Result for one picture, under the names that users of ultralytics know.
+/// Result for one image, under the names that users of ultralytics know.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Record {
-    /// The picture as it was given; of a video, `FILE#FRAME`.
+    /// The image as it was given; of a video, `FILE#FRAME`.
     pub image: String,
     /// Number of the frame in its video, from 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -40,7 +40,7 @@ pub struct NamedDetection {
     pub class: usize,
     /// 0..1.
     pub confidence: f32,
-    /// In pixels of the picture.
+    /// In pixels of the image.
     #[serde(rename = "box")]
     pub bbox: BBox,
     /// Of an object that is followed from frame to frame.
@@ -68,16 +68,16 @@ pub struct Track {
 /// A tracked object as people see it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Shown {
-    /// Smoothed, in pixels of the picture.
+    /// Smoothed, in pixels of the image.
     pub bbox: BBox,
     /// Smoothed, 0..1.
     pub confidence: f32,
-    /// Where the middle of its lower edge was, oldest first, in pixels of the picture.
+    /// Where the middle of its lower edge was, oldest first, in pixels of the image.
     pub trail: Vec<(f32, f32)>,
 }
 
 impl NamedDetection {
-    /// A detection of a single picture.
+    /// A detection of a single image.
     pub fn new(Detection { class, confidence, bbox }: Detection, name: String) -> Self {
         Self { name, class, confidence, bbox, track: None, zones: Vec::new() }
     }
@@ -106,7 +106,7 @@ impl NamedDetection {
     }
 }
 
-/// Milliseconds spent on one picture; of a batch, its share. A stage that was not measured alone is absent.
+/// Milliseconds spent on one image; of a batch, its share. A stage that was not measured alone is absent.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Timing {
     /// Reading and decoding the file.

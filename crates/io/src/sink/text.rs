@@ -1,4 +1,4 @@
-//! One readable line a picture.
+//! One readable line an image.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;

@@ -25,7 +25,7 @@ const SHORTEST: Duration = Duration::from_millis(1);
 /// Extensions of containers in which every frame has a time of its own. In others frames are repeated at an even rate.
 const TIMED: [&str; 6] = ["mp4", "m4v", "mov", "mkv", "webm", "gif"];
 
-/// Writes pictures of one size with their times as a video; the file appears under its name when it is complete.
+/// Writes images of one size with their times as a video; the file appears under its name when it is complete.
 pub struct VideoRecorder {
     path: PathBuf,
     part: Option<TempPath>,
@@ -34,13 +34,13 @@ pub struct VideoRecorder {
     complaints: Complaints,
     input: Option<ChildStdin>,
     writer: Option<FrameWriter<BufWriter<ChildStdin>>>,
-    /// The last two pictures: how long they stay is known when the next one comes.
+    /// The last two images: how long they stay is known when the next one comes.
     held: VecDeque<(RgbImage, Duration)>,
     /// The shortest time that one stayed: others stayed longer where frames were left out.
     shortest: Option<Duration>,
     /// What the container was told.
     told: Duration,
-    /// When the first picture was taken.
+    /// When the first image was taken.
     began: Option<SystemTime>,
 }
 
@@ -76,51 +76,51 @@ impl VideoRecorder {
         Ok(Self { path, part, size, child, complaints, input, writer, held, shortest, told, began })
     }
 
-    /// Adds a picture that is seen from `time` on; one of another size is fitted.
+    /// Adds an image that is seen from `time` on; one of another size is fitted.
     ///
     /// # Errors
     /// [`SinkError`] if ffmpeg has given up.
-    pub fn push(&mut self, picture: &RgbImage, time: Duration) -> Result<(), SinkError> {
-        let picture = if picture.dimensions() == self.size {
-            picture.clone()
+    pub fn push(&mut self, image: &RgbImage, time: Duration) -> Result<(), SinkError> {
+        let image = if image.dimensions() == self.size {
+            image.clone()
         } else {
             let filter = image::imageops::FilterType::Triangle;
-            image::imageops::resize(picture, self.size.0, self.size.1, filter)
+            image::imageops::resize(image, self.size.0, self.size.1, filter)
         };
         // A clock may be set back, and the times of a damaged file are anything.
         let last = self.held.back().map(|(_, last)| *last);
         let time = last.map_or(time, |last| time.max(last + SHORTEST));
         self.shortest = self.shortest.into_iter().chain(last.map(|last| time - last)).min();
-        self.held.push_back((picture, time));
+        self.held.push_back((image, time));
         if self.held.len() > 2 { self.write_first() } else { Ok(()) }
     }
 
-    /// The first picture was taken at this time; what was taken before counts as taken then.
+    /// The first image was taken at this time; what was taken before counts as taken then.
     pub fn begin(&mut self, time: SystemTime) {
         self.began = Some(time);
     }
 
-    /// Adds a picture that was taken at a time of day.
+    /// Adds an image that was taken at a time of day.
     ///
     /// # Errors
     /// As [`VideoRecorder::push`].
-    pub fn push_taken_at(&mut self, picture: &RgbImage, time: SystemTime) -> Result<(), SinkError> {
+    pub fn push_taken_at(&mut self, image: &RgbImage, time: SystemTime) -> Result<(), SinkError> {
         let began = *self.began.get_or_insert(time);
-        self.push(picture, time.duration_since(began).unwrap_or_default())
+        self.push(image, time.duration_since(began).unwrap_or_default())
     }
 
-    /// Writes the first of the pictures that are held.
+    /// Writes the first of the images that are held.
     fn write_first(&mut self) -> Result<(), SinkError> {
-        self.held.pop_front().map_or(Ok(()), |(picture, time)| self.write(&picture, time))
+        self.held.pop_front().map_or(Ok(()), |(image, time)| self.write(&image, time))
     }
 
-    fn write(&mut self, picture: &RgbImage, time: Duration) -> Result<(), SinkError> {
+    fn write(&mut self, image: &RgbImage, time: Duration) -> Result<(), SinkError> {
         let written = match (&mut self.writer, self.input.take()) {
-            (Some(writer), _) => writer.write(picture, time),
+            (Some(writer), _) => writer.write(image, time),
             (None, Some(input)) => {
                 self.told = self.shortest.unwrap_or(USUAL).min(LONGEST);
                 FrameWriter::new(BufWriter::new(input), self.size, self.told)
-                    .and_then(|writer| self.writer.insert(writer).write(picture, time))
+                    .and_then(|writer| self.writer.insert(writer).write(image, time))
             }
             (None, None) => Ok(()),
         };
@@ -142,7 +142,7 @@ impl VideoRecorder {
         Err(fail(io::Error::other(format!("ffmpeg: {said}; is the extension that of a video?"))))
     }
 
-    /// Completes the file; the last picture is seen until `end`, or as long as one is at least.
+    /// Completes the file; the last image is seen until `end`, or as long as one is at least.
     ///
     /// # Errors
     /// [`SinkError`] if ffmpeg failed.
@@ -150,13 +150,13 @@ impl VideoRecorder {
         while self.held.len() > 1 {
             self.write_first()?;
         }
-        if let Some((picture, time)) = self.held.pop_front() {
-            self.write(&picture, time)?;
+        if let Some((image, time)) = self.held.pop_front() {
+            self.write(&image, time)?;
             // Containers take what they were told for the last frame's time: one that stays longer is shown again.
             let end = end.unwrap_or(time + self.shortest.unwrap_or(USUAL));
             let again = end.saturating_sub(self.told);
             if again > time + self.told / 2 {
-                self.write(&picture, again)?;
+                self.write(&image, again)?;
             }
         }
         self.wait(None)?;

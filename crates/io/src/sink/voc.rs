@@ -1,4 +1,4 @@
-//! PASCAL VOC annotations: one XML file a picture.
+//! PASCAL VOC annotations: one XML file an image.
 
 use std::io::{Error, Write};
 use std::path::Path;
@@ -58,7 +58,7 @@ impl Sink for VocSink {
             let bndbox = BndBox { xmin, ymin, xmax, ymax };
             Object { name: &detection.name, confidence: detection.confidence, difficult: 0, bndbox }
         });
-        let name = item.picture_name();
+        let name = item.image_name();
         let annotation = Annotation {
             filename: name_of(name.file_name().map_or(&name, Path::new)),
             size: Size { width: record.width, height: record.height, depth: 3 },

@@ -1,12 +1,12 @@
-//! YOLO labels: one text file a picture, one line a detection, and the names of the classes.
+//! YOLO labels: one text file an image, one line a detection, and the names of the classes.
 
 use std::io::Write;
 use std::path::Path;
 
 use super::{Item, OutputFolder, Sink, SinkError, path_of};
 
-/// `labels/STEM.txt` with lines `class x y width height`: centre and size as shares of the picture. `data.yaml` and
-/// `classes.txt` name the classes, so that with the pictures in `images/` the folder is a data set.
+/// `labels/STEM.txt` with lines `class x y width height`: centre and size as shares of the image. `data.yaml` and
+/// `classes.txt` name the classes, so that with the images in `images/` the folder is a data set.
 pub struct YoloSink {
     folder: OutputFolder,
     classes: Vec<String>,

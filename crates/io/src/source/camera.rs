@@ -11,11 +11,11 @@ use nokhwa::utils::{
 };
 
 use super::images::{SourceError, decode_image};
-use super::stream::FrameSource;
+use super::stream::Source;
 use super::yuv::{rgb_from_grey, rgb_from_nv12, rgb_from_yuyv};
 use crate::frame::Frame;
 
-/// What is decoded here, in the order it is tried: compressed first, since USB has no room for many plain pictures.
+/// What is decoded here, in the order it is tried: compressed first, since USB has no room for many plain images.
 const FORMATS: [FrameFormat; 6] = [
     FrameFormat::MJPEG,
     FrameFormat::YUYV,
@@ -27,7 +27,7 @@ const FORMATS: [FrameFormat; 6] = [
 /// The size that is asked for where the user names none: more pixels only cost time before a network of 320.
 const PREFERRED: (u32, u32) = (640, 480);
 /// Frames in a row that may be broken before a format counts as not delivered.
-const PATIENCE: usize = 10;
+const BROKEN_FRAMES_TIMEOUT: usize = 10;
 
 /// A device that can capture.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -261,10 +261,10 @@ impl CameraSource {
         let mut reason = None;
         for format in candidates {
             match Self::try_format(camera.index, format) {
-                Ok((device, picture)) => {
+                Ok((device, image)) => {
                     self.name = format!("{} ({}), {}", camera.name, camera.path, describe_format(&format));
                     self.open = Some((device, format));
-                    return Ok(picture);
+                    return Ok(image);
                 }
                 Err(error) => {
                     log::info!("{}: {}: {error}", camera.path, describe_format(&format));
@@ -279,9 +279,9 @@ impl CameraSource {
         let mut camera = open(index, RequestedFormatType::Exact(format))?;
         camera.open_stream().map_err(fail)?;
         let mut error = SourceError::Camera("no frames came".into());
-        for _ in 0..PATIENCE {
+        for _ in 0..BROKEN_FRAMES_TIMEOUT {
             match read(&mut camera, format) {
-                Ok(picture) => return Ok((camera, picture)),
+                Ok(image) => return Ok((camera, image)),
                 Err(broken) => error = broken,
             }
         }
@@ -295,13 +295,13 @@ fn read(camera: &mut Camera, format: CameraFormat) -> Result<RgbImage, SourceErr
     let (bytes, size) = (buffer.buffer(), buffer.resolution());
     let (width, height) = (size.width(), size.height());
     let raw = |bgr: bool| {
-        let mut picture = RgbImage::from_raw(width, height, bytes.to_vec())?;
+        let mut image = RgbImage::from_raw(width, height, bytes.to_vec())?;
         if bgr {
-            picture.pixels_mut().for_each(|pixel| pixel.0.reverse());
+            image.pixels_mut().for_each(|pixel| pixel.0.reverse());
         }
-        Some(picture)
+        Some(image)
     };
-    let picture = match format.format() {
+    let image = match format.format() {
         FrameFormat::MJPEG => return decode_image(bytes),
         FrameFormat::YUYV => rgb_from_yuyv(bytes, width, height),
         FrameFormat::NV12 => rgb_from_nv12(bytes, width, height),
@@ -309,12 +309,12 @@ fn read(camera: &mut Camera, format: CameraFormat) -> Result<RgbImage, SourceErr
         FrameFormat::RAWRGB => raw(false),
         FrameFormat::RAWBGR => raw(true),
     };
-    picture.ok_or_else(|| {
+    image.ok_or_else(|| {
         SourceError::Camera(format!("{} bytes are no frame of {}", bytes.len(), describe_format(&format)))
     })
 }
 
-impl FrameSource for CameraSource {
+impl Source for CameraSource {
     fn description(&self) -> String {
         self.name.clone()
     }
@@ -328,7 +328,7 @@ impl FrameSource for CameraSource {
                     match read(camera, *format) {
                         Ok(pixels) => break pixels,
                         // A damaged frame now and then is life.
-                        Err(SourceError::Decode(reason)) if broken < PATIENCE => {
+                        Err(SourceError::Decode(reason)) if broken < BROKEN_FRAMES_TIMEOUT => {
                             log::debug!("{}: {reason}", self.name);
                             broken += 1;
                         }

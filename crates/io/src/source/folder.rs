@@ -56,7 +56,7 @@ pub fn files_in(folder: &Path, recursive: bool, except: Option<&Path>, wanted: i
 mod tests {
     use std::os::unix::fs::symlink;
 
-    use super::super::is_picture;
+    use super::super::is_image;
     use super::*;
 
     #[test]
@@ -75,7 +75,7 @@ mod tests {
         symlink("..", inside.join("night/up")).unwrap();
         symlink("nowhere", inside.join("gone.jpg")).unwrap();
         let names = |recursive, except: Option<&Path>| {
-            let found = files_in(&inside, recursive, except, is_picture);
+            let found = files_in(&inside, recursive, except, is_image);
             assert!(found.errors.is_empty(), "{:?}", found.errors);
             let names = found.files.iter().map(|path| path.strip_prefix(&inside).unwrap().display().to_string());
             names.collect::<Vec<_>>()
@@ -84,6 +84,6 @@ mod tests {
         assert_eq!(names(true, Some(&inside.join("night"))), ["b.png", "gone.jpg", "linked/a.png"]);
         assert_eq!(names(true, Some(&inside)), names(true, None));
         assert_eq!(names(false, None), ["b.png", "gone.jpg"]);
-        assert_eq!(files_in(&inside.join("absent"), true, None, is_picture).errors.len(), 1);
+        assert_eq!(files_in(&inside.join("absent"), true, None, is_image).errors.len(), 1);
     }
 }

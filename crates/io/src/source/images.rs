@@ -11,20 +11,20 @@ use super::jpeg;
 /// File name extensions of the formats that can be read, lower case.
 pub const IMAGE_EXTENSIONS: [&str; 15] =
     ["jpg", "jpeg", "jpe", "jfif", "jif", "pjpeg", "pjp", "mpo", "png", "apng", "webp", "bmp", "tif", "tiff", "gif"];
-/// Of pictures that people have and that are not read: a folder's are named, not passed over.
+/// Of images that people have and that are not read: a folder's are named, not passed over.
 const UNREAD_EXTENSIONS: [&str; 6] = ["heic", "heif", "hif", "avif", "jxl", "jp2"];
 /// Formats that can be read.
 const FORMATS: [ImageFormat; 6] =
     [ImageFormat::Jpeg, ImageFormat::Png, ImageFormat::WebP, ImageFormat::Bmp, ImageFormat::Tiff, ImageFormat::Gif];
 
-/// A larger file is no photograph.
+/// A larger file is no image.
 const LARGEST_FILE: u64 = 1 << 30;
-/// Longest side of a picture in pixels.
+/// Longest side of an image in pixels.
 const LONGEST_SIDE: u32 = 65_535;
 /// Most memory that decoding may take, so that a small file cannot ask for all of it.
-const LARGEST_PICTURE: u64 = 512 << 20;
+const LARGEST_IMAGE: u64 = 512 << 20;
 
-/// Why a picture could not be read.
+/// Why an image could not be read.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SourceError {
@@ -41,14 +41,14 @@ pub enum SourceError {
     #[error("the file has {0} bytes, more than the {LARGEST_FILE} that are read")]
     TooLarge(u64),
     /// Not one of the formats, whatever its name says.
-    #[error("not a picture in a known format (JPEG, PNG, WebP, BMP, TIFF, GIF)")]
+    #[error("not an image in a known format (JPEG, PNG, WebP, BMP, TIFF, GIF)")]
     UnknownFormat,
-    /// A picture in a format that is recognised and not read.
+    /// An image in a format that is recognised and not read.
     #[error("{0} is not read: save it as JPEG, PNG, WebP, BMP, TIFF or GIF")]
     Unread(&'static str),
     /// A folder without any.
-    #[error("no pictures in this folder ({})", IMAGE_EXTENSIONS.join(", "))]
-    NoPictures,
+    #[error("no images in this folder ({})", IMAGE_EXTENSIONS.join(", "))]
+    NoImages,
     /// A camera that cannot be found, opened or read.
     #[error("{0}")]
     Camera(String),
@@ -65,7 +65,7 @@ pub enum SourceError {
         /// What ffmpeg complained of.
         reason: String,
     },
-    /// A network stream that cannot be opened, or gives no pictures.
+    /// A network stream that cannot be opened, or gives no images.
     #[error("the stream cannot be read: {0}; is the address right, and is the device on?")]
     Stream(String),
     /// A screen that this system does not show to others.
@@ -84,9 +84,9 @@ pub enum SourceError {
     Decode(String),
 }
 
-/// Whether a path is named like a picture, also of a format that is not read, so that it is named. Hidden files are none: what
+/// Whether a path is named like an image, also of a format that is not read, so that it is named. Hidden files are none: what
 /// begins with `._` is what macOS keeps beside a file.
-pub fn is_picture(path: &Path) -> bool {
+pub fn is_image(path: &Path) -> bool {
     has_extension(path, &IMAGE_EXTENSIONS) || has_extension(path, &UNREAD_EXTENSIONS)
 }
 
@@ -101,17 +101,17 @@ pub(crate) fn is_hidden(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'))
 }
 
-/// Whether these first bytes of a file begin a picture in one of the formats.
-pub(super) fn begins_picture(head: &[u8]) -> bool {
+/// Whether these first bytes of a file begin an image in one of the formats.
+pub(super) fn begins_image(head: &[u8]) -> bool {
     image::guess_format(head).is_ok_and(|format| FORMATS.contains(&format))
 }
 
-/// Whether these bytes are a picture, also in a format that is not read, so that it is named.
-pub fn holds_picture(bytes: &[u8]) -> bool {
-    begins_picture(bytes) || unread_format(bytes).is_some()
+/// Whether these bytes are an image, also in a format that is not read, so that it is named.
+pub fn holds_image(bytes: &[u8]) -> bool {
+    begins_image(bytes) || unread_format(bytes).is_some()
 }
 
-/// Reads a picture from a file; see [`decode_image`].
+/// Reads an image from a file; see [`decode_image`].
 ///
 /// # Errors
 /// [`SourceError`], which does not repeat the path.
@@ -119,7 +119,7 @@ pub fn open_image(path: impl AsRef<Path>) -> Result<RgbImage, SourceError> {
     decode_image(&read(path.as_ref())?)
 }
 
-/// Width and height in pixels of a picture as it is seen, its EXIF orientation applied: those of [`open_image`], without
+/// Width and height in pixels of an image as it is seen, its EXIF orientation applied: those of [`open_image`], without
 /// decoding the pixels.
 ///
 /// # Errors
@@ -148,14 +148,14 @@ fn read(path: &Path) -> Result<Vec<u8>, SourceError> {
     Ok(bytes)
 }
 
-/// Decodes a picture. Its EXIF orientation is applied; transparency is laid over white; grey, 16-bit and CMYK
+/// Decodes an image. Its EXIF orientation is applied; transparency is laid over white; grey, 16-bit and CMYK
 /// become 8-bit RGB; of an animation the first frame counts. The format is found from the contents; what follows the end
 /// of a JPEG is ignored, and its end mark may be missing if nothing else is.
 ///
 /// # Errors
-/// [`SourceError`] for an unknown format, damaged data, or a picture beyond the limits.
+/// [`SourceError`] for an unknown format, damaged data, or an image beyond the limits.
 pub fn decode_image(bytes: &[u8]) -> Result<RgbImage, SourceError> {
-    if !bytes.starts_with(b"\xFF\xD8") || jpeg::end_of_picture(bytes).is_some() {
+    if !bytes.starts_with(b"\xFF\xD8") || jpeg::end_of_image(bytes).is_some() {
         return decode(bytes);
     }
     // Half of the mark may be there.
@@ -170,37 +170,34 @@ pub fn decode_image(bytes: &[u8]) -> Result<RgbImage, SourceError> {
 
 fn decode(bytes: &[u8]) -> Result<RgbImage, SourceError> {
     let (decoder, orientation) = open(bytes)?;
-    let mut picture = DynamicImage::from_decoder(decoder).map_err(|error| damaged(&error))?;
-    picture.apply_orientation(orientation);
-    Ok(if picture.color().has_alpha() { over_white(&picture) } else { picture.into_rgb8() })
+    let mut image = DynamicImage::from_decoder(decoder).map_err(|error| damaged(&error))?;
+    image.apply_orientation(orientation);
+    Ok(if image.color().has_alpha() { over_white(&image) } else { image.into_rgb8() })
 }
 
-/// Reads the header of a picture, and which way up it is.
+/// Reads the header of an image, and which way up it is.
 fn open(bytes: &[u8]) -> Result<(impl ImageDecoder + '_, Orientation), SourceError> {
     if bytes.is_empty() {
         return Err(SourceError::Empty);
     }
-    if !begins_picture(bytes) {
+    if !begins_image(bytes) {
         return Err(unread_format(bytes).map_or(SourceError::UnknownFormat, SourceError::Unread));
     }
     let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format()?;
     let mut limits = Limits::default();
     limits.max_image_width = Some(LONGEST_SIDE);
     limits.max_image_height = Some(LONGEST_SIDE);
-    limits.max_alloc = Some(LARGEST_PICTURE);
+    limits.max_alloc = Some(LARGEST_IMAGE);
     reader.limits(limits);
     let mut decoder = reader.into_decoder().map_err(|error| damaged(&error))?;
     let (width, height) = decoder.dimensions();
     if width == 0 || height == 0 {
-        return Err(SourceError::Decode(format!("the picture has no pixels ({width}x{height})")));
+        return Err(SourceError::Decode(format!("the image has no pixels ({width}x{height})")));
     }
-    if decoder.total_bytes() > LARGEST_PICTURE {
-        return Err(SourceError::Decode(format!(
-            "{width}x{height} pixels need more than {} MiB",
-            LARGEST_PICTURE >> 20
-        )));
+    if decoder.total_bytes() > LARGEST_IMAGE {
+        return Err(SourceError::Decode(format!("{width}x{height} pixels need more than {} MiB", LARGEST_IMAGE >> 20)));
     }
-    // A damaged EXIF block is no reason to lose the photograph.
+    // A damaged EXIF block is no reason to lose the image.
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
     Ok((decoder, orientation))
 }
@@ -226,8 +223,8 @@ fn unread_format(bytes: &[u8]) -> Option<&'static str> {
     })
 }
 
-fn over_white(picture: &DynamicImage) -> RgbImage {
-    let rgba = picture.to_rgba8();
+fn over_white(image: &DynamicImage) -> RgbImage {
+    let rgba = image.to_rgba8();
     RgbImage::from_fn(rgba.width(), rgba.height(), |x, y| {
         let image::Rgba([r, g, b, alpha]) = *rgba.get_pixel(x, y);
         let blend = |value: u8| {
@@ -245,7 +242,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_are_those_of_the_upright_picture() {
+    fn sizes_are_those_of_the_upright_image() {
         for path in ["../../tests/data/rot.jpg", "../../tests/data/cmyk.jpg", "../../assets/chelsea.jpg"] {
             assert_eq!(image_size(path).unwrap(), open_image(path).unwrap().dimensions(), "{path}");
         }
@@ -264,7 +261,7 @@ mod tests {
             std::fs::read("../../tests/data/rot.jpg").unwrap(),
         ] {
             let whole = decode_image(&bytes).unwrap();
-            let end = jpeg::end_of_picture(&bytes).unwrap();
+            let end = jpeg::end_of_image(&bytes).unwrap();
             assert_eq!(decode_image(&bytes[..end - 2]).unwrap(), whole);
             assert_eq!(decode_image(&bytes[..end - 1]).unwrap(), whole);
             assert_eq!(decode_image(&[&bytes[..end], b"ftypmp42\xFF\xDA.."].concat()).unwrap(), whole);

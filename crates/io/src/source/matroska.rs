@@ -82,8 +82,8 @@ impl<R: Read> FrameReader<R> {
         self.input.read_exact(&mut pixels)?;
         let ticks = self.cluster.saturating_add_signed(i16::from_be_bytes([header[1], header[2]]).into());
         let time = Duration::from_nanos(ticks.saturating_mul(self.scale));
-        let picture = RgbImage::from_raw(width, height, pixels);
-        picture.map(|picture| (picture, time)).ok_or_else(|| invalid(format!("no frame of {width}x{height}")))
+        let image = RgbImage::from_raw(width, height, pixels);
+        image.map(|image| (image, time)).ok_or_else(|| invalid(format!("no frame of {width}x{height}")))
     }
 
     /// `None` at the end of the input.
@@ -142,7 +142,7 @@ impl<W: Write> FrameWriter<W> {
         let track = [
             number(0xD7, 1),                            // its number
             number(0x73C5, 1),                          // its identifier
-            number(0x83, 1),                            // pictures
+            number(0x83, 1),                            // images
             number(0x9C, 0),                            // one frame a block
             number(0x23_E383, usual.as_nanos() as u64), // usual duration of a frame
             element(0x86, b"V_UNCOMPRESSED"),
@@ -155,11 +155,11 @@ impl<W: Write> FrameWriter<W> {
     }
 
     /// Writes a frame in a cluster of its own; times rise.
-    pub(crate) fn write(&mut self, picture: &RgbImage, time: Duration) -> io::Result<()> {
+    pub(crate) fn write(&mut self, image: &RgbImage, time: Duration) -> io::Result<()> {
         // Of the first track, at the cluster's time, a key frame.
         let block = [0x81, 0, 0, 0x80];
         let time = number(TIMESTAMP, time.as_micros() as u64);
-        let pixels = picture.as_raw();
+        let pixels = image.as_raw();
         let block_start = start(SIMPLE_BLOCK, block.len() + pixels.len());
         let length = time.len() + block_start.len() + block.len() + pixels.len();
         self.output.write_all(&[start(CLUSTER, length), time, block_start, block.to_vec()].concat())?;
@@ -195,8 +195,8 @@ mod tests {
     fn written() -> Vec<u8> {
         let mut bytes = Vec::new();
         let mut writer = FrameWriter::new(&mut bytes, (5, 3), Duration::from_millis(40)).unwrap();
-        for (picture, time) in frames() {
-            writer.write(&picture, time).unwrap();
+        for (image, time) in frames() {
+            writer.write(&image, time).unwrap();
         }
         bytes
     }
@@ -216,14 +216,14 @@ mod tests {
         let bytes = written();
         for cut in 0..bytes.len() {
             let mut reader = FrameReader::new(&bytes[..cut]);
-            while let Ok(Some((picture, _))) = reader.next_frame() {
-                assert_eq!(picture.dimensions(), (5, 3));
+            while let Ok(Some((image, _))) = reader.next_frame() {
+                assert_eq!(image.dimensions(), (5, 3));
             }
             let mut strange = bytes.clone();
             strange[cut] ^= 0xFF;
             let mut reader = FrameReader::new(&strange[..]);
-            while let Ok(Some((picture, _))) = reader.next_frame() {
-                assert_eq!(picture.as_raw().len() as u32, picture.width() * picture.height() * 3);
+            while let Ok(Some((image, _))) = reader.next_frame() {
+                assert_eq!(image.as_raw().len() as u32, image.width() * image.height() * 3);
             }
         }
     }

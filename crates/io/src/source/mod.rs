@@ -1,4 +1,4 @@
-//! Where pictures come from.
+//! Where images come from.
 
 #[cfg(feature = "camera")]
 mod camera;
@@ -20,12 +20,12 @@ pub use camera::{CameraEntry, CameraRequest, CameraSource, FormatRequest, camera
 pub use ffmpeg::has_ffmpeg;
 pub(crate) use ffmpeg::{Complaints, command, file_argument, passthrough};
 pub use folder::{Found, files_in};
-pub use images::{IMAGE_EXTENSIONS, SourceError, decode_image, holds_picture, image_size, is_picture, open_image};
+pub use images::{IMAGE_EXTENSIONS, SourceError, decode_image, holds_image, image_size, is_image, open_image};
 pub(crate) use images::{has_extension, is_hidden};
 pub(crate) use matroska::FrameWriter;
 pub use prefetch::Prefetch;
 pub use screen::ScreenRequest;
-pub use stream::{FrameSource, SourceOptions, SourceRequest, open_source};
+pub use stream::{Source, SourceOptions, SourceRequest, open_source};
 pub use synthetic::SyntheticSource;
 pub use url::{as_url, display_name, file_stem, unknown_scheme};
 pub use video::{STREAM_TIMEOUT, VIDEO_EXTENSIONS, VideoSource, holds_video, is_video};

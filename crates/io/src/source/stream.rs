@@ -1,4 +1,4 @@
-//! Sources that go on: what a capture thread asks for one picture after the other.
+//! Sources that go on: what a capture thread asks for one image after the other.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,20 +8,20 @@ use std::time::{Duration, Instant, SystemTime};
 #[cfg(feature = "camera")]
 use super::camera::{CameraRequest, CameraSource};
 use super::folder::{Found, files_in};
-use super::images::{SourceError, decode_image, is_picture, open_image};
+use super::images::{SourceError, decode_image, is_image, open_image};
 use super::screen::ScreenRequest;
 use super::synthetic::SyntheticSource;
 use super::url::{as_url, display_name};
 use super::video::{STREAM_TIMEOUT, VideoSource, holds_video};
 use crate::frame::Frame;
 
-/// How long one picture of a slide show stays.
+/// How long one image of a slide show stays.
 const SLIDE: Duration = Duration::from_secs(2);
 /// What is shown where no camera is.
 const NO_CAMERA: &str = "no camera: synthetic scene";
 
 /// Something that gives frames until it ends.
-pub trait FrameSource {
+pub trait Source {
     /// What it is, for people.
     fn description(&self) -> String;
 
@@ -59,11 +59,11 @@ pub enum SourceRequest {
     Camera(CameraRequest),
     /// A screen, or a part of it.
     Screen(ScreenRequest),
-    /// A video, a picture or a folder of pictures.
+    /// A video, an image or a folder of images.
     Path(PathBuf),
-    /// Pictures one after the other.
-    Pictures(Vec<PathBuf>),
-    /// A picture that came on standard input, as a file would hold it.
+    /// Images one after the other.
+    Images(Vec<PathBuf>),
+    /// An image that came on standard input, as a file would hold it.
     Contents(Arc<[u8]>),
     /// A network stream, as ffmpeg opens it.
     Url(String),
@@ -138,7 +138,7 @@ impl std::fmt::Display for SourceRequest {
             Self::Camera(request) => write!(formatter, "camera {}", request.device),
             Self::Screen(request) => request.fmt(formatter),
             Self::Path(path) => path.display().fmt(formatter),
-            Self::Pictures(pictures) => write!(formatter, "{} pictures", pictures.len()),
+            Self::Images(images) => write!(formatter, "{} images", images.len()),
             Self::Contents(_) => formatter.write_str("-"),
             Self::Url(url) => formatter.write_str(&display_name(url.as_ref())),
         }
@@ -148,7 +148,7 @@ impl std::fmt::Display for SourceRequest {
 /// How sources are read.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SourceOptions {
-    /// How long a network stream may give no picture.
+    /// How long a network stream may give no image.
     pub timeout: Duration,
     /// Of videos, streams, cameras and screens every so manieth frame is taken; at least 1.
     pub stride: u64,
@@ -167,8 +167,8 @@ impl Default for SourceOptions {
 ///
 /// # Errors
 /// [`SourceError`] for a path that is nothing of the kind.
-pub fn open_source(request: &SourceRequest, options: &SourceOptions) -> Result<Box<dyn FrameSource>, SourceError> {
-    let every = |source: Box<dyn FrameSource>| -> Box<dyn FrameSource> {
+pub fn open_source(request: &SourceRequest, options: &SourceOptions) -> Result<Box<dyn Source>, SourceError> {
+    let every = |source: Box<dyn Source>| -> Box<dyn Source> {
         if options.stride == 1 { source } else { Box::new(Strided { source, stride: options.stride, asked: 0 }) }
     };
     Ok(match request {
@@ -179,10 +179,10 @@ pub fn open_source(request: &SourceRequest, options: &SourceOptions) -> Result<B
         SourceRequest::Path(path) if holds_video(path) => Box::new(VideoSource::open(path, options)?),
         SourceRequest::Url(url) => Box::new(VideoSource::open(url.as_ref(), options)?),
         SourceRequest::Screen(request) => Box::new(VideoSource::of_screen(request.clone(), options)?),
-        SourceRequest::Path(path) => Box::new(Slides { pictures: vec![path.clone()], ..Slides::default() }),
-        SourceRequest::Pictures(pictures) => Box::new(Slides { pictures: pictures.clone(), ..Slides::default() }),
+        SourceRequest::Path(path) => Box::new(Slides { images: vec![path.clone()], ..Slides::default() }),
+        SourceRequest::Images(images) => Box::new(Slides { images: images.clone(), ..Slides::default() }),
         SourceRequest::Contents(contents) => {
-            Box::new(Slides { pictures: vec!["-".into()], contents: Some(contents.clone()), ..Slides::default() })
+            Box::new(Slides { images: vec!["-".into()], contents: Some(contents.clone()), ..Slides::default() })
         }
         SourceRequest::Auto => {
             #[cfg(feature = "camera")]
@@ -197,13 +197,13 @@ pub fn open_source(request: &SourceRequest, options: &SourceOptions) -> Result<B
 
 /// Every so manieth frame of a source that cannot leave them out itself.
 struct Strided {
-    source: Box<dyn FrameSource>,
+    source: Box<dyn Source>,
     stride: u64,
     /// Frames so far, those that were left out too.
     asked: u64,
 }
 
-impl FrameSource for Strided {
+impl Source for Strided {
     fn description(&self) -> String {
         self.source.description()
     }
@@ -239,11 +239,11 @@ pub(super) fn wait_until(due: Instant, stop: &AtomicBool) -> bool {
     }
 }
 
-/// Pictures one after the other, round and round.
+/// Images one after the other, round and round.
 #[derive(Default)]
 struct Slides {
-    pictures: Vec<PathBuf>,
-    /// Of the only picture, where it is no file.
+    images: Vec<PathBuf>,
+    /// Of the only image, where it is no file.
     contents: Option<Arc<[u8]>>,
     shown: u64,
     due: Option<Instant>,
@@ -251,21 +251,21 @@ struct Slides {
 
 impl Slides {
     fn of_folder(folder: &Path) -> Result<Self, SourceError> {
-        let Found { files: pictures, errors } = files_in(folder, false, None, is_picture);
+        let Found { files: images, errors } = files_in(folder, false, None, is_image);
         if let Some((_, error)) = errors.into_iter().next() {
             return Err(error.into());
         }
-        if pictures.is_empty() {
-            return Err(SourceError::NoPictures);
+        if images.is_empty() {
+            return Err(SourceError::NoImages);
         }
-        Ok(Self { pictures, ..Self::default() })
+        Ok(Self { images, ..Self::default() })
     }
 }
 
-impl FrameSource for Slides {
-    /// The picture that is seen.
+impl Source for Slides {
+    /// The image that is seen.
     fn description(&self) -> String {
-        self.pictures[self.shown.saturating_sub(1) as usize % self.pictures.len()].display().to_string()
+        self.images[self.shown.saturating_sub(1) as usize % self.images.len()].display().to_string()
     }
 
     fn next_frame(&mut self, stop: &AtomicBool) -> Result<Option<Frame>, SourceError> {
@@ -277,15 +277,15 @@ impl FrameSource for Slides {
         self.due = Some(Instant::now() + SLIDE);
         let sequence = self.shown;
         self.shown += 1;
-        let path = &self.pictures[sequence as usize % self.pictures.len()];
+        let path = &self.images[sequence as usize % self.images.len()];
         let named = |error| SourceError::At { path: path.clone(), error: Box::new(error) };
         let pixels = self.contents.as_deref().map_or_else(|| open_image(path), decode_image).map_err(named)?;
         Ok(Some(Frame { pixels, sequence, captured_at: SystemTime::now() }))
     }
 
-    /// The next picture may be better.
+    /// The next image may be better.
     fn can_recover(&self) -> bool {
-        self.pictures.len() > 1
+        self.images.len() > 1
     }
 }
 

@@ -9,7 +9,7 @@ use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
 use image::RgbImage;
 
 use super::images::{SourceError, decode_image};
-use super::stream::{FrameSource, wait_until};
+use super::stream::{Source, wait_until};
 use crate::frame::Frame;
 
 const SAMPLES: [&[u8]; 3] = [
@@ -75,7 +75,7 @@ impl SyntheticSource {
     }
 }
 
-impl FrameSource for SyntheticSource {
+impl Source for SyntheticSource {
     fn description(&self) -> String {
         format!("{}, {}x{}", self.name, SIZE.0, SIZE.1)
     }

@@ -11,10 +11,10 @@ use image::RgbImage;
 use serde::Deserialize;
 
 use super::ffmpeg::{self, Complaints, Running, STEP};
-use super::images::{SourceError, begins_picture, has_extension};
+use super::images::{SourceError, begins_image, has_extension};
 use super::matroska::FrameReader;
 use super::screen::ScreenRequest;
-use super::stream::{FrameSource, SourceOptions, SourceRequest, wait_until};
+use super::stream::{Source, SourceOptions, SourceRequest, wait_until};
 use super::url::{as_url, display_name, portable_url};
 use crate::frame::Frame;
 
@@ -26,10 +26,10 @@ pub const VIDEO_EXTENSIONS: [&str; 37] = [
 ];
 /// Frames that wait for their reader.
 const QUEUE: usize = 2;
-/// Without a picture for this long, a network stream counts as failed.
+/// Without an image for this long, a network stream counts as failed.
 pub const STREAM_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Pause between two pictures of an address that gives one at a time.
+/// Pause between two images of an address that gives one at a time.
 const SNAPSHOT: Duration = Duration::from_secs(1);
 
 /// Whether a path is named like a video; hidden files are none.
@@ -38,7 +38,7 @@ pub fn is_video(path: &Path) -> bool {
 }
 
 /// Whether a source is to be read frame by frame: a stream, camera or screen, a file that is named like a video and does not begin
-/// like a picture, or one whose contents begin like a video whatever it is called. Streams of JPEGs go by their names.
+/// like an image, or one whose contents begin like a video whatever it is called. Streams of JPEGs go by their names.
 pub fn holds_video(path: &Path) -> bool {
     let is_stream = !matches!(SourceRequest::of_stream(path), Ok(None));
     if is_stream || cfg!(not(feature = "video")) {
@@ -49,7 +49,7 @@ pub fn holds_video(path: &Path) -> bool {
     if path.is_file() {
         let _ = std::fs::File::open(path).and_then(|file| file.take(64).read_to_end(&mut head));
     }
-    if begins_picture(&head) { has_extension(path, &["mjpeg", "mjpg"]) } else { is_video(path) || begins_video(&head) }
+    if begins_image(&head) { has_extension(path, &["mjpeg", "mjpg"]) } else { is_video(path) || begins_video(&head) }
 }
 
 /// Whether these first bytes are those of a container of videos.
@@ -204,7 +204,7 @@ impl VideoSource {
             }
             Origin::Url(url) => {
                 if url.starts_with("rtsp") {
-                    // Over UDP pictures arrive torn.
+                    // Over UDP images arrive torn.
                     command.args(["-rtsp_transport", "tcp"]);
                 }
                 if url.starts_with("http") {
@@ -270,7 +270,7 @@ impl VideoSource {
                 Err(SourceError::Stream(complaint))
             }
             Some(complaint) if self.decoded == 0 => Err(SourceError::Decode(complaint)),
-            // Streams lose packets, and begin between two whole pictures.
+            // Streams lose packets, and begin between two whole images.
             Some(complaint) if !is_file && success => {
                 log::info!("{}: {complaint}", self.description());
                 Ok(None)
@@ -278,7 +278,7 @@ impl VideoSource {
             Some(reason) => Err(SourceError::Incomplete { frames: self.decoded, reason }),
             None if self.since_start == 0 => Err(SourceError::Decode("the video has no frames".into())),
             None if is_file || !self.options.live => Ok(None),
-            // An address that gives one picture is asked for the next.
+            // An address that gives one image is asked for the next.
             None if self.since_start == 1 => {
                 if wait_until(Instant::now() + SNAPSHOT, stop) {
                     self.next_frame(stop)
@@ -311,7 +311,7 @@ fn probe(path: &Path, stop: &AtomicBool) -> Result<Option<Stream>, SourceError> 
     found.map(Some).ok_or_else(|| SourceError::Decode(nothing.into()))
 }
 
-impl FrameSource for VideoSource {
+impl Source for VideoSource {
     fn description(&self) -> String {
         match &self.origin {
             Origin::File(path) => path.to_string_lossy().into_owned(),
@@ -358,7 +358,7 @@ impl FrameSource for VideoSource {
                 // Files may take any time.
                 Err(RecvTimeoutError::Timeout) if !self.is_file() && waiting.elapsed() > self.options.timeout => {
                     let seconds = self.options.timeout.as_secs_f64();
-                    return Err(SourceError::Stream(format!("no picture within {seconds} s")));
+                    return Err(SourceError::Stream(format!("no image within {seconds} s")));
                 }
                 Err(RecvTimeoutError::Timeout) => {}
             }

@@ -21,8 +21,8 @@ pub fn rgb_from_yuyv(bytes: &[u8], width: u32, height: u32) -> Option<RgbImage> 
     if bytes.len() < row * height as usize {
         return None;
     }
-    let mut picture = RgbImage::new(width, height);
-    for (source, target) in bytes.chunks_exact(row).zip(picture.chunks_exact_mut(3 * width as usize)) {
+    let mut image = RgbImage::new(width, height);
+    for (source, target) in bytes.chunks_exact(row).zip(image.chunks_exact_mut(3 * width as usize)) {
         for (pair, pixels) in source.as_chunks::<4>().0.iter().zip(target.chunks_mut(6)) {
             let [y0, u, y1, v] = *pair;
             for (pixel, y) in pixels.chunks_exact_mut(3).zip([y0, y1]) {
@@ -30,7 +30,7 @@ pub fn rgb_from_yuyv(bytes: &[u8], width: u32, height: u32) -> Option<RgbImage> 
             }
         }
     }
-    Some(picture)
+    Some(image)
 }
 
 /// From a plane of luma and one of colour pairs at half the resolution. `None` for too few bytes.
@@ -78,8 +78,8 @@ mod tests {
     #[test]
     fn odd_sizes_and_short_buffers() {
         let yuyv = [235, 128, 16, 128, 16, 128, 0, 128].repeat(2);
-        let picture = rgb_from_yuyv(&yuyv, 3, 2).unwrap();
-        assert_eq!(picture.as_raw()[..9], [255, 255, 255, 0, 0, 0, 0, 0, 0]);
+        let image = rgb_from_yuyv(&yuyv, 3, 2).unwrap();
+        assert_eq!(image.as_raw()[..9], [255, 255, 255, 0, 0, 0, 0, 0, 0]);
         assert!(rgb_from_yuyv(&yuyv[1..], 3, 2).is_none());
         let nv12 = [[235; 9].as_slice(), &[128; 8]].concat();
         assert!(rgb_from_nv12(&nv12, 3, 3).unwrap().iter().all(|&value| value == 255));

@@ -4,17 +4,17 @@ use std::str::FromStr;
 
 use yolo_lat_core::geometry::BBox;
 
-/// Least area of a box, written as frigate's `min_area` is: below 1 a share of the picture's area, from 1 on square pixels.
+/// Least area of a box, written as frigate's `min_area` is: below 1 a share of the image's area, from 1 on square pixels.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum LeastSize {
-    /// Of the picture's area, 0..1.
+    /// Of the image's area, 0..1.
     Share(f32),
     /// Square pixels: width times height.
     Pixels(u32),
 }
 
 impl LeastSize {
-    /// Whether a box in a picture of `size` pixels is large enough.
+    /// Whether a box in an image of `size` pixels is large enough.
     pub fn admits(self, bbox: &BBox, (width, height): (u32, u32)) -> bool {
         match self {
             Self::Share(share) => bbox.area() / (width as f32 * height as f32) >= share,
@@ -30,9 +30,7 @@ impl FromStr for LeastSize {
         let share = || text.parse().ok().filter(|share| (0.0..1.0).contains(share)).map(Self::Share);
         let pixels = || text.parse().ok().map(Self::Pixels);
         share().or_else(pixels).ok_or_else(|| {
-            format!(
-                "expected a share of the picture's area below 1, or square pixels as a whole number, found {text:?}"
-            )
+            format!("expected a share of the image's area below 1, or square pixels as a whole number, found {text:?}")
         })
     }
 }
@@ -48,7 +46,7 @@ mod tests {
         assert_eq!((read("0"), read("1")), (Ok(LeastSize::Share(0.0)), Ok(LeastSize::Pixels(1))));
         assert_eq!(read("5000"), Ok(LeastSize::Pixels(5000)));
         for text in ["", "-1", "1.5", "NaN", "1%", "40x40"] {
-            assert!(read(text).unwrap_err().contains("share of the picture's area below 1"), "{text}");
+            assert!(read(text).unwrap_err().contains("share of the image's area below 1"), "{text}");
         }
     }
 

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::shape::{Point, ShapeError, check, foot, parse, turn};
 use yolo_lat_core::geometry::BBox;
 
-/// A line from one point to another, in shares of the picture. One who walks along it has `out` at the left hand and `in` at the
+/// A line from one point to another, in shares of the image. One who walks along it has `out` at the left hand and `in` at the
 /// right hand: of a line from left to right, what moves down goes in.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Line {
@@ -21,7 +21,7 @@ impl Line {
     /// A line between two points.
     ///
     /// # Errors
-    /// [`ShapeError`]: a name that results cannot have, a point outside of the picture, both points in one place.
+    /// [`ShapeError`]: a name that results cannot have, a point outside of the image, both points in one place.
     pub fn new(name: impl Into<String>, points: [Point; 2]) -> Result<Self, ShapeError> {
         let name = name.into();
         check(&name, &points)?;
@@ -41,7 +41,7 @@ impl Line {
         self.points
     }
 
-    /// From the middle of the line so many pixels to the side of `in`, in a picture of `size` pixels: an arrow to be drawn.
+    /// From the middle of the line so many pixels to the side of `in`, in an image of `size` pixels: an arrow to be drawn.
     pub fn arrow(&self, size: (u32, u32), length: f32) -> [Point; 2] {
         let [from, to] = self.points.map(|point| in_pixels(point, size));
         let (x, y) = (to[0] - from[0], to[1] - from[1]);
@@ -50,7 +50,7 @@ impl Line {
         [middle, [middle[0] - y * scale / size.0 as f32, middle[1] + x * scale / size.1 as f32]]
     }
 
-    /// Pixels from the line, drawn on beyond its ends, to a point in a picture of `size` pixels; negative at the side of `out`.
+    /// Pixels from the line, drawn on beyond its ends, to a point in an image of `size` pixels; negative at the side of `out`.
     fn distance(&self, point: Point, size: (u32, u32)) -> f32 {
         let [from, to, point] = [self.points[0], self.points[1], point].map(|point| in_pixels(point, size));
         turn(from, to, point) / (to[0] - from[0]).hypot(to[1] - from[1])
@@ -121,7 +121,7 @@ pub struct LineCounter {
     crossings: Crossings,
 }
 
-/// How far from the line a track must be, in shares of its box's size (root of the area) and of the picture's shorter side.
+/// How far from the line a track must be, in shares of its box's size (root of the area) and of the image's shorter side.
 pub const CLEAR: (f32, f32) = (0.1, 0.01);
 /// A track that was not seen for so long does not come back.
 const FORGOTTEN: Duration = Duration::from_secs(60);
@@ -204,7 +204,7 @@ mod tests {
             ("gate=0,0", "gate: a line has 2 points, found 1"),
             (
                 "gate=0,1.5,1,1.5",
-                "gate: 1.5 is outside of the picture: x and y are shares of its width and height, 0 to 1",
+                "gate: 1.5 is outside of the image: x and y are shares of its width and height, 0 to 1",
             ),
             ("gate=0.5,0.5,0.5,0.5", "gate: its points lie on one line or in one place"),
         ] {

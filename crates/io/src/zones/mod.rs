@@ -1,4 +1,4 @@
-//! Where objects are, how large, and which lines they cross: geometry and counting, in shares of the picture.
+//! Where objects are, how large, and which lines they cross: geometry and counting, in shares of the image.
 
 mod least_size;
 mod line;

@@ -1,8 +1,8 @@
-//! What people draw into a picture: a name and points, written `door=0.1,0.2,0.5,0.2,0.5,0.9`.
+//! What people draw into an image: a name and points, written `door=0.1,0.2,0.5,0.2,0.5,0.9`.
 
 use yolo_lat_core::geometry::BBox;
 
-/// Shares of the picture's width and height, 0..=1.
+/// Shares of the image's width and height, 0..=1.
 pub type Point = [f32; 2];
 
 /// A zone or line that is none: what is wrong with which.
@@ -10,7 +10,7 @@ pub type Point = [f32; 2];
 #[non_exhaustive]
 pub enum ShapeError {
     /// There is no name, or nothing else.
-    #[error("{given:?}: expected NAME=x1,y1,x2,y2,... in shares of the picture, 0 to 1")]
+    #[error("{given:?}: expected NAME=x1,y1,x2,y2,... in shares of the image, 0 to 1")]
     Form {
         /// As it was written.
         given: String,
@@ -37,8 +37,8 @@ pub enum ShapeError {
         /// Numbers that there are.
         count: usize,
     },
-    /// A point outside of the picture; most likely pixels.
-    #[error("{name}: {number} is outside of the picture: x and y are shares of its width and height, 0 to 1")]
+    /// A point outside of the image; most likely pixels.
+    #[error("{name}: {number} is outside of the image: x and y are shares of its width and height, 0 to 1")]
     Outside {
         /// Of the zone or line.
         name: String,
@@ -98,7 +98,7 @@ pub(super) fn turn(a: Point, b: Point, point: Point) -> f32 {
     (b[0] - a[0]) * (point[1] - a[1]) - (b[1] - a[1]) * (point[0] - a[0])
 }
 
-/// Where an object stands: the bottom centre of its box, as shares of a picture of `size` pixels.
+/// Where an object stands: the bottom centre of its box, as shares of an image of `size` pixels.
 pub fn foot(bbox: &BBox, (width, height): (u32, u32)) -> Point {
     let share = |at: f32, side: u32| (at / side.max(1) as f32).clamp(0.0, 1.0);
     [share(0.5 * (bbox.x1 + bbox.x2), width), share(bbox.y2, height)]

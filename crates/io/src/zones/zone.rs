@@ -1,10 +1,10 @@
-//! Zones: parts of the picture with a name.
+//! Zones: parts of the image with a name.
 
 use std::str::FromStr;
 
 use super::shape::{Point, ShapeError, check, parse, turn};
 
-/// A polygon in shares of the picture. An object is in it if the bottom centre of its box is.
+/// A polygon in shares of the image. An object is in it if the bottom centre of its box is.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Zone {
     name: String,
@@ -16,7 +16,7 @@ impl Zone {
     /// of times is outside.
     ///
     /// # Errors
-    /// [`ShapeError`]: a name that results cannot have, a point outside of the picture, fewer than three points, no area.
+    /// [`ShapeError`]: a name that results cannot have, a point outside of the image, fewer than three points, no area.
     pub fn new(name: impl Into<String>, points: Vec<Point>) -> Result<Self, ShapeError> {
         let name = name.into();
         check(&name, &points)?;
@@ -82,7 +82,7 @@ mod tests {
         let zone: Zone = " front door = 0.1, 0.2,0.5,0.2 ,0.5,0.9".parse().unwrap();
         assert_eq!((zone.name(), zone.points()), ("front door", &[[0.1, 0.2], [0.5, 0.2], [0.5, 0.9]][..]));
         for (text, wrong) in [
-            ("door", "\"door\": expected NAME=x1,y1,x2,y2,... in shares of the picture, 0 to 1"),
+            ("door", "\"door\": expected NAME=x1,y1,x2,y2,... in shares of the image, 0 to 1"),
             ("=0,0,1,0,1,1", "\"\": a name has letters, digits, blanks, - and _"),
             ("a:b=0,0,1,0,1,1", "\"a:b\": a name has letters, digits, blanks, - and _"),
             ("door=0,0,1,x,1,1", "door: \"x\" is no number"),
@@ -90,11 +90,11 @@ mod tests {
             ("door=0,0,1,0", "door: a zone has at least 3 points, found 2"),
             (
                 "door=0,0,640,0,1,1",
-                "door: 640 is outside of the picture: x and y are shares of its width and height, 0 to 1",
+                "door: 640 is outside of the image: x and y are shares of its width and height, 0 to 1",
             ),
             (
                 "door=0,0,NaN,0,1,1",
-                "door: NaN is outside of the picture: x and y are shares of its width and height, 0 to 1",
+                "door: NaN is outside of the image: x and y are shares of its width and height, 0 to 1",
             ),
             ("door=0,0,0.5,0.5,1,1", "door: its points lie on one line or in one place"),
             ("door=0.5,0.5,0.5,0.5,0.5,0.5", "door: its points lie on one line or in one place"),

@@ -10,12 +10,12 @@ use yolo_lat_core::engine::{EngineError, Unsupported};
 use yolo_lat_core::model::config::{KernelKind, STRIDES};
 use yolo_lat_core::model::graph::{Activation, Mask, Mixing, Node, Op, Shape};
 use yolo_lat_core::model::{Model, ModelError, Network};
-use yolo_lat_core::postprocess::PostprocessOptions;
+use yolo_lat_core::postprocess::{Nms, PostprocessOptions};
 
 /// Versions of the ONNX operators that can be written.
 pub const OPSETS: std::ops::RangeInclusive<i64> = 17..=23;
 
-/// Most detections in a picture of a file with suppression.
+/// Most detections in an image of a file with suppression.
 const MOST: i64 = 300;
 
 /// What the file gives.
@@ -32,9 +32,8 @@ pub enum ExportOutput {
         confidence: f32,
         /// Of two boxes of a class that overlap more than this, the less confident goes.
         iou: f32,
-        /// What goes votes for what stays, if it is one of the 1,000 most confident boxes: see
-        /// [`suppress`](yolo_lat_core::postprocess::suppress).
-        merge: bool,
+        /// What suppressed boxes are good for; of an image, the 1,000 most confident may vote.
+        nms: Nms,
     },
     /// Raw logits of each scale, finest first: `class8` (batch, classes, rows, columns), `box8` (batch, 4 * bins,
     /// rows, columns), and so on: what [`Engine`](yolo_lat_core::engine::Engine) gives.
@@ -46,7 +45,7 @@ pub enum ExportOutput {
 pub struct ExportOptions {
     /// Version of the operators, one of [`OPSETS`].
     pub opset: i64,
-    /// Pictures computed together; `None` leaves it open.
+    /// Images computed together; `None` leaves it open.
     pub batch: Option<usize>,
     /// Width and height in pixels, multiples of 32.
     pub size: (usize, usize),
@@ -86,8 +85,8 @@ pub fn export_onnx(model: &Model, options: &ExportOptions) -> Result<Vec<u8>, En
     match options.output {
         ExportOutput::Logits => exporter.logits(),
         ExportOutput::Predictions => exporter.predictions(),
-        ExportOutput::Detections { confidence, iou, merge } => {
-            exporter.detections(&PostprocessOptions { confidence, iou, merge, ..PostprocessOptions::default() });
+        ExportOutput::Detections { confidence, iou, nms } => {
+            exporter.detections(&PostprocessOptions { confidence, iou, nms, ..PostprocessOptions::default() });
         }
     }
     exporter.metadata();

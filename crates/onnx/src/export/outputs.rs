@@ -3,9 +3,9 @@
 use super::{Exporter, MOST, ints};
 use crate::proto::{Attribute, Dimension};
 use yolo_lat_core::model::config::STRIDES;
-use yolo_lat_core::postprocess::PostprocessOptions;
+use yolo_lat_core::postprocess::{Nms, PostprocessOptions};
 
-/// Most boxes of a picture that may vote.
+/// Most boxes of an image that may vote.
 const VOTERS: i64 = 1000;
 
 /// Names of tensors: corners (batch, 4, boxes), scores and classes (batch, 1, boxes).
@@ -177,7 +177,7 @@ impl Exporter<'_> {
         let class = self.out.to_float(&class);
         let everything = Boxes { corners, scores: best, class };
         let mut kept = self.top(&Boxes { scores: marked, ..everything.clone() }, MOST);
-        if options.merge {
+        if options.nms == Nms::BoxVoting {
             let voters = self.top(&everything, VOTERS);
             let merged = self.merged(&kept, &voters, options);
             kept = self.top(&merged, MOST);
@@ -258,10 +258,10 @@ impl Exporter<'_> {
         let may_vote = self.out.node("GreaterOrEqual", &[&voters.scores, &least_voter], &[]);
         let votes = self.out.node("And", &[&near, &first], &[]);
         let votes = self.out.node("And", &[&votes, &may_vote], &[]);
-        let doubt = self.out.node("Sub", &[&one, &voters.scores], &[]);
-        let doubt = self.out.node("Where", &[&votes, &doubt, &one], &[]);
-        let doubt = self.reduce("ReduceProd", &doubt, 2);
-        let certainty = self.out.node("Sub", &[&one, &doubt], &[]);
+        let all_wrong = self.out.node("Sub", &[&one, &voters.scores], &[]);
+        let all_wrong = self.out.node("Where", &[&votes, &all_wrong, &one], &[]);
+        let all_wrong = self.reduce("ReduceProd", &all_wrong, 2);
+        let certainty = self.out.node("Sub", &[&one, &all_wrong], &[]);
         // A box that is too unsure to vote for itself has no other voters either.
         let certainty = self.out.node("Max", &[&certainty, &scores], &[]);
         let confidence = self.out.node("Mul", &[&scores, &certainty], &[]);

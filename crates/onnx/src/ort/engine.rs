@@ -12,12 +12,12 @@ use yolo_lat_core::model::graph::Shape;
 pub struct OrtEngine {
     session: OnnxSession,
     input: Shape,
-    threads: usize,
+    description: String,
     outputs: Vec<Array4<f32>>,
 }
 
 impl OrtEngine {
-    /// Exports `model` for pictures of `width` x `height` and loads it on `threads` threads.
+    /// Exports `model` for images of `width` x `height` and loads it on `threads` threads.
     ///
     /// # Errors
     /// [`EngineError::Unavailable`] without the provider, [`EngineError::Model`] if the size does not suit the model.
@@ -36,22 +36,23 @@ impl OrtEngine {
         };
         let bytes = export_onnx(model, &options)?;
         let session = OnnxSession::from_bytes(runtime, &bytes, threads, format!("{} as ONNX", model.config.name))?;
-        Ok(Self { session, input: Shape { channels: 3, height, width }, threads, outputs: Vec::new() })
+        let description = format!("ort (ONNX Runtime, {}, {threads} threads)", runtime.provider);
+        Ok(Self { session, input: Shape { channels: 3, height, width }, description, outputs: Vec::new() })
     }
 }
 
 impl Engine for OrtEngine {
     fn description(&self) -> String {
-        format!("ort (ONNX Runtime, CPU, {} threads)", self.threads)
+        self.description.clone()
     }
 
     fn input(&self) -> Shape {
         self.input
     }
 
-    fn run(&mut self, pictures: ArrayView4<f32>) -> Result<&[Array4<f32>], EngineError> {
-        check_input(&pictures, self.input)?;
-        let outputs = self.session.run(pictures.into_dyn())?;
+    fn run(&mut self, images: ArrayView4<f32>) -> Result<&[Array4<f32>], EngineError> {
+        check_input(&images, self.input)?;
+        let outputs = self.session.run(images.into_dyn())?;
         let maps = outputs.into_iter().map(|output| output.into_dimensionality::<Ix4>());
         self.outputs = maps
             .collect::<Result<_, _>>()

@@ -30,6 +30,15 @@ pub enum Provider {
     Cuda,
 }
 
+impl std::fmt::Display for Provider {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(match self {
+            Self::Cpu => "CPU",
+            Self::Cuda => "CUDA",
+        })
+    }
+}
+
 /// ONNX Runtime, loaded, and what it computes on.
 #[derive(Clone)]
 pub struct OnnxRuntime {

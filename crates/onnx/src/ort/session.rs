@@ -37,7 +37,7 @@ pub enum Element {
     Other,
 }
 
-/// A network in ONNX Runtime's CPU provider, with every graph optimisation on.
+/// A network in ONNX Runtime, with every graph optimisation on.
 pub struct OnnxSession {
     session: Session,
     origin: String,

@@ -20,7 +20,7 @@ use names::{COCO_CLASSES, names_for, parse_names};
 use yolo_lat_core::engine::EngineError;
 use yolo_lat_core::geometry::Letterbox;
 use yolo_lat_core::input_size::InputSize;
-use yolo_lat_core::postprocess::{Detection, PostprocessOptions};
+use yolo_lat_core::postprocess::{Detection, Nms, PostprocessOptions};
 
 pub use input::{
     InputForm, PreprocessingChanges, parse_border, parse_channels, parse_deviations, parse_fit, parse_order,
@@ -38,13 +38,13 @@ pub struct OnnxOptions {
     pub preprocessing: PreprocessingChanges,
     /// Its classes.
     pub names: Option<Vec<String>>,
-    /// Boxes vote ([`PostprocessOptions::merge`]) though the thresholds of the votes were not made for this network. Those
-    /// of our own exports always do.
-    pub merge: bool,
+    /// [`Nms::BoxVoting`] counts, though the thresholds of the votes were not made for this network. For our own exports it always
+    /// does.
+    pub box_voting: bool,
 }
 
 /// A detector in ONNX Runtime that is not ours.
-pub(crate) struct ForeignDetector {
+pub(crate) struct ThirdPartyDetector {
     session: OnnxSession,
     reading: Reading,
     head: Box<dyn Head>,
@@ -58,11 +58,11 @@ pub(crate) struct ForeignDetector {
     name: String,
 }
 
-impl ForeignDetector {
+impl ThirdPartyDetector {
     /// Opens a file in ONNX Runtime and recognises what it holds.
     ///
     /// # Errors
-    /// [`EngineError::Unavailable`] without ONNX Runtime; [`EngineError::Onnx`] for an input that is no picture, a size that the
+    /// [`EngineError::Unavailable`] without ONNX Runtime; [`EngineError::Onnx`] for an input that is no image, a size that the
     /// file does not take, or outputs that are of no known layout, or of several: with what was found and what would decide.
     pub(crate) fn new(
         path: &Path,
@@ -131,7 +131,7 @@ impl ForeignDetector {
         {
             return Err(fail("takes bytes as they are: no --scale, --mean, --std".into()));
         }
-        let votes = options.merge || session.metadata("author").as_deref() == Some("yolo-lat");
+        let votes = options.box_voting || session.metadata("author").as_deref() == Some("yolo-lat");
         let preprocessor = Preprocessor::default();
         Ok(Self { session, reading, head, classes, form, preprocessing, preprocessor, input, votes, name })
     }
@@ -147,7 +147,7 @@ impl ForeignDetector {
     }
 }
 
-impl Pipeline for ForeignDetector {
+impl Pipeline for ThirdPartyDetector {
     fn input_size(&self, _: (u32, u32)) -> (usize, usize) {
         let (_, _, height, width) = self.input.dim();
         (width, height)
@@ -180,7 +180,7 @@ impl Pipeline for ForeignDetector {
     }
 }
 
-impl Stages for ForeignDetector {
+impl Stages for ThirdPartyDetector {
     fn fit(&mut self, at: usize, image: &RgbImage) -> Result<Letterbox, EngineError> {
         self.preprocessor.apply_as(image, &self.preprocessing, self.input.index_axis_mut(Axis(0), at))
     }
@@ -193,7 +193,8 @@ impl Stages for ForeignDetector {
         // The rest of the batch is empty.
         self.input.slice_mut(s![images.., .., .., ..]).fill(0.0);
         let outputs = self.session.run(self.form.arranged(&self.input))?;
-        let options = PostprocessOptions { merge: options.merge && self.votes, ..options.clone() };
+        let nms = if self.votes { options.nms } else { Nms::Greedy };
+        let options = PostprocessOptions { nms, ..options.clone() };
         let (head, name) = (&self.head, &self.name);
         let fail = |error: HeadError| EngineError::Onnx { origin: name.clone(), reason: error.to_string() };
         Ok(move |image| head.decode(&outputs, image, &options).map_err(fail))
@@ -240,8 +241,8 @@ fn shapes_of(session: &OnnxSession, seen: Option<&[ArrayD<f32>]>, batch: usize) 
 fn are_shares(reading: &Reading, outputs: &[ArrayD<f32>]) -> bool {
     let first = outputs.first().filter(|output| output.ndim() == 3 && !output.is_empty());
     let (Some(first), Some(axis)) = (first, reading.box_axis()) else { return false };
-    let picture = first.index_axis(Axis(0), 0);
-    let numbers = (0..picture.len_of(axis).min(4)).flat_map(|at| picture.index_axis(axis, at).to_owned());
+    let image = first.index_axis(Axis(0), 0);
+    let numbers = (0..image.len_of(axis).min(4)).flat_map(|at| image.index_axis(axis, at).to_owned());
     let largest = numbers.fold(0f32, |largest, value| largest.max(value));
     largest > 0.0 && largest <= 2.0
 }

@@ -1,12 +1,12 @@
-//! Pictures on their way into the network's input: formats, upload, letterbox.
+//! Images on their way into the network's input: formats, upload, letterbox.
 
 use super::{BLOCK, Session, Usage, block, bytes_of, entries};
 use crate::resize::Taps;
 use yolo_lat_core::engine::EngineError;
 use yolo_lat_core::geometry::Letterbox;
-use yolo_lat_shaders::Kernel;
+use yolo_lat_shaders::Shader;
 
-/// Bytes of a picture and how they are to be read.
+/// Bytes of an image and how they are to be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PixelFormat {
     /// Red, green, blue.
@@ -20,7 +20,7 @@ pub enum PixelFormat {
 }
 
 impl PixelFormat {
-    /// Bytes of a picture.
+    /// Bytes of an image.
     pub fn bytes(self, width: u32, height: u32) -> usize {
         let (width, height) = (width as usize, height as usize);
         match self {
@@ -32,9 +32,9 @@ impl PixelFormat {
     }
 }
 
-/// A picture for the GPU: as the camera or the decoder gave it.
+/// An image for the GPU: as the camera or the decoder gave it.
 #[derive(Clone, Copy, Debug)]
-pub struct Picture<'a> {
+pub struct RawImage<'a> {
     /// Width and height in pixels.
     pub size: (u32, u32),
     /// How to read the bytes.
@@ -46,7 +46,7 @@ pub struct Picture<'a> {
 #[repr(C)]
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 pub(super) struct Geometry {
-    pub(super) picture: [u32; 2],
+    pub(super) size: [u32; 2],
     pub(super) resized: [u32; 2],
     pub(super) offset: [u32; 2],
     pub(super) network: [u32; 2],
@@ -59,7 +59,7 @@ pub(super) struct Geometry {
     pub(super) reserved: u32,
 }
 
-/// How a picture reaches the GPU; one for each picture of a batch.
+/// How an image reaches the GPU; one for each image of a batch.
 pub(super) struct Slot {
     /// Its bytes; nothing for a texture.
     pub(super) bytes: Option<wgpu::Buffer>,
@@ -76,7 +76,7 @@ impl Session {
         (self.plan.input.0.width as u32, self.plan.input.0.height as u32)
     }
 
-    /// Says where a picture goes and how it is resized; nothing new where the last one had the same size.
+    /// Says where an image goes and how it is resized; nothing new where the last one had the same size.
     pub(super) fn write_geometry(&mut self, image: usize, size: (u32, u32)) -> Result<Letterbox, EngineError> {
         let letterbox = Letterbox::fit(size, self.network_size());
         if self.slots.get(image).is_some_and(|slot| slot.size == size) {
@@ -84,7 +84,7 @@ impl Session {
         }
         let (columns, rows) = (Taps::new(size.0, letterbox.resized.0), Taps::new(size.1, letterbox.resized.1));
         let geometry = Geometry {
-            picture: size.into(),
+            size: size.into(),
             resized: letterbox.resized.into(),
             offset: letterbox.offset.into(),
             network: self.network_size().into(),
@@ -111,39 +111,39 @@ impl Session {
         Ok(letterbox)
     }
 
-    /// Brings pictures into their slots, which grow with them.
-    pub(super) fn upload(&mut self, pictures: &[Picture]) -> Result<Vec<Letterbox>, EngineError> {
-        if (self.geometry.size() as usize) < BLOCK * pictures.len() {
-            let bytes = (BLOCK * pictures.len()) as u64;
+    /// Brings images into their slots, which grow with them.
+    pub(super) fn upload(&mut self, images: &[RawImage]) -> Result<Vec<Letterbox>, EngineError> {
+        if (self.geometry.size() as usize) < BLOCK * images.len() {
+            let bytes = (BLOCK * images.len()) as u64;
             self.geometry = self.gpu.buffer("geometry", bytes, Usage::UNIFORM | Usage::COPY_DST)?;
             self.slots.clear();
         }
-        let mut letterboxes = Vec::with_capacity(pictures.len());
-        for (image, picture) in pictures.iter().enumerate() {
-            let (width, height) = picture.size;
-            let wanted = picture.format.bytes(width, height);
-            self.gpu.check_size("the picture", (wanted as u64).next_multiple_of(4))?;
-            if picture.bytes.len() != wanted {
-                let found = picture.bytes.len();
+        let mut letterboxes = Vec::with_capacity(images.len());
+        for (index, image) in images.iter().enumerate() {
+            let (width, height) = image.size;
+            let wanted = image.format.bytes(width, height);
+            self.gpu.check_size("the image", (wanted as u64).next_multiple_of(4))?;
+            if image.bytes.len() != wanted {
+                let found = image.bytes.len();
                 let reason = format!(
-                    "a picture of {width}x{height} pixels in {:?} has {wanted} bytes, not {found}",
-                    picture.format
+                    "an image of {width}x{height} pixels in {:?} has {wanted} bytes, not {found}",
+                    image.format
                 );
                 return Err(EngineError::Device { reason });
             }
-            letterboxes.push(self.write_geometry(image, picture.size)?);
-            self.write_picture(image, picture.bytes)?;
+            letterboxes.push(self.write_geometry(index, image.size)?);
+            self.write_image(index, image.bytes)?;
         }
         Ok(letterboxes)
     }
 
-    pub(super) fn write_picture(&mut self, image: usize, bytes: &[u8]) -> Result<(), EngineError> {
+    pub(super) fn write_image(&mut self, image: usize, bytes: &[u8]) -> Result<(), EngineError> {
         let slot = &mut self.slots[image];
         let buffer = match slot.bytes.take() {
             Some(buffer) if buffer.size() >= bytes.len() as u64 => buffer,
             _ => {
                 slot.group = None;
-                self.gpu.buffer("the picture", bytes.len() as u64, Usage::STORAGE | Usage::COPY_DST)?
+                self.gpu.buffer("the image", bytes.len() as u64, Usage::STORAGE | Usage::COPY_DST)?
             }
         };
         // Copies are of whole words.
@@ -156,8 +156,8 @@ impl Session {
         }
         if slot.group.is_none() {
             slot.group = Some(self.gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
-                label: Some("picture"),
-                layout: &self.gpu.layouts.picture,
+                label: Some("image"),
+                layout: &self.gpu.layouts.image,
                 entries: &entries(&[
                     block(&self.geometry, size_of::<Geometry>()),
                     buffer.as_entire_binding(),
@@ -169,17 +169,17 @@ impl Session {
         Ok(())
     }
 
-    pub(super) fn record_letterbox(&self, encoder: &mut wgpu::CommandEncoder, pictures: &[Picture]) {
-        for (image, (picture, slot)) in pictures.iter().zip(&self.slots).enumerate() {
-            let format = match picture.format {
+    pub(super) fn record_letterbox(&self, encoder: &mut wgpu::CommandEncoder, images: &[RawImage]) {
+        for (index, (image, slot)) in images.iter().zip(&self.slots).enumerate() {
+            let format = match image.format {
                 PixelFormat::Rgb => 0,
                 PixelFormat::Rgba => 1,
                 PixelFormat::Nv12 => 2,
                 PixelFormat::Yuyv => 3,
             };
-            let pipeline = self.gpu.pipeline(Kernel::Letterbox, &vec![("FORMAT", format)]);
+            let pipeline = self.gpu.pipeline(Shader::Letterbox, &vec![("FORMAT", format)]);
             if let Some(group) = &slot.group {
-                self.letterbox_pass(encoder, &pipeline, group, image);
+                self.letterbox_pass(encoder, &pipeline, group, index);
             }
         }
     }

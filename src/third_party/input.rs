@@ -12,7 +12,7 @@ const OPEN_SIDE: usize = 320;
 /// The form of a network's only input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InputForm {
-    /// Pictures computed together; `None` where the file leaves it open.
+    /// Images computed together; `None` where the file leaves it open.
     pub batch: Option<usize>,
     /// 3 for colours, 1 for grey.
     pub channels: usize,
@@ -31,12 +31,12 @@ impl InputForm {
     /// metadata (`imgsz`).
     ///
     /// # Errors
-    /// A line that says what the file wants, for an input that is no picture or of another size.
+    /// A line that says what the file wants, for an input that is no image or of another size.
     pub fn of(session: &OnnxSession, size: Option<(usize, usize)>) -> Result<Self, String> {
         let [input] = session.inputs() else {
             let names: Vec<String> =
                 session.inputs().iter().map(|input| format!("{} {:?}", input.name, input.shape)).collect();
-            return Err(format!("{} inputs, {}: one picture is needed", names.len(), names.join(", ")));
+            return Err(format!("{} inputs, {}: one image is needed", names.len(), names.join(", ")));
         };
         let wanted = "(batch, 3 or 1, height, width) or (batch, height, width, 3 or 1) of floats or bytes is needed";
         let unknown = || {
@@ -78,15 +78,15 @@ impl InputForm {
         })
     }
 
-    /// Shape of an input for `batch` pictures, in the order of the file.
+    /// Shape of an input for `batch` images, in the order of the file.
     pub fn shape(&self, batch: usize) -> [usize; 4] {
         let Self { channels, width, height, .. } = *self;
         if self.channels_last { [batch, height, width, channels] } else { [batch, channels, height, width] }
     }
 
-    /// Pictures (batch, channels, height, width) in the order of the file.
-    pub(super) fn arranged<'a>(&self, pictures: &'a Array4<f32>) -> ArrayViewD<'a, f32> {
-        let view = pictures.view();
+    /// Images (batch, channels, height, width) in the order of the file.
+    pub(super) fn arranged<'a>(&self, images: &'a Array4<f32>) -> ArrayViewD<'a, f32> {
+        let view = images.view();
         if self.channels_last { view.permuted_axes([0, 2, 3, 1]).into_dyn() } else { view.into_dyn() }
     }
 }
@@ -132,7 +132,7 @@ impl PreprocessingChanges {
         }
     }
 
-    /// From metadata: keys with the names of the options, and ONNX's own for pictures (`Image.BitmapPixelFormat`,
+    /// From metadata: keys with the names of the options, and ONNX's own for images (`Image.BitmapPixelFormat`,
     /// `Image.NominalPixelRange`).
     ///
     /// # Errors

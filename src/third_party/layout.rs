@@ -99,7 +99,7 @@ impl Reading {
         Self { layout, classes, in_rows: false, end_to_end, strides: Vec::new(), outputs: Outputs::Together }
     }
 
-    /// The axis of one picture's output along which the numbers of a box lie, where they may be in pixels or shares.
+    /// The axis of one image's output along which the numbers of a box lie, where they may be in pixels or shares.
     pub(super) fn box_axis(&self) -> Option<Axis> {
         match self.layout {
             Layout::Yolov8 | Layout::Yolov8Obb if !self.in_rows && !self.end_to_end => Some(Axis(0)),
@@ -152,7 +152,7 @@ impl std::fmt::Display for Reading {
 /// # Errors
 /// A line that says what was found, what it could be, and what would decide.
 pub(super) fn recognise(clues: &Clues, forced: Option<Layout>) -> Result<Reading, String> {
-    let found = || format!("outputs {:?} of each picture of {}x{}", clues.shapes, clues.width, clues.height);
+    let found = || format!("outputs {:?} of each image of {}x{}", clues.shapes, clues.width, clues.height);
     if let Some(layout) = forced {
         let reading = readings(clues, false).into_iter().find(|reading| reading.layout == layout);
         return reading.ok_or_else(|| format!("{} are not of the {layout} layout", found()));
@@ -301,7 +301,7 @@ pub(super) fn is_doubtful(reading: &Reading, clues: &Clues) -> bool {
     }
 }
 
-/// What the numbers for an empty picture say where shapes mean several things.
+/// What the numbers for an empty image say where shapes mean several things.
 ///
 /// # Errors
 /// A line that says what was found and what would decide.

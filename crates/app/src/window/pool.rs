@@ -16,7 +16,7 @@ struct Slot {
 }
 
 /// Textures that take turns: none is written while the worker still reads it.
-pub(super) struct PicturePool {
+pub(super) struct ImagePool {
     gpu: Arc<Gpu>,
     renderer: Arc<egui::mutex::RwLock<Renderer>>,
     slots: Vec<Slot>,
@@ -25,14 +25,14 @@ pub(super) struct PicturePool {
     rgba: Vec<u8>,
 }
 
-impl PicturePool {
+impl ImagePool {
     pub(super) fn new(gpu: Arc<Gpu>, renderer: Arc<egui::mutex::RwLock<Renderer>>) -> Self {
         Self { gpu, renderer, slots: Vec::new(), shown: None, rgba: Vec::new() }
     }
 
-    /// Brings a picture to the GPU; if `shows`, it is the one that is shown from now on.
-    pub(super) fn upload(&mut self, picture: &RgbImage, shows: bool) -> Arc<wgpu::Texture> {
-        let size = picture.dimensions();
+    /// Brings an image to the GPU; if `shows`, it is the one that is shown from now on.
+    pub(super) fn upload(&mut self, image: &RgbImage, shows: bool) -> Arc<wgpu::Texture> {
+        let size = image.dimensions();
         if self.slots.first().is_some_and(|slot| slot.size != size) {
             let mut renderer = self.renderer.write();
             self.slots.drain(..).for_each(|slot| renderer.free_texture(&slot.id));
@@ -40,12 +40,12 @@ impl PicturePool {
         }
         self.rgba.clear();
         self.rgba
-            .extend(picture.as_raw().as_chunks::<3>().0.iter().flat_map(|&[red, green, blue]| [red, green, blue, 255]));
+            .extend(image.as_raw().as_chunks::<3>().0.iter().flat_map(|&[red, green, blue]| [red, green, blue, 255]));
         let free = |(index, slot): (usize, &Slot)| {
             (Some(index) != self.shown && Arc::strong_count(&slot.texture) == 1).then_some(index)
         };
         let index = self.slots.iter().enumerate().find_map(free).unwrap_or_else(|| {
-            let texture = Arc::new(self.gpu.picture_texture(size));
+            let texture = Arc::new(self.gpu.image_texture(size));
             let view = texture.create_view(&wgpu::TextureViewDescriptor::default());
             let id = self.renderer.write().register_native_texture(self.gpu.device(), &view, wgpu::FilterMode::Linear);
             self.slots.push(Slot { texture, id, size });
@@ -58,7 +58,7 @@ impl PicturePool {
         self.slots[index].texture.clone()
     }
 
-    /// The picture that is shown.
+    /// The image that is shown.
     pub(super) fn shown(&self) -> Option<egui::TextureId> {
         self.shown.map(|index| self.slots[index].id)
     }

@@ -1,10 +1,10 @@
-//! `yolo-lat bench discrimination`.
+//! `yolo-lat bench token-dilution`.
 
 use std::process::ExitCode;
 
 use clap::Args;
 use serde_json::json;
-use yolo_lat::attention::{DiffDistance, HadamardExp, ModulatedDot, Similarity, Softmax, SumDistance, discrimination};
+use yolo_lat::attention::{DiffDistance, HadamardExp, ModulatedDot, Similarity, Softmax, SumDistance, token_dilution};
 use yolo_lat::plot::{Line, LogChart};
 
 use super::{OutputArguments, machine};
@@ -13,13 +13,13 @@ const TOKENS: [usize; 6] = [16, 64, 256, 1024, 4096, 16384];
 const KERNELS: [&dyn Similarity; 5] = [&HadamardExp, &SumDistance, &DiffDistance, &ModulatedDot, &Softmax];
 
 #[derive(Args, Debug)]
-pub(super) struct DiscriminationArguments {
+pub(super) struct TokenDilutionArguments {
     #[command(flatten)]
     output: OutputArguments,
 }
 
-pub(super) fn run(arguments: &DiscriminationArguments) -> anyhow::Result<ExitCode> {
-    let rows = KERNELS.map(|kernel| (kernel.name(), TOKENS.map(|tokens| discrimination(kernel, tokens))));
+pub(super) fn run(arguments: &TokenDilutionArguments) -> anyhow::Result<ExitCode> {
+    let rows = KERNELS.map(|kernel| (kernel.name(), TOKENS.map(|tokens| token_dilution(kernel, tokens))));
     if let Some(path) = &arguments.output.plot {
         let points = |below: &[f64; 6]| TOKENS.iter().zip(below).map(|(&x, &y)| (x as f64, y)).collect();
         let lines = rows.iter().map(|(name, below)| Line { name: (*name).into(), points: points(below) }).collect();

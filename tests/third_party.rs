@@ -5,17 +5,17 @@
 use std::path::{Path, PathBuf};
 
 use image::{Rgb, RgbImage};
-use yolo_lat::foreign::{Layout, OnnxOptions, PreprocessingChanges};
 use yolo_lat::geometry::Fit;
 use yolo_lat::onnx::{Attribute, Dimension, FLOAT16, OnnxGraph, UINT8};
 use yolo_lat::preprocess::ChannelOrder;
+use yolo_lat::third_party::{Layout, OnnxOptions, PreprocessingChanges};
 use yolo_lat::{DetectError, Detector, DetectorOptions, ModelFile, Runtime};
 
 fn detector_of(path: &Path, options: &DetectorOptions) -> Result<Detector, DetectError> {
     Detector::new(&ModelFile::open(path.to_str().unwrap())?, &Runtime::with_threads(1), options)
 }
 
-/// A file that gives the same numbers for every picture.
+/// A file that gives the same numbers for every image.
 struct Constant {
     outputs: Vec<(Vec<usize>, Vec<f32>)>,
     side: usize,
@@ -62,7 +62,7 @@ impl Constant {
         open(&self.write(folder.path(), false), options)
     }
 
-    /// What it finds in a picture of its own size: name, class, confidence, corners.
+    /// What it finds in an image of its own size: name, class, confidence, corners.
     fn found(&self, options: &OnnxOptions) -> Vec<(String, usize, f32, [f32; 4])> {
         let mut detector = self.open(options).unwrap();
         found(&mut detector, &RgbImage::new(self.side as u32, self.side as u32))
@@ -87,8 +87,8 @@ fn open(path: &Path, options: &OnnxOptions) -> Result<Detector, String> {
 }
 
 /// Rounded to thousandths.
-fn found(detector: &mut Detector, picture: &RgbImage) -> Vec<(String, usize, f32, [f32; 4])> {
-    let found = detector.detect(picture).unwrap();
+fn found(detector: &mut Detector, image: &RgbImage) -> Vec<(String, usize, f32, [f32; 4])> {
+    let found = detector.detect(image).unwrap();
     let round = |value: f32| (value * 1000.0).round() / 1000.0;
     found
         .iter()
@@ -178,7 +178,7 @@ fn shapes_that_mean_several_things_are_told_apart() {
     let neither = Constant::new(64, 300, 6, &row(0, &[8.0, 8.0, 40.0, 40.0, 0.1, 0.9])).with("names", two);
     assert!(neither.refused().contains("--layout end-to-end"), "{}", neither.refused());
     let unknown = Constant::new(64, 33, 3, &[]).refused();
-    assert!(unknown.contains("unknown layout: outputs [[33, 3]] of each picture of 64x64"), "{unknown}");
+    assert!(unknown.contains("unknown layout: outputs [[33, 3]] of each image of 64x64"), "{unknown}");
     let pose = Constant::new(64, 56, CELLS, &column(5, &[0.9, 30.0])).with("names", "{0: 'person'}");
     assert_eq!(pose.only(), named("person", 0, 0.9));
 }
@@ -226,8 +226,8 @@ fn outputs_of_each_stride_are_put_together() {
 fn boxes_of_others_do_not_vote_unless_asked() {
     let lone = Constant::new(64, 6, CELLS, &column(5, &[0.9, 0.1]));
     assert_eq!(lone.only(), named("class0", 0, 0.9));
-    let merge = OnnxOptions { merge: true, ..OnnxOptions::default() };
-    assert_eq!(lone.found(&merge), [named("class0", 0, 0.81)]);
+    let voting = OnnxOptions { box_voting: true, ..OnnxOptions::default() };
+    assert_eq!(lone.found(&voting), [named("class0", 0, 0.81)]);
 }
 
 #[test]
@@ -237,16 +237,16 @@ fn an_open_size_is_what_the_metadata_say() {
     let numbers = row(0, &[0.0, 0.0, 64.0, 64.0, 0.9, 0.0]);
     let network = Constant::new(64, 20, 6, &numbers).with("names", "['bolt']").with("imgsz", "[480, 640]");
     let path = network.write(folder.path(), true);
-    let picture = RgbImage::new(640, 480);
+    let image = RgbImage::new(640, 480);
     let mut detector = open(&path, &OnnxOptions::default()).unwrap();
-    assert_eq!(found(&mut detector, &picture)[0].3, [0.0, 0.0, 64.0, 64.0]);
+    assert_eq!(found(&mut detector, &image)[0].3, [0.0, 0.0, 64.0, 64.0]);
     let options = DetectorOptions { size: yolo_lat::InputSize::Square(Some(320)), ..DetectorOptions::default() };
     let mut detector = detector_of(&path, &options).unwrap();
     // Letterboxed with 40 pixels above.
-    assert_eq!(found(&mut detector, &picture)[0].3, [0.0, 0.0, 128.0, 48.0]);
+    assert_eq!(found(&mut detector, &image)[0].3, [0.0, 0.0, 128.0, 48.0]);
 }
 
-/// A file that gives one box whose confidence is the mean of the picture's first channel, of 1 or of 255.
+/// A file that gives one box whose confidence is the mean of the image's first channel, of 1 or of 255.
 fn mean_of_the_first_channel(path: &Path, shape: [usize; 4], kind: i64, external: bool, metadata: &[(&str, &str)]) {
     let mut graph = OnnxGraph::default();
     let channels_last = shape[3] <= 3;
@@ -281,16 +281,16 @@ fn mean_of_the_first_channel(path: &Path, shape: [usize; 4], kind: i64, external
 fn inputs_of_every_form_are_filled() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("form.onnx");
-    let picture = |red: u8| RgbImage::from_pixel(64, 64, Rgb([red, 51, 102]));
+    let image = |red: u8| RgbImage::from_pixel(64, 64, Rgb([red, 51, 102]));
     for shape in [[1, 3, 64, 64], [4, 3, 64, 64], [1, 64, 64, 3], [2, 64, 64, 3], [1, 1, 64, 64], [1, 64, 64, 1]] {
         for kind in [1, FLOAT16, UINT8] {
             mean_of_the_first_channel(&path, shape, kind, false, &[]);
             let mut detector = open(&path, &OnnxOptions::default()).unwrap();
             // More than fit into a batch, and an unfinished batch.
-            let pictures: Vec<RgbImage> = [255, 204, 153, 128, 102].map(picture).into();
-            let found = detector.detect_batch(&pictures.iter().collect::<Vec<_>>()).unwrap();
+            let images: Vec<RgbImage> = [255, 204, 153, 128, 102].map(image).into();
+            let found = detector.detect_batch(&images.iter().collect::<Vec<_>>()).unwrap();
             assert_eq!(found.len(), 5);
-            for ((found, _), Rgb([red, green, blue])) in found.iter().zip(pictures.iter().map(|p| *p.get_pixel(0, 0))) {
+            for ((found, _), Rgb([red, green, blue])) in found.iter().zip(images.iter().map(|p| *p.get_pixel(0, 0))) {
                 let grey = 0.299 * f32::from(red) + 0.587 * f32::from(green) + 0.114 * f32::from(blue);
                 let is_grey = shape[1] == 1 || shape[3] == 1;
                 let expected = if is_grey { grey.round() } else { f32::from(red) } / 255.0;
@@ -299,7 +299,7 @@ fn inputs_of_every_form_are_filled() {
         }
     }
     mean_of_the_first_channel(&path, [1, 3, 64, 64], 1, true, &[]);
-    assert_eq!(found(&mut open(&path, &OnnxOptions::default()).unwrap(), &picture(204)), [named("bolt", 0, 0.8)]);
+    assert_eq!(found(&mut open(&path, &OnnxOptions::default()).unwrap(), &image(204)), [named("bolt", 0, 0.8)]);
     std::fs::remove_file(path.with_extension("data")).unwrap();
     let error = open(&path, &OnnxOptions::default()).map(|_| ()).unwrap_err();
     assert!(error.lines().count() == 1 && error.contains("form.data"), "{error}");
@@ -314,11 +314,11 @@ fn a_network_sees_as_its_metadata_or_a_person_say() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("sees.onnx");
     // Twice as wide as high.
-    let picture = RgbImage::from_pixel(128, 64, Rgb([204, 51, 102]));
+    let image = RgbImage::from_pixel(128, 64, Rgb([204, 51, 102]));
     let see = |metadata: &[(&str, &str)], preprocessing: PreprocessingChanges| {
         mean_of_the_first_channel(&path, [1, 3, 64, 64], 1, false, metadata);
         let mut detector = open(&path, &OnnxOptions { preprocessing, ..OnnxOptions::default() }).unwrap();
-        let found = found(&mut detector, &picture);
+        let found = found(&mut detector, &image);
         (found[0].2, found[0].3)
     };
     let none = PreprocessingChanges::default();

@@ -1,4 +1,4 @@
-//! Pictures: the objects cut out, and as they are.
+//! Images: the objects cut out, and as they are.
 
 use std::collections::HashSet;
 use std::io::{BufWriter, Error};
@@ -28,15 +28,15 @@ impl CropSink {
 
 impl Sink for CropSink {
     fn write(&mut self, item: Item) -> Result<(), SinkError> {
-        let Some(picture) = item.picture else { return Ok(()) };
+        let Some(image) = item.image else { return Ok(()) };
         for (index, detection) in item.record.detections.iter().enumerate() {
-            let bbox = detection.bbox.clip(picture.width() as f32, picture.height() as f32);
+            let bbox = detection.bbox.clip(image.width() as f32, image.height() as f32);
             let (left, top) = (bbox.x1.floor() as u32, bbox.y1.floor() as u32);
             let (right, bottom) = (bbox.x2.ceil() as u32, bbox.y2.ceil() as u32);
             if right <= left || bottom <= top {
                 continue;
             }
-            let crop = picture.view(left, top, right - left, bottom - top).to_image();
+            let crop = image.view(left, top, right - left, bottom - top).to_image();
             let class = self.classes.get(detection.class).map_or("other", String::as_str);
             let path = with_ending(&Path::new("crops").join(class), item.stem, &format!("_{index}.jpg"));
             write_jpeg(&self.folder.note(&path)?, &crop)?;
@@ -58,7 +58,7 @@ fn class_folders(classes: &[String]) -> Vec<String> {
     classes.iter().enumerate().map(folder).collect()
 }
 
-/// How [`PictureSink`] puts pictures into the results.
+/// How [`ImageSink`] puts images into the results.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Placing {
     /// As symbolic links.
@@ -67,31 +67,31 @@ pub enum Placing {
     Copy,
 }
 
-/// Puts the pictures themselves, untouched, where data sets have them: `PLACE/STEM` with their own extension. Frames of videos
+/// Puts the images themselves, untouched, where data sets have them: `PLACE/STEM` with their own extension. Frames of videos
 /// become JPEG files.
-pub struct PictureSink {
+pub struct ImageSink {
     folder: OutputFolder,
     place: &'static str,
     placing: Placing,
 }
 
-impl PictureSink {
+impl ImageSink {
     /// Writes into `place` in `folder`, sub-folders mirrored.
     pub fn new(folder: OutputFolder, place: &'static str, placing: Placing) -> Self {
         Self { folder, place, placing }
     }
 }
 
-impl Sink for PictureSink {
+impl Sink for ImageSink {
     fn write(&mut self, item: Item) -> Result<(), SinkError> {
-        let Some(picture) = item.picture else { return Ok(()) };
-        let relative = Path::new(self.place).join(item.picture_name());
+        let Some(image) = item.image else { return Ok(()) };
+        let relative = Path::new(self.place).join(item.image_name());
         if item.record.frame.is_some() {
-            return write_jpeg(&self.folder.note(&relative)?, picture);
+            return write_jpeg(&self.folder.note(&relative)?, image);
         }
         let path = self.folder.path(&relative);
         let source = item.path.canonicalize().map_err(|error| SinkError::new(&path, error))?;
-        // A data set that is labelled where it lies has its pictures already.
+        // A data set that is labelled where it lies has its images already.
         if path.canonicalize().is_ok_and(|there| there == source) {
             return Ok(());
         }
@@ -119,16 +119,16 @@ fn link(source: &Path, path: &Path) -> std::io::Result<()> {
 
 #[cfg(not(unix))]
 fn link(_: &Path, _: &Path) -> std::io::Result<()> {
-    Err(Error::other("links are not made on this system: use --pictures copy"))
+    Err(Error::other("links are not made on this system: use --images copy"))
 }
 
-/// Writes a picture as JPEG.
+/// Writes an image as JPEG.
 ///
 /// # Errors
 /// [`SinkError`] names the file; no part of it is left behind.
-pub fn write_jpeg(path: &Path, picture: &RgbImage) -> Result<(), SinkError> {
+pub fn write_jpeg(path: &Path, image: &RgbImage) -> Result<(), SinkError> {
     write_atomically(path, |file: &mut BufWriter<_>| {
-        JpegEncoder::new_with_quality(file, JPEG_QUALITY).encode_image(picture).map_err(Error::other)
+        JpegEncoder::new_with_quality(file, JPEG_QUALITY).encode_image(image).map_err(Error::other)
     })
 }
 
