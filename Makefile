@@ -14,13 +14,13 @@ OUTPUT ?= runs/average
 ARGUMENTS ?= # more of the trainer: --init FILE, --teacher FILE
 DATA ?= data
 
-.PHONY: check-features check-kernels check-wasm demo test test-aarch64 test-camera test-onnx soak screenshots check bench bench-cpu bench-attention bench-gpu bench-peers bench-peers-times fuzz train train-plot ablate average test-train clean setup
+.PHONY: accuracy check-features check-kernels check-wasm demo test test-aarch64 test-camera test-onnx soak screenshots check bench bench-cpu bench-attention bench-gpu bench-peers bench-peers-times fuzz train train-plot ablate average test-train clean setup
 
 demo: setup ## Detect objects on the sample photographs
 	$(CARGO) build --release
-	$${CARGO_TARGET_DIR:-target}/release/yolo-lat detect assets -o $(DEMO) --save-images --format text --format json
+	$${CARGO_TARGET_DIR:-target}/release/yolo-lat detect -m s assets -o $(DEMO) --save-images --format text --format json
 	@echo "Annotated photographs are in $(DEMO)/images, results in $(DEMO)/results.json."
-	@if [ -n "$$DISPLAY$$WAYLAND_DISPLAY" ]; then target=$${CARGO_TARGET_DIR:-target}; $$target/release/yolo-lat live; \
+	@if [ -n "$$DISPLAY$$WAYLAND_DISPLAY" ]; then target=$${CARGO_TARGET_DIR:-target}; $$target/release/yolo-lat live -m s; \
 	else echo "No display here: \`yolo-lat live\` opens a window where there is one, \`yolo-lat live --headless\` prints lines."; fi
 
 test: ## Every test that needs nothing but this folder
@@ -101,6 +101,10 @@ test-aarch64: setup ## The CPU engine's tests on 64-bit Arm, executed by qemu (m
 	CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="qemu-aarch64 -L /usr/aarch64-linux-gnu" \
 	  $(CARGO) nextest run --target aarch64-unknown-linux-gnu -p yolo-lat -p yolo-lat-cpu -p yolo-lat-attention \
 	  --no-default-features --features builtin-models,cpu
+
+accuracy: setup ## The accuracy tables of the model cards, measured on the photographs in DATA
+	$(CARGO) build --release
+	scripts/accuracy $${CARGO_TARGET_DIR:-target}/release/yolo-lat $(DATA)
 
 test-camera: setup ## Cameras, in a virtual machine with the kernel's own virtual ones (minutes)
 	@scripts/setup --camera

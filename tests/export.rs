@@ -149,7 +149,7 @@ fn the_file_alone_gives_the_detections_of_the_program() {
         );
         let predictions = predictions[0].clone().into_dimensionality::<Ix3>().unwrap();
         let (_, channels, _) = predictions.dim();
-        assert_eq!(channels, 24);
+        assert_eq!(channels, 4 + model.config.classes.len());
         // Without votes the most confident cell is the most confident detection.
         if nms == Nms::BoxVoting {
             continue;
