@@ -14,7 +14,7 @@ OUTPUT ?= runs/average
 ARGUMENTS ?= # more of the trainer: --init FILE, --teacher FILE
 DATA ?= data
 
-.PHONY: accuracy check-features check-kernels check-wasm demo test test-aarch64 test-camera test-onnx soak screenshots check bench bench-cpu bench-attention bench-gpu bench-peers bench-peers-times fuzz train train-plot ablate average test-train clean setup
+.PHONY: accuracy check-features check-kernels check-macos check-wasm demo dist sanitize test test-aarch64 test-camera test-dist test-onnx soak screenshots check bench bench-cpu bench-attention bench-gpu bench-peers bench-peers-times fuzz train train-plot ablate average test-train clean setup
 
 demo: setup ## Detect objects on the sample photographs
 	$(CARGO) build --release
@@ -94,13 +94,32 @@ test-onnx: setup ## Every form of the export through ONNX's checker and ONNX Run
 	$(CARGO) build --release
 	python3 tests/onnx/check.py $${CARGO_TARGET_DIR:-target}/release/yolo-lat
 
+dist: ## An archive and a Debian package in target/packages (many minutes)
+	@scripts/setup --dist
+	$(CARGO) build --release
+	scripts/dist $${CARGO_TARGET_DIR:-target}/release/yolo-lat
+
+test-dist: ## What make dist made, installed and run in a bare Debian without a network
+	@scripts/setup --dist
+	tests/dist/run $${CARGO_TARGET_DIR:-target}/release/yolo-lat
+
+# What the CPU engine's kernels and their tests are.
+KERNELS := -p yolo-lat -p yolo-lat-cpu -p yolo-lat-attention -p yolo-lat-simd --no-default-features --features builtin-models,cpu
+# Two packages compile C for macOS, which needs Apple's SDK; what only checks Rust needs no result of it, so `true` may compile it.
+check-macos: ## Code for macOS, all of it in Rust; nothing is linked and nothing run
+	@scripts/setup --macos
+	CC_aarch64_apple_darwin=true AR_aarch64_apple_darwin=true SDKROOT=/ $(CARGO) check --target aarch64-apple-darwin -p yolo-lat-cli
+
+# The toolchain for everything else has the sanitizer too; the variable lets it be asked for.
+sanitize: setup ## The unsafe kernels' tests under AddressSanitizer, on every instruction set of this machine (minutes)
+	RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address $(CARGO) nextest run --target x86_64-unknown-linux-gnu $(KERNELS)
+
 # The kernels against their safe twin, every operation against the reference, and detection on the samples, with NEON.
+test-aarch64: export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER := aarch64-linux-gnu-gcc
+test-aarch64: export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER := qemu-aarch64 -L /usr/aarch64-linux-gnu
 test-aarch64: setup ## The CPU engine's tests on 64-bit Arm, executed by qemu (minutes)
 	@scripts/setup --aarch64
-	CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc \
-	CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="qemu-aarch64 -L /usr/aarch64-linux-gnu" \
-	  $(CARGO) nextest run --target aarch64-unknown-linux-gnu -p yolo-lat -p yolo-lat-cpu -p yolo-lat-attention \
-	  --no-default-features --features builtin-models,cpu
+	$(CARGO) nextest run --target aarch64-unknown-linux-gnu $(KERNELS)
 
 accuracy: setup ## The accuracy tables of the model cards, measured on the photographs in DATA
 	$(CARGO) build --release
