@@ -14,7 +14,7 @@ OUTPUT ?= runs/average
 ARGUMENTS ?= # more of the trainer: --init FILE, --teacher FILE
 DATA ?= data
 
-.PHONY: accuracy check-features check-kernels check-macos check-wasm demo dist sanitize test test-aarch64 test-camera test-dist test-onnx soak screenshots check bench bench-cpu bench-attention bench-gpu bench-peers bench-peers-times fuzz train train-plot ablate average test-train clean setup
+.PHONY: accuracy check-features check-kernels check-macos check-wasm demo dist sanitize test test-aarch64 test-camera test-dist test-onnx soak screenshots check bench bench-cpu bench-attention bench-gpu bench-peers bench-peers-times fuzz train train-plot ablate average test-train wheel test-wheel test-cluster bench-wheel clean setup
 
 demo: setup ## Detect objects on the sample photographs
 	$(CARGO) build --release
@@ -162,6 +162,28 @@ average: setup ## Mean of the weights of MODELS (runs that went on from one anot
 test-train: setup ## Tests of the trainer
 	@scripts/setup --train
 	scripts/cargo-all nextest run -E 'package(yolo-lat-train)'
+
+# A Python of its own, for what is built and tested with it.
+VENV := target/venv
+wheel: setup ## The Python wheel: module yolo_lat, script yolo-lat; into target/wheels
+	@scripts/setup --wheel
+	rm -rf target/wheels
+	$(VENV)/bin/maturin build --locked --manifest-path crates/python/Cargo.toml --out target/wheels
+
+test-wheel: wheel ## The wheel, installed: against the program, with supervision and trackers, its types
+	$(VENV)/bin/pip install --quiet "$$(echo target/wheels/*.whl)[test]"
+	$(VENV)/bin/pip install --quiet --force-reinstall --no-deps target/wheels/*.whl
+	$(VENV)/bin/pytest crates/python/tests
+
+test-cluster: wheel ## Spark and Ray with the wheel on 2,000 photographs (of DATA, if it is given), workers killed: minutes
+	@scripts/setup --cluster
+	$(VENV)/bin/pip install --quiet --force-reinstall --no-deps target/wheels/*.whl
+	$(VENV)/bin/python tests/cluster/check.py $(if $(filter command line,$(origin DATA)),$(DATA))
+
+bench-wheel: wheel ## Speed of the wheel beside the program's on the photographs of DATA; the machine must be quiet
+	$(CARGO) build --release
+	$(VENV)/bin/pip install --quiet --force-reinstall target/wheels/*.whl
+	$(VENV)/bin/python benches/wheel.py $${CARGO_TARGET_DIR:-target}/release/yolo-lat $(DATA)
 
 setup:
 	@scripts/setup

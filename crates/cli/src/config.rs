@@ -21,8 +21,7 @@ impl Arguments {
     ///
     /// # Errors
     /// A value that an option does not take, or what is wrong with the file.
-    pub(crate) fn read() -> anyhow::Result<Self> {
-        let given: Vec<OsString> = std::env::args_os().collect();
+    pub(crate) fn read(given: Vec<OsString>) -> anyhow::Result<Self> {
         let Some((subcommand, matches, path)) = config_of(&given) else {
             return Self::try_parse_from(given).map_err(told);
         };
