@@ -49,7 +49,7 @@ def links(source, folder):
     """The first photographs of a folder."""
     folder.mkdir()
     for path in yolo_lat.images_in(source, recursive=True)[:IMAGES]:
-        (folder / path.strip("/").replace("/", "-")).symlink_to(Path(path).resolve())
+        (folder / "-".join(path.parts).strip("/-")).symlink_to(path.resolve())
 
 
 def of_one_process(folder):
@@ -58,10 +58,10 @@ def of_one_process(folder):
     for path, found in zip(paths, yolo_lat.Detector("n", engine="cpu")(paths, return_exceptions=True)):
         if isinstance(found, Exception):
             # Who is given bytes knows no path.
-            rows[path] = (None, None, None, None, None, str(found).split(": ", 1)[1])
+            rows[str(path)] = (None, None, None, None, None, str(found).split(": ", 1)[1])
         else:
             boxes = (found.class_names.tolist(), found.confidence.tolist(), found.xyxy.tolist())
-            rows[path] = (found.width, found.height, *boxes, None)
+            rows[str(path)] = (found.width, found.height, *boxes, None)
     return rows
 
 

@@ -17,7 +17,8 @@ use crate::options::{Opened, Options};
 /// One thread at a time detects with it, the others wait.
 #[pyclass(frozen)]
 pub(crate) struct Detector {
-    opened: Mutex<Opened>,
+    /// There until it is dropped.
+    opened: Option<Mutex<Opened>>,
     /// What the classes are called.
     #[pyo3(get)]
     names: Py<PyTuple>,
@@ -43,7 +44,7 @@ impl Detector {
         Ok(Self {
             names: PyTuple::new(py, opened.detector.classes())?.unbind(),
             description: opened.detector.description(),
-            opened: Mutex::new(opened),
+            opened: Some(Mutex::new(opened)),
             process: std::process::id(),
         })
     }
@@ -56,45 +57,58 @@ impl Detector {
         images: Vec<Given>,
         return_exceptions: bool,
     ) -> PyResult<Vec<Bound<'py, PyAny>>> {
-        if self.process != std::process::id() {
+        let Some(opened) = self.opened.as_ref().filter(|_| self.is_here()) else {
             return Err(PyRuntimeError::new_err(
                 "this Detector was made in another process, from which this one was forked without its threads: make one in each \
                  process, or start processes by the method \"spawn\"",
             ));
-        }
-        let found = py.detach(|| self.run(&images, return_exceptions))?;
+        };
+        let found = py.detach(|| run(opened, &images, return_exceptions))?;
         found.into_iter().map(|found| as_python(py, found)).collect()
     }
 }
 
 impl Detector {
-    /// Images are loaded ahead of the network, and taken together as they come, as in the program.
-    fn run(&self, images: &[Given], return_exceptions: bool) -> PyResult<Vec<PyResult<Found>>> {
-        let Opened { detector, batch, loaders } = &mut *self.opened.lock().unwrap_or_else(PoisonError::into_inner);
-        std::thread::scope(|scope| {
-            let load = |index: usize| images[index].load(index);
-            let mut loader = Prefetch::scoped(scope, images.len(), *loaders, Default::default(), load)?;
-            let mut found = Vec::with_capacity(images.len());
-            loop {
-                let loaded = loader.next_batch(*batch);
-                if loaded.is_empty() {
-                    return Ok(found);
-                }
-                let images: Vec<&RgbImage> = loaded.iter().filter_map(|(_, image)| image.as_ref().ok()).collect();
-                let detections = if images.is_empty() { Ok(Vec::new()) } else { detector.detections(&images) };
-                let mut detections = detections.map_err(|error| of_detector(&error))?.into_iter();
-                for (_, image) in loaded {
-                    match image {
-                        Ok(image) => found.extend(detections.next().map(|of_image| Ok((of_image, image.dimensions())))),
-                        Err(error) if return_exceptions => found.push(Err(error)),
-                        Err(error) => return Err(error),
-                    }
-                }
-                // Ctrl-C ends it between two batches.
-                Python::attach(|py| py.check_signals())?;
-            }
-        })
+    fn is_here(&self) -> bool {
+        self.process == std::process::id()
     }
+}
+
+/// Threads of another process cannot be waited for.
+impl Drop for Detector {
+    fn drop(&mut self) {
+        if !self.is_here() {
+            std::mem::forget(self.opened.take());
+        }
+    }
+}
+
+/// Images are loaded ahead of the network, and taken together as they come, as in the program.
+fn run(opened: &Mutex<Opened>, images: &[Given], return_exceptions: bool) -> PyResult<Vec<PyResult<Found>>> {
+    let Opened { detector, batch, loaders } = &mut *opened.lock().unwrap_or_else(PoisonError::into_inner);
+    std::thread::scope(|scope| {
+        let load = |index: usize| images[index].load(index);
+        let mut loader = Prefetch::scoped(scope, images.len(), *loaders, Default::default(), load)?;
+        let mut found = Vec::with_capacity(images.len());
+        loop {
+            let loaded = loader.next_batch(*batch);
+            if loaded.is_empty() {
+                return Ok(found);
+            }
+            let decoded: Vec<&RgbImage> = loaded.iter().filter_map(|(_, image)| image.as_ref().ok()).collect();
+            let detections = if decoded.is_empty() { Ok(Vec::new()) } else { detector.detections(&decoded) };
+            let mut detections = detections.map_err(|error| of_detector(&error))?.into_iter();
+            for (_, image) in loaded {
+                match image {
+                    Ok(image) => found.extend(detections.next().map(|of_image| Ok((of_image, image.dimensions())))),
+                    Err(error) if return_exceptions => found.push(Err(error)),
+                    Err(error) => return Err(error),
+                }
+            }
+            // Ctrl-C ends it between two batches.
+            Python::attach(|py| py.check_signals())?;
+        }
+    })
 }
 
 fn as_python(py: Python<'_>, found: PyResult<Found>) -> PyResult<Bound<'_, PyAny>> {

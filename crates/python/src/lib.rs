@@ -19,8 +19,11 @@ mod _native {
     use super::{detector::Detector, images_in, main};
 }
 
-/// Files of a folder that are named like images, by name.
+/// Files of a folder, on request with those of its sub-folders, that are named like images, by name: those that the program finds.
+///
+/// Raises FileNotFoundError, PermissionError or another OSError of a folder that cannot be read.
 #[pyfunction]
+#[pyo3(signature = (folder, recursive=false))]
 fn images_in(py: Python, folder: PathBuf, recursive: bool) -> PyResult<Vec<PathBuf>> {
     let Found { files, errors } = py.detach(|| files_in(&folder, recursive, None, is_image));
     match errors.into_iter().next() {

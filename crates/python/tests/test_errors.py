@@ -60,7 +60,7 @@ def test_images(detector, image, error, said):
         ({"iou": 2}, ValueError, "iou: expected a number from 0 to 1, found 2"),
         ({"size": 100}, ValueError, "size: expected a multiple of 32 from 32 to 4096, found 100"),
         ({"size": -32}, ValueError, "size: expected a multiple of 32 from 32 to 4096, found -32"),
-        ({"size": (320, 320, 3)}, ValueError, "size: expected one side, or width and height and not square"),
+        ({"size": (320, 320, 320)}, ValueError, "size: expected one side, or width and height and not square"),
         ({"size": (320, 320), "square": True}, ValueError, "size: expected one side"),
         ({"threads": 5000}, ValueError, "threads: expected a number from 0 to 1024, found 5000"),
         ({"threads": "two"}, TypeError, "threads: 'str' object cannot be interpreted as an integer"),

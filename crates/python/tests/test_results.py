@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -118,10 +117,10 @@ def test_a_photograph_is_seen_upright(detector, cat, tmp_path):
 
 def test_images_of_a_folder_are_those_of_the_program(program):
     found = yolo_lat.images_in(ASSETS)
-    assert [Path(path) for path in found] == PHOTOGRAPHS
+    assert found == PHOTOGRAPHS
     assert [record["image"] for record in of_program(program, [ASSETS])] == [str(path) for path in found]
     assert yolo_lat.images_in(ROOT / "crates") == []
-    assert ROOT / "docs/detections.jpg" in [Path(path) for path in yolo_lat.images_in(ROOT / "docs", recursive=True)]
+    assert ROOT / "docs/detections.jpg" in yolo_lat.images_in(ROOT / "docs", recursive=True)
 
 
 def test_results_are_kept_when_the_array_changes(detector, cat):

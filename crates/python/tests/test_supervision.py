@@ -8,7 +8,6 @@ from PIL import Image
 sv = pytest.importorskip("supervision")
 
 
-@pytest.fixture(scope="module")
 def frames():
     """A cat that crosses the image from left to right in 24 frames."""
     cat = np.asarray(Image.open(ASSETS / "chelsea.jpg").convert("RGB").resize((300, 200)))
@@ -36,16 +35,16 @@ def test_boxes_and_labels_are_drawn(detector):
     changed = np.argwhere((drawn != image).any(axis=2))
     (left, top), (right, bottom) = found.xyxy[0, :2], found.xyxy[0, 2:]
     assert np.abs(changed.min(axis=0) - [top, left]).max() < 4 and np.abs(changed.max(axis=0) - [bottom, right]).max() < 4
-    labelled = sv.LabelAnnotator().annotate(drawn.copy(), found, labels=list(found["class_name"]))
+    labelled = sv.LabelAnnotator(text_position=sv.Position.CENTER).annotate(drawn.copy(), found, labels=list(found["class_name"]))
     assert (labelled != drawn).any()
 
 
-def test_a_track_is_followed_and_counted(detector, frames):
+def test_a_track_is_followed_and_counted(detector):
     trackers = pytest.importorskip("trackers")
     tracker = trackers.ByteTrackTracker(minimum_consecutive_frames=1)
     line = sv.LineZone(sv.Point(400, 300), sv.Point(400, 0), triggering_anchors=[sv.Position.CENTER])
     tracks, seen = set(), 0
-    for found in map(detector, frames):
+    for found in map(detector, frames()):
         tracked = tracker.update(found.to_supervision())
         tracked = tracked[tracked.tracker_id != -1]
         line.trigger(tracked)

@@ -2,11 +2,9 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-
-import yolo_lat
+from conftest import ROOT
 
 USE = """
 from pathlib import Path
@@ -49,7 +47,7 @@ def test_users_are_checked(mypy, tmp_path):
 
 
 def test_the_package_is_checked(mypy):
-    code, said = mypy("mypy", "--strict", str(Path(yolo_lat.__file__).parent))
+    code, said = mypy("mypy", "--strict", str(ROOT / "crates/python/python/yolo_lat"))
     assert code == 0, said
 
 
