@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use yolo_lat::batch::Shard;
 #[cfg(feature = "plot")]
 use yolo_lat::sink::DrawOptions;
 use yolo_lat::sink::Placing;
@@ -45,6 +46,10 @@ pub(super) struct InputArguments {
     /// Most frames of each video, stream, camera or screen
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(super) max_frames: Option<u64>,
+    /// Only the inputs of shard I of N, for N processes or machines that share the work: each input, a video as a whole, is in one
+    /// shard, by its name. Folders of their own for the results (-o); docs/RESULTS.md says how they become one
+    #[arg(long, value_name = "I/N")]
+    pub(super) shard: Option<Shard>,
 }
 
 /// How the images themselves get into the results.

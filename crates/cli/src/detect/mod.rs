@@ -4,6 +4,7 @@ mod arguments;
 mod sinks;
 mod summary;
 
+use std::borrow::Cow;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -24,22 +25,32 @@ use super::options::find_classes;
 use super::profile::Profile;
 use super::report;
 
+/// What decoded images may take together for each thread: two of 12 megapixels.
+const MEMORY_OF_THREAD: u64 = 72 << 20;
+/// Threads that there is memory for in any case: enough for one image of 64 megapixels.
+const MEMORY_FOR_THREADS: usize = 3;
+
 pub(super) fn run(arguments: DetectArguments) -> anyhow::Result<ExitCode> {
     let outputs = Outputs::new(&arguments.results, arguments.course.quiet)?;
     let runtime = arguments.engine.runtime()?;
     let (mut detector, follow, settings) = open_detector(&arguments, &runtime)?;
     let found = find_inputs(&arguments)?;
-    let has_videos = found.inputs.iter().any(|input| holds_video(&input.path));
-    if arguments.results.format.contains(&Format::Mot) && !has_videos {
+    let has_videos = || found.inputs.iter().any(|input| holds_video(&input.path));
+    if arguments.results.format.contains(&Format::Mot) && !has_videos() {
         bail!("-f mot is for videos, and there is none among the inputs");
     }
-    if follow.track && !has_videos {
+    if follow.track && !has_videos() {
         if follow.lines.is_empty() {
             bail!("--track follows objects through a video, and there is none among the inputs");
         }
         report("yolo-lat: --line counts objects through a video, and there is none among the inputs");
     }
-    log::info!("{} on {}, {} inputs", arguments.engine.model, detector.description(), found.inputs.len());
+    let mut inputs = Cow::from(&found.inputs);
+    if let Some(shard) = arguments.input.shard {
+        inputs = found.inputs.iter().filter(|input| shard.has(input)).cloned().collect();
+        log::info!("shard {shard}: {} of {} inputs", inputs.len(), found.inputs.len());
+    }
+    log::info!("{} on {}, {} inputs", arguments.engine.model, detector.description(), inputs.len());
 
     let classes = detector.classes().to_vec();
     let run = Run { classes: &classes, model: &arguments.engine.model, inputs: &found.inputs, follow: &follow };
@@ -62,7 +73,7 @@ pub(super) fn run(arguments: DetectArguments) -> anyhow::Result<ExitCode> {
         Some(file) => Some(Profile::start(file, &mut detector)?),
         None => None,
     };
-    let progress = super::progress_bar(found.inputs.len(), arguments.course.quiet);
+    let progress = super::progress_bar(inputs.len(), arguments.course.quiet);
     let errors = Errors { progress: progress.clone(), json: arguments.course.json_errors };
     for (path, reason) in &found.errors {
         errors.failed(Some(&path.to_string_lossy()), reason);
@@ -70,6 +81,7 @@ pub(super) fn run(arguments: DetectArguments) -> anyhow::Result<ExitCode> {
     let options = BatchOptions {
         batch: arguments.engine.batch(runtime.threads()),
         loaders: runtime.threads(),
+        memory: MEMORY_OF_THREAD * runtime.threads().max(MEMORY_FOR_THREADS) as u64,
         classes: &classes,
         follow: follow.clone(),
         timing: !arguments.results.no_timing,
@@ -87,7 +99,7 @@ pub(super) fn run(arguments: DetectArguments) -> anyhow::Result<ExitCode> {
         Ok(found.into_iter().map(with_times).collect())
     };
     let outlets = Outlets { sinks, journal, known, observer: &mut |event| errors.hear(event) };
-    let summary = run_batch(&found.inputs, &mut detect, outlets, &options).context("cannot start threads")?;
+    let summary = run_batch(&inputs, &mut detect, outlets, &options).context("cannot start threads")?;
     progress.finish_and_clear();
     if let Some(folder) = &folder {
         folder.close();
@@ -155,6 +167,7 @@ fn open_detector(
         "track": follow.track, "smooth": follow.smooth, "zones": format!("{:?}", follow.zones),
         "lines": format!("{:?}", follow.lines),
         "drawing": format!("{:?}", arguments.results.drawing()), "label_conf": arguments.results.label_conf, "onnx": onnx,
+        "shard": arguments.input.shard.map(|shard| shard.to_string()),
     });
     Ok((detector, follow, settings))
 }

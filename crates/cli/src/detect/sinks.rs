@@ -63,6 +63,7 @@ impl Format {
 pub(super) struct Run<'a> {
     pub(super) classes: &'a [String],
     pub(super) model: &'a str,
+    /// All there are, those of other shards too: names, numbers and columns are the same in every shard.
     pub(super) inputs: &'a [Input],
     pub(super) follow: &'a FollowOptions,
 }
@@ -215,7 +216,8 @@ impl Outputs {
     ) -> Result<Vec<Box<dyn Sink>>, SinkError> {
         let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
         let formats = &self.arguments.format;
-        let videos = run.inputs.iter().filter(|input| holds_video(&input.path)).count();
+        // Asked only where it matters: it opens every file.
+        let has_videos = || run.inputs.iter().any(|input| holds_video(&input.path));
         for (index, &format) in formats.iter().enumerate() {
             if formats[..index].contains(&format) || (format == Format::Text && self.quiet && folder.is_some()) {
                 continue;
@@ -229,8 +231,8 @@ impl Outputs {
                 Format::Json => sinks.push(Box::new(JsonSink::new(target()?))),
                 Format::Jsonl => sinks.push(Box::new(JsonLinesSink::new(target()?))),
                 Format::Csv => {
-                    let (tracks, zones) = (run.follow.track, !run.follow.zones.is_empty());
-                    sinks.push(Box::new(CsvSink::new(target()?, CsvColumns { videos: videos > 0, tracks, zones })));
+                    let (videos, tracks, zones) = (has_videos(), run.follow.track, !run.follow.zones.is_empty());
+                    sinks.push(Box::new(CsvSink::new(target()?, CsvColumns { videos, tracks, zones })));
                 }
                 Format::Coco => {
                     let ids = ImageIds::new(run.inputs.iter().map(|input| input.stem.as_path()));
@@ -245,7 +247,7 @@ impl Outputs {
                     sinks.push(Box::new(LabelStudioSink::new(target()?, folder.cloned(), options)));
                 }
                 Format::Cvat => {
-                    let is_one_video = videos == 1 && run.inputs.len() == 1;
+                    let is_one_video = run.inputs.len() == 1 && has_videos();
                     sinks.push(Box::new(CvatSink::new(target()?, run.classes, is_one_video)));
                 }
                 Format::Mot => {

@@ -1,20 +1,25 @@
 //! The first stage: images decoded ahead, videos frame by frame.
 
+use std::borrow::Cow;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant, SystemTime};
 
 use image::RgbImage;
 
+use super::budget::{Budget, Share};
 use super::{Input, Known};
 use crate::frame::Frame;
 use crate::sink::Record;
-use crate::source::{SourceError, SourceOptions, SourceRequest, decode_image, holds_video, open_image, open_source};
+use crate::source::{
+    SourceError, SourceOptions, SourceRequest, decode_image, holds_video, memory_of, open_source, read,
+};
 
 /// An input on its way from the loaders to the network.
 pub(super) enum Loaded {
-    /// Decoded, with the time that took.
-    Image(Frame, Duration),
+    /// Decoded, with the time and memory that took.
+    Image(Frame, Duration, Share),
     /// Completed by an earlier run.
     Known(Record),
     /// Decoded frame by frame when its turn comes.
@@ -26,31 +31,49 @@ impl Loaded {
     /// What the network is to see.
     pub(super) fn image(&self) -> Option<&RgbImage> {
         match self {
-            Self::Image(frame, _) => Some(&frame.pixels),
+            Self::Image(frame, ..) => Some(&frame.pixels),
             Self::Known(_) | Self::Video | Self::Failed(_) => None,
         }
     }
 }
 
-pub(super) fn load(input: &Input, index: usize, known: Option<&Known>) -> Loaded {
+pub(super) fn load(input: &Input, index: usize, known: Option<&Known>, budget: &Arc<Budget>) -> Loaded {
+    let start = Instant::now();
+    let file = contents(input, known);
+    let read = start.elapsed();
+    // Whatever it is: those after it wait for its turn.
+    let share = budget.take(index, file.as_ref().map_or(0, |bytes| memory_of(bytes)));
+    let start = Instant::now();
+    match (file.and_then(|bytes| decode_image(&bytes).map_err(failed)), share) {
+        (Ok(pixels), Some(mut share)) => {
+            share.keep(pixels.as_raw().len() as u64);
+            let frame = Frame { pixels, sequence: index as u64, captured_at: SystemTime::now() };
+            Loaded::Image(frame, read + start.elapsed(), share)
+        }
+        (Err(other), _) => *other,
+        (Ok(_), None) => Loaded::Failed("the run has ended".into()),
+    }
+}
+
+/// The bytes of an image, or what else an input is.
+fn contents<'a>(input: &'a Input, known: Option<&Known>) -> Result<Cow<'a, [u8]>, Box<Loaded>> {
+    if let Some(contents) = &input.contents {
+        return Ok(Cow::Borrowed(contents));
+    }
     if let Some(known) = known
-        && input.contents.is_none()
         && let Some(record) = known.journal.find(&input.name())
         && known.sinks.iter().all(|sink| sink.has(&input.stem))
     {
-        return Loaded::Known(record);
+        return Err(Box::new(Loaded::Known(record)));
     }
-    if input.contents.is_none() && holds_video(&input.path) {
-        return Loaded::Video;
+    if holds_video(&input.path) {
+        return Err(Box::new(Loaded::Video));
     }
-    let start = Instant::now();
-    match input.contents.as_deref().map_or_else(|| open_image(&input.path), decode_image) {
-        Ok(pixels) => {
-            let frame = Frame { pixels, sequence: index as u64, captured_at: SystemTime::now() };
-            Loaded::Image(frame, start.elapsed())
-        }
-        Err(error) => Loaded::Failed(error.to_string()),
-    }
+    read(&input.path).map(Cow::Owned).map_err(failed)
+}
+
+fn failed(error: SourceError) -> Box<Loaded> {
+    Box::new(Loaded::Failed(error.to_string()))
 }
 
 /// Gives each frame to `take` with its time in the video or since the first one, the video's length if it is known, and how long

@@ -1,11 +1,14 @@
 //! Whole runs: images and videos through a network into sinks, in the order of the inputs.
 //!
-//! Three stages overlap: workers load ahead, the caller's thread computes, a writer exports. Queues between them are short,
-//! so memory does not grow with the number of inputs. Whatever fails, all that was computed is written and every sink is
-//! finished before [`run_batch`] returns.
+//! Three stages overlap: workers load ahead, the caller's thread computes, a writer exports. Queues between them are short, and
+//! large images wait for each other, so memory grows neither with the number of inputs nor, for images, beyond
+//! [`BatchOptions::memory`]. Whatever fails, all that was computed is written and every sink is finished before [`run_batch`]
+//! returns.
 
+mod budget;
 mod journal;
 mod loader;
+mod shard;
 mod writer;
 
 use std::error::Error;
@@ -17,8 +20,10 @@ use std::time::{Duration, Instant};
 
 use image::RgbImage;
 
+use self::budget::Budget;
 pub use self::journal::{Journal, JournalError, JournalReader};
 use self::loader::{Loaded, decode_video};
+pub use self::shard::Shard;
 use self::writer::{Outcome, VideoTime, Writer};
 use crate::follow::{FollowOptions, Followed, Follower};
 use crate::frame::Frame;
@@ -66,6 +71,8 @@ pub struct BatchOptions<'a> {
     pub batch: usize,
     /// Threads that load images.
     pub loaders: usize,
+    /// Bytes that decoded images may take together; one that is larger is alone.
+    pub memory: u64,
     /// Names of the classes.
     pub classes: &'a [String],
     /// What becomes of the detections of an image, and of a video's from frame to frame.
@@ -182,7 +189,9 @@ pub fn run_batch(
     let is_over = || ended.load(Ordering::Relaxed) || options.stop.load(Ordering::Relaxed);
     let mut summary = std::thread::scope(|scope| {
         let known = known.as_ref();
-        let load = move |index: usize| loader::load(&inputs[index], index, known);
+        let budget = Budget::new(options.memory);
+        let wanted = budget.open();
+        let load = move |index: usize| loader::load(&inputs[index], index, known, &budget);
         let mut loader = Prefetch::scoped(scope, inputs.len(), options.loaders, options.stop.clone(), load)?;
         let (sender, receiver) = sync_channel(2 * options.batch);
         let writer = Writer::new(inputs, sinks, journal, observer, options.fail_fast, &ended);
@@ -192,7 +201,7 @@ pub fn run_batch(
         let mut network = Network { detect, sender, options, is_over: &is_over, images };
         let failure = network.run(&mut loader, inputs).err();
         // The writer ends when nothing more can come, the loaders when nobody takes.
-        drop((network, loader));
+        drop((network, loader, wanted));
         let mut summary = writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         if let Some(failure) = failure {
             summary.ending = Ending::Network(failure);
@@ -253,10 +262,10 @@ impl Network<'_> {
                 Loaded::Known(record) => Outcome::Image(record, None),
                 Loaded::Failed(reason) => Outcome::Failed(reason),
                 Loaded::Video => continue,
-                Loaded::Image(frame, decode) => match found.next() {
+                Loaded::Image(frame, decode, share) => match found.next() {
                     Some(found) => {
                         let record = record(self.options, &mut self.images, &frame, found, (decode, Duration::ZERO));
-                        Outcome::Image(record, Some(frame.pixels))
+                        Outcome::Image(record, Some((frame.pixels, share)))
                     }
                     None => Outcome::Failed("the network gave no result".into()),
                 },

@@ -68,6 +68,8 @@ fn run(
     let options = BatchOptions {
         batch: 1,
         loaders: 2,
+        // One image of four pixels at a time.
+        memory: 12,
         classes: &classes,
         follow: FollowOptions::default(),
         timing: false,

@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use image::RgbImage;
 
+use super::budget::Share;
 use super::{Ending, Event, Input, Journal, Summary};
 use crate::sink::{Item, Record, Sink, SinkError, VideoFrame};
 
 /// A result on its way from the network to the writer.
 pub(super) enum Outcome {
-    /// An image, without its pixels where an earlier run has written them.
-    Image(Record, Option<RgbImage>),
+    /// An image, without its pixels where an earlier run has written them; else with their memory.
+    Image(Record, Option<(RgbImage, Share)>),
     Frame(Record, RgbImage, VideoTime),
     VideoEnd,
     Failed(String),
@@ -60,7 +61,8 @@ impl<'a> Writer<'a> {
                 Outcome::Failed(reason) => self.failed(&input.name(), &reason),
                 Outcome::Image(record, image) => {
                     let record = Record { image: input.name(), ..record };
-                    let item = item(input, &record, &input.stem, None, image.as_ref());
+                    let pixels = image.as_ref().map(|(pixels, _)| pixels);
+                    let item = item(input, &record, &input.stem, None, pixels);
                     if self.write(item) {
                         self.summary.images += 1;
                         self.complete(&record, image.is_some());

@@ -4,13 +4,17 @@
 //! only counts that there is one.
 
 use std::io::{self, BufRead, BufReader, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+
+use super::images::SourceError;
 
 /// How often a waiting thread looks whether it shall stop.
 pub(super) const STEP: Duration = Duration::from_millis(20);
@@ -23,8 +27,39 @@ pub fn has_ffmpeg() -> bool {
 }
 
 pub(super) fn has_program(name: &str) -> bool {
+    find_program(name).is_some()
+}
+
+/// Where the system finds a program.
+pub fn find_program(name: &str) -> Option<PathBuf> {
     let name = format!("{name}{}", std::env::consts::EXE_SUFFIX);
-    std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|folder| folder.join(&name).is_file()))
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|folder| folder.join(&name)).find(|file| file.is_file())
+}
+
+/// The version of ffmpeg, as the ffprobe that comes with it says.
+///
+/// # Errors
+/// One of the two is missing, cannot be started, or does not answer.
+pub fn ffmpeg_version() -> Result<String, SourceError> {
+    #[derive(Deserialize)]
+    struct About {
+        program_version: ProgramVersion,
+    }
+    #[derive(Deserialize)]
+    struct ProgramVersion {
+        version: String,
+    }
+    if !has_program("ffmpeg") || !has_program("ffprobe") {
+        return Err(SourceError::NoFfmpeg);
+    }
+    let mut command = command("ffprobe");
+    command.args(["-show_program_version", "-of", "json"]);
+    let answer = answer(&mut command, &AtomicBool::new(false), Some(ANSWER_TIMEOUT))?;
+    let output = answer.map(|(_, output)| output).unwrap_or_default();
+    let about: About = serde_json::from_slice(&output)
+        .map_err(|_| SourceError::Decode("ffprobe is there and does not tell its version".into()))?;
+    Ok(about.program_version.version)
 }
 
 /// A command that says only what went wrong and reads nothing from this program's input.

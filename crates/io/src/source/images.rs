@@ -4,7 +4,7 @@ use std::io::{Cursor, Read};
 use std::path::Path;
 
 use image::metadata::Orientation;
-use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage};
+use image::{ColorType, DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage};
 
 use super::jpeg;
 
@@ -135,7 +135,22 @@ pub fn image_size(path: impl AsRef<Path>) -> Result<(u32, u32), SourceError> {
     Ok(if turned { (height, width) } else { (width, height) })
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, SourceError> {
+/// Bytes that decoding an image takes at most, without those of its file; 0 where there is none to decode.
+pub(crate) fn memory_of(bytes: &[u8]) -> u64 {
+    let Ok((decoder, orientation)) = open(bytes) else { return 0 };
+    let (width, height) = decoder.dimensions();
+    let stored = decoder.total_bytes();
+    let turned = if orientation == Orientation::NoTransforms { 0 } else { stored };
+    let in_place = matches!(decoder.color_type(), ColorType::Rgb8 | ColorType::Rgba8);
+    let converted = if in_place { 0 } else { 4 * u64::from(width) * u64::from(height) };
+    stored + turned.max(converted)
+}
+
+/// The bytes of an image's file.
+///
+/// # Errors
+/// [`SourceError`], which does not repeat the path.
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, SourceError> {
     let metadata = std::fs::metadata(path)?;
     if !metadata.is_file() {
         return Err(SourceError::NotAFile);
@@ -172,7 +187,7 @@ fn decode(bytes: &[u8]) -> Result<RgbImage, SourceError> {
     let (decoder, orientation) = open(bytes)?;
     let mut image = DynamicImage::from_decoder(decoder).map_err(|error| damaged(&error))?;
     image.apply_orientation(orientation);
-    Ok(if image.color().has_alpha() { over_white(&image) } else { image.into_rgb8() })
+    Ok(if image.color().has_alpha() { over_white(image) } else { image.into_rgb8() })
 }
 
 /// Reads the header of an image, and which way up it is.
@@ -223,16 +238,22 @@ fn unread_format(bytes: &[u8]) -> Option<&'static str> {
     })
 }
 
-fn over_white(image: &DynamicImage) -> RgbImage {
-    let rgba = image.to_rgba8();
-    RgbImage::from_fn(rgba.width(), rgba.height(), |x, y| {
-        let image::Rgba([r, g, b, alpha]) = *rgba.get_pixel(x, y);
-        let blend = |value: u8| {
-            let alpha = u32::from(alpha);
-            ((u32::from(value) * alpha + 255 * (255 - alpha) + 127) / 255) as u8
-        };
-        image::Rgb([blend(r), blend(g), blend(b)])
-    })
+/// In place: a second image beside a large one would be too much.
+fn over_white(image: DynamicImage) -> RgbImage {
+    let (width, height) = (image.width(), image.height());
+    let mut bytes = image.into_rgba8().into_raw();
+    let pixels = bytes.len() / 4;
+    for pixel in 0..pixels {
+        let alpha = u32::from(bytes[4 * pixel + 3]);
+        for channel in 0..3 {
+            let value = u32::from(bytes[4 * pixel + channel]);
+            bytes[3 * pixel + channel] = ((value * alpha + 255 * (255 - alpha) + 127) / 255) as u8;
+        }
+    }
+    bytes.truncate(3 * pixels);
+    bytes.shrink_to_fit();
+    // Three bytes for each pixel, as many as fit.
+    RgbImage::from_raw(width, height, bytes).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -248,6 +269,32 @@ mod tests {
         }
         let stored = ImageReader::open("../../tests/data/rot.jpg").unwrap().into_dimensions().unwrap();
         assert_eq!(image_size("../../tests/data/rot.jpg").unwrap(), (stored.1, stored.0));
+    }
+
+    #[test]
+    fn what_is_transparent_is_white() {
+        let pixels = [[255, 0, 10, 255], [255, 0, 10, 0], [200, 100, 0, 128]];
+        let image = image::RgbaImage::from_raw(3, 1, pixels.concat()).unwrap();
+        let expected = [[255, 0, 10], [255, 255, 255], [227, 177, 127]];
+        assert_eq!(over_white(image.into()).into_raw(), expected.concat());
+    }
+
+    #[test]
+    fn the_memory_of_a_image_is_known_before_it_is_decoded() {
+        let encoded = |image: DynamicImage, format| {
+            let mut bytes = Cursor::new(Vec::new());
+            image.write_to(&mut bytes, format).unwrap();
+            memory_of(bytes.get_ref())
+        };
+        let rgb = image::RgbImage::new(20, 10);
+        assert_eq!(encoded(rgb.clone().into(), ImageFormat::Jpeg), 600);
+        assert_eq!(encoded(image::RgbaImage::new(20, 10).into(), ImageFormat::Png), 800);
+        assert_eq!(encoded(DynamicImage::from(rgb).to_luma8().into(), ImageFormat::Png), 200 + 800);
+        // Turned by its orientation, which takes a second image.
+        let (width, height) = image_size("../../tests/data/rot.jpg").unwrap();
+        let turned = memory_of(&std::fs::read("../../tests/data/rot.jpg").unwrap());
+        assert_eq!(turned, 2 * 3 * u64::from(width) * u64::from(height));
+        assert_eq!(memory_of(b"no image"), 0);
     }
 
     #[test]

@@ -17,11 +17,11 @@ mod yuv;
 
 #[cfg(feature = "camera")]
 pub use camera::{CameraEntry, CameraRequest, CameraSource, FormatRequest, camera_formats, cameras};
-pub use ffmpeg::has_ffmpeg;
 pub(crate) use ffmpeg::{Complaints, command, file_argument, passthrough};
+pub use ffmpeg::{ffmpeg_version, find_program, has_ffmpeg};
 pub use folder::{Found, files_in};
 pub use images::{IMAGE_EXTENSIONS, SourceError, decode_image, holds_image, image_size, is_image, open_image};
-pub(crate) use images::{has_extension, is_hidden};
+pub(crate) use images::{has_extension, is_hidden, memory_of, read};
 pub(crate) use matroska::FrameWriter;
 pub use prefetch::Prefetch;
 pub use screen::ScreenRequest;

@@ -1,0 +1,50 @@
+//! Large images, many of them: memory stays below what small machines have.
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod common;
+
+use std::path::Path;
+use std::process::Command;
+
+use common::{PROGRAM, stderr, stdout};
+use image::codecs::jpeg::JpegEncoder;
+use image::{Rgb, RgbImage};
+
+/// Most that `detect` may have resident, in KiB.
+const LIMIT_KIB: u64 = 512 << 10;
+
+/// Runs the program and gives the most KiB that it had resident, with what it printed.
+fn peak_kib(arguments: &[&str], folder: &Path) -> (u64, String) {
+    let watch = "import resource, subprocess, sys; code = subprocess.run(sys.argv[1:]).returncode; \
+                 print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, file=sys.stderr); sys.exit(code)";
+    let mut command = Command::new("python3");
+    command.args(["-c", watch, PROGRAM]).args(arguments).arg(folder);
+    let output = command.output().unwrap();
+    let errors = stderr(&output);
+    assert!(output.status.success(), "{errors}");
+    (errors.lines().last().unwrap().parse().unwrap(), stdout(&output))
+}
+
+fn photograph(side: u32) -> RgbImage {
+    RgbImage::from_fn(side, side, |x, y| Rgb([(x >> 5) as u8, (y >> 5) as u8, (x ^ y) as u8 & 31]))
+}
+
+#[test]
+fn large_images_take_turns() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut large = Vec::new();
+    JpegEncoder::new_with_quality(&mut large, 75).encode_image(&photograph(8192)).unwrap();
+    let mut usual = Vec::new();
+    JpegEncoder::new_with_quality(&mut usual, 75).encode_image(&photograph(4000)).unwrap();
+    for number in 0..5 {
+        std::fs::write(folder.path().join(format!("{number}-large.jpg")), &large).unwrap();
+        for other in 0..4 {
+            std::fs::write(folder.path().join(format!("{number}-{other}.jpg")), &usual).unwrap();
+        }
+    }
+    let usual = ["detect", "-f", "jsonl", "-q", "--engine", "cpu", "--threads", "2"];
+    let (peak, lines) = peak_kib(&usual, folder.path());
+    assert_eq!(lines.lines().count(), 25);
+    assert!(peak < LIMIT_KIB, "{peak} KiB, at most {LIMIT_KIB} may be");
+}
