@@ -6,6 +6,8 @@ use std::sync::Arc;
 use image::RgbImage;
 use ndarray::Array3;
 
+#[cfg(feature = "gpu")]
+use crate::engine::fastest;
 use crate::engine::{EngineError, EngineKind, StepTime};
 #[cfg(feature = "gpu")]
 use crate::fallback::Fallback;
@@ -251,19 +253,21 @@ fn gpu_pipeline(recipe: &Recipe, shape: (usize, usize)) -> Result<Option<Box<dyn
     let open = || GpuPipeline::new(Arc::new(recipe.clone()), shape).map(|gpu| Fallback::Gpu(gpu, false));
     match recipe.options.engine {
         EngineKind::Gpu => Ok(Some(Box::new(open()?))),
-        EngineKind::Auto => match open() {
-            Ok(gpu) => Ok(Some(Box::new(gpu))),
-            // A machine without one is nothing out of the ordinary; one that fails is.
-            Err(error @ EngineError::Unavailable { .. }) => {
-                log::info!("{error}; the cpu engine runs instead");
-                Ok(None)
+        EngineKind::Auto => {
+            let fastest = fastest(&recipe.model, shape, &recipe.runtime)?;
+            log::info!("{fastest}");
+            if fastest.engine != EngineKind::Gpu {
+                return Ok(None);
             }
-            Err(EngineError::Model(error)) => Err(error.into()),
-            Err(error) => {
-                log::warn!("{error}; the cpu engine runs instead");
-                Ok(None)
+            match open() {
+                Ok(gpu) => Ok(Some(Box::new(gpu))),
+                Err(EngineError::Model(error)) => Err(error.into()),
+                Err(error) => {
+                    log::warn!("{error}; the cpu engine runs instead");
+                    Ok(None)
+                }
             }
-        },
+        }
         _ => Ok(None),
     }
 }

@@ -1,5 +1,7 @@
 //! The engines of this build by name, and the one place that chooses between them.
 
+mod fastest;
+
 #[cfg(feature = "cpu")]
 pub use yolo_lat_cpu as cpu;
 #[cfg(feature = "gpu")]
@@ -7,6 +9,7 @@ pub use yolo_lat_gpu as gpu;
 #[cfg(feature = "ort")]
 pub use yolo_lat_onnx::ort;
 
+pub use self::fastest::{Fastest, fastest, least_times, take_turns};
 pub use yolo_lat_core::engine::{Engine, EngineError, StepTime, reference};
 use yolo_lat_core::model::{Model, Network};
 
@@ -15,7 +18,7 @@ use crate::runtime::Runtime;
 /// The engines by name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum EngineKind {
-    /// The fastest one that this machine has.
+    /// The faster of CPU and GPU as it was measured here: [`fastest`].
     #[default]
     Auto,
     /// Our own CPU engine.
@@ -97,4 +100,20 @@ pub(crate) fn not_in_build(kind: EngineKind) -> EngineError {
         EngineKind::Reference => "reference",
     };
     EngineError::Unavailable { engine, reason: format!("this build of yolo-lat lacks the feature {engine:?}") }
+}
+
+/// What the processor calls itself; where the system does not tell, its architecture.
+pub fn processor_name() -> String {
+    let of_system = if cfg!(windows) {
+        std::env::var("PROCESSOR_IDENTIFIER").ok()
+    } else if cfg!(target_os = "macos") {
+        let output = std::process::Command::new("sysctl").args(["-n", "machdep.cpu.brand_string"]).output().ok();
+        output.and_then(|output| String::from_utf8(output.stdout).ok())
+    } else {
+        let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let model = |line: &str| line.strip_prefix("model name")?.split_once(':').map(|(_, name)| name.to_owned());
+        text.lines().find_map(model)
+    };
+    let name = of_system.map(|name| name.trim().to_owned()).filter(|name| !name.is_empty());
+    name.unwrap_or_else(|| std::env::consts::ARCH.to_owned())
 }

@@ -1,13 +1,17 @@
 //! What engines run on: threads, a GPU, ONNX Runtime. Handed down, opened on first use, shared by all that is made with it.
 
+#[cfg(all(feature = "cpu", feature = "gpu"))]
+use std::collections::HashMap;
 use std::sync::Arc;
+#[cfg(all(feature = "cpu", feature = "gpu"))]
+use std::sync::MutexGuard;
 #[cfg(feature = "gpu")]
 use std::sync::{Mutex, PoisonError};
 
 #[cfg(any(feature = "gpu", feature = "ort"))]
 use yolo_lat_core::engine::EngineError;
 #[cfg(feature = "gpu")]
-use yolo_lat_gpu::{Gpu, GpuOptions};
+use yolo_lat_gpu::{Adapter, Gpu, GpuOptions};
 #[cfg(feature = "ort")]
 use yolo_lat_onnx::ort::{OnnxRuntime, Provider};
 
@@ -35,17 +39,35 @@ pub struct Runtime(Arc<Opened>);
 struct Opened {
     options: RuntimeOptions,
     #[cfg(feature = "gpu")]
-    gpu: Mutex<Option<Arc<Gpu>>>,
+    gpu: Mutex<Device>,
+    #[cfg(all(feature = "cpu", feature = "gpu"))]
+    measured: Mutex<HashMap<String, Measured>>,
+}
+
+/// What a network takes on this machine.
+#[cfg(all(feature = "cpu", feature = "gpu"))]
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Measured {
+    /// Least milliseconds of an image in the CPU and in the GPU engine.
+    pub(crate) times_ms: [f64; 2],
+    /// When that was measured, for people.
+    pub(crate) origin: String,
+}
+
+/// How far the GPU is.
+#[cfg(feature = "gpu")]
+#[derive(Default)]
+enum Device {
+    #[default]
+    Unknown,
+    Found(Adapter),
+    Open(Arc<Gpu>),
 }
 
 impl Runtime {
     /// Nothing is opened before it is needed.
     pub fn new(options: RuntimeOptions) -> Self {
-        Self(Arc::new(Opened {
-            options,
-            #[cfg(feature = "gpu")]
-            gpu: Mutex::default(),
-        }))
+        Self(Arc::new(Opened { options, ..Opened::default() }))
     }
 
     /// One with so many threads, 0 for one a core, and everything else that the machine has.
@@ -56,7 +78,8 @@ impl Runtime {
     /// The same on a device of the caller's, as a window's.
     #[cfg(feature = "gpu")]
     pub fn with_gpu(&self, gpu: Arc<Gpu>) -> Self {
-        Self(Arc::new(Opened { options: self.0.options.clone(), gpu: Mutex::new(Some(gpu)) }))
+        let gpu = Mutex::new(Device::Open(gpu));
+        Self(Arc::new(Opened { options: self.0.options.clone(), gpu, ..Opened::default() }))
     }
 
     /// Threads of an engine, at least 1.
@@ -73,11 +96,46 @@ impl Runtime {
     /// [`EngineError::Unavailable`] says which adapters there are, [`EngineError::Device`] why the adapter gives no device.
     #[cfg(feature = "gpu")]
     pub fn gpu(&self) -> Result<Arc<Gpu>, EngineError> {
-        let mut opened = self.0.gpu.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*opened {
-            Some(gpu) if !gpu.is_lost() => Ok(gpu.clone()),
-            _ => Ok(opened.insert(Arc::new(Gpu::open(&self.0.options.gpu)?)).clone()),
+        let mut device = self.0.gpu.lock().unwrap_or_else(PoisonError::into_inner);
+        let options = &self.0.options.gpu;
+        let gpu = match &*device {
+            Device::Open(gpu) if !gpu.is_lost() => return Ok(gpu.clone()),
+            Device::Found(adapter) => Gpu::on(adapter, options)?,
+            _ => Gpu::open(options)?,
+        };
+        let gpu = Arc::new(gpu);
+        *device = Device::Open(gpu.clone());
+        Ok(gpu)
+    }
+
+    /// Tells the GPU from others, with its driver, without opening it: [`Gpu::identity`].
+    ///
+    /// # Errors
+    /// [`EngineError::Unavailable`] says which adapters there are.
+    #[cfg(feature = "gpu")]
+    pub fn gpu_identity(&self) -> Result<String, EngineError> {
+        let mut device = self.0.gpu.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*device {
+            Device::Open(gpu) => Ok(gpu.identity()),
+            Device::Found(adapter) => Ok(adapter.identity()),
+            Device::Unknown => {
+                let adapter = Adapter::find(&self.0.options.gpu)?;
+                let identity = adapter.identity();
+                *device = Device::Found(adapter);
+                Ok(identity)
+            }
         }
+    }
+
+    #[cfg(all(feature = "cpu", feature = "gpu"))]
+    pub(crate) fn gpu_options(&self) -> &GpuOptions {
+        &self.0.options.gpu
+    }
+
+    /// What was measured so far, by machine and network.
+    #[cfg(all(feature = "cpu", feature = "gpu"))]
+    pub(crate) fn measured(&self) -> MutexGuard<'_, HashMap<String, Measured>> {
+        self.0.measured.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// ONNX Runtime. A process loads one: where another one is loaded than these options name, that is an error.

@@ -11,7 +11,7 @@ use super::bench;
 use super::cameras;
 #[cfg(feature = "gpu")]
 use super::devices;
-use super::{classes, detect, documents, eval, export, info, live, parity};
+use super::{classes, detect, doctor, documents, eval, export, info, live, parity};
 
 /// Some inputs failed; each was named on standard error.
 pub(crate) const SOME_FAILED: u8 = 1;
@@ -56,6 +56,8 @@ enum Command {
     /// List the GPUs of this machine, their limits and features
     #[cfg(feature = "gpu")]
     Devices(devices::DevicesArguments),
+    /// What this machine has, how fast each engine is here, and how to install what is missing
+    Doctor(doctor::DoctorArguments),
     /// Compare all engines of this machine with the reference
     Parity(parity::ParityArguments),
     /// Write a model as ONNX
@@ -91,6 +93,7 @@ impl Arguments {
             Command::Info(arguments) => info::run(&arguments),
             #[cfg(feature = "gpu")]
             Command::Devices(arguments) => devices::run(&arguments),
+            Command::Doctor(arguments) => doctor::run(&arguments),
             Command::Parity(arguments) => parity::run(&arguments),
             Command::Export(arguments) => export::run(&arguments),
             #[cfg(all(feature = "ort", feature = "plot"))]

@@ -59,7 +59,7 @@ pub(super) fn run(arguments: &DevicesArguments) -> anyhow::Result<ExitCode> {
     super::print(&text)
 }
 
-fn as_json(adapter: &AdapterReport) -> serde_json::Value {
+pub(super) fn as_json(adapter: &AdapterReport) -> serde_json::Value {
     let (info, limits) = (&adapter.info, &adapter.limits);
     json!({
         "name": info.name, "backend": info.backend.to_string(), "type": format!("{:?}", info.device_type),

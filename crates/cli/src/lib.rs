@@ -11,6 +11,7 @@ mod config;
 mod detect;
 #[cfg(feature = "gpu")]
 mod devices;
+mod doctor;
 mod documents;
 mod eval;
 #[cfg(feature = "events")]

@@ -35,7 +35,7 @@ const MOST_DETECTIONS: usize = 300;
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(super) enum EngineName {
-    /// The fastest one this machine has
+    /// The faster of cpu and gpu, measured on this machine when it is first used; -v says how fast
     Auto,
     /// Our own CPU engine
     Cpu,
@@ -91,9 +91,9 @@ pub(super) struct EngineArguments {
     /// Model: n, s, or the path of a .toml, .safetensors or (with ONNX Runtime) .onnx file
     #[arg(short, long, default_value = "n")]
     pub(super) model: String,
-    /// What computes the network
-    #[arg(long, value_enum, default_value = "auto")]
-    pub(super) engine: EngineName,
+    /// What computes the network [default: auto; gpu where --adapter names one]
+    #[arg(long, value_enum)]
+    engine: Option<EngineName>,
     #[command(flatten)]
     pub(super) devices: DeviceArguments,
     /// Input size in pixels, multiples of 32: 320 means as many pixels as 320 x 320 in the shape of each image (16:9: 416x256, 4:3:
@@ -352,12 +352,13 @@ impl DeviceArguments {
 }
 
 impl EngineArguments {
-    /// What computes the network: naming an adapter asks for the GPU, found or not.
+    /// What computes the network: naming an adapter and no engine asks for the GPU, found or not.
     pub(super) fn kind(&self) -> EngineKind {
         match self.engine {
+            Some(engine) => engine.into(),
             #[cfg(feature = "gpu")]
-            EngineName::Auto if self.devices.adapter.is_some() => EngineKind::Gpu,
-            engine => engine.into(),
+            None if self.devices.adapter.is_some() => EngineKind::Gpu,
+            None => EngineKind::Auto,
         }
     }
 

@@ -31,13 +31,15 @@ fn read(file: &Path) -> Option<(u64, Vec<u8>)> {
     (check_sum(&bytes) == sum).then_some((sum, bytes))
 }
 
-/// Writes under a temporary name, then renames: a program that starts meanwhile reads all or nothing.
-fn write(file: &Path, sum: u64, data: &[u8]) -> io::Result<()> {
+/// Writes under a temporary name, then renames: a program that starts meanwhile reads all or nothing. Makes the folder.
+///
+/// # Errors
+/// What the system says.
+pub fn write_whole(file: &Path, parts: &[&[u8]]) -> io::Result<()> {
     let folder = file.parent().unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder)?;
     let mut part = tempfile::NamedTempFile::new_in(folder)?;
-    part.write_all(&sum.to_le_bytes())?;
-    part.write_all(data)?;
+    parts.iter().try_for_each(|bytes| part.write_all(bytes))?;
     part.persist(file)?;
     Ok(())
 }
@@ -73,7 +75,7 @@ impl PipelineCache {
         if *kept == sum {
             return;
         }
-        match write(&self.file, sum, &data) {
+        match write_whole(&self.file, &[&sum.to_le_bytes(), &data]) {
             Ok(()) => *kept = sum,
             Err(error) => log::debug!("{}: cannot be written: {error}", self.file.display()),
         }
@@ -89,7 +91,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("cache");
         let data = [1u8, 2, 3, 4];
-        write(&file, check_sum(&data), &data).unwrap();
+        write_whole(&file, &[&check_sum(&data).to_le_bytes(), &data]).unwrap();
         let bytes = std::fs::read(&file).unwrap();
         assert_eq!(read(&file).unwrap().1, data);
         for damaged in [&bytes[..10], &bytes[1..], &[]] {

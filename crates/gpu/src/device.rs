@@ -17,7 +17,7 @@ pub struct GpuOptions {
     pub adapter: Option<String>,
     /// What of the adapter's features may be used.
     pub features: ShaderFeatures,
-    /// Where compiled pipelines are kept for the next run of the program; `None` for nowhere.
+    /// Where compiled pipelines, and which engine was the fastest, are kept for the next run of the program; `None` for nowhere.
     pub cache: Option<PathBuf>,
 }
 
@@ -128,10 +128,7 @@ fn choose(name: Option<&str>) -> Result<wgpu::Adapter, EngineError> {
     all.sort_by_key(|adapter| rank(&adapter.get_info()));
     let names: Vec<String> = all.iter().map(|adapter| describe(&adapter.get_info())).collect();
     let found = match name {
-        Some(name) => all.into_iter().find(|adapter| {
-            let info = adapter.get_info();
-            format!("{} {} {}", describe(&info), info.driver, info.driver_info).to_lowercase().contains(name)
-        }),
+        Some(name) => all.into_iter().find(|adapter| identity(&adapter.get_info()).to_lowercase().contains(name)),
         None => all.into_iter().find(|adapter| is_hardware(&adapter.get_info()) && is_suitable(&adapter.limits())),
     };
     let there = if names.is_empty() { "none at all".to_owned() } else { names.join(", ") };
@@ -211,16 +208,45 @@ impl Layouts {
     }
 }
 
-impl Gpu {
-    /// Opens a device.
+/// A GPU that was found and is not open yet.
+pub struct Adapter(wgpu::Adapter);
+
+impl Adapter {
+    /// Finds the one that is meant.
     ///
     /// # Errors
-    /// [`EngineError::Unavailable`] says which adapters there are, [`EngineError::Device`] why the adapter gives no device.
+    /// [`EngineError::Unavailable`] says which adapters there are.
+    pub fn find(options: &GpuOptions) -> Result<Self, EngineError> {
+        choose(options.adapter.as_deref().map(str::to_lowercase).as_deref()).map(Self)
+    }
+
+    /// As [`Gpu::identity`].
+    pub fn identity(&self) -> String {
+        identity(&self.0.get_info())
+    }
+}
+
+/// Name, backend, driver and its version.
+fn identity(info: &wgpu::AdapterInfo) -> String {
+    format!("{} {} {}", describe(info), info.driver, info.driver_info)
+}
+
+impl Gpu {
+    /// Finds a device and opens it.
+    ///
+    /// # Errors
+    /// As [`Adapter::find`] and [`Gpu::on`].
     pub fn open(options: &GpuOptions) -> Result<Self, EngineError> {
+        Self::on(&Adapter::find(options)?, options)
+    }
+
+    /// Opens a device on an adapter that was found with the same options.
+    ///
+    /// # Errors
+    /// [`EngineError::Device`] says why the adapter gives no device.
+    pub fn on(Adapter(adapter): &Adapter, options: &GpuOptions) -> Result<Self, EngineError> {
         use wgpu::Features;
 
-        let name = options.adapter.as_deref().map(str::to_lowercase);
-        let adapter = choose(name.as_deref())?;
         let offered = adapter.limits();
         let limits = wgpu::Limits {
             // Beyond WebGPU's defaults only memory, for large batches.
@@ -310,6 +336,11 @@ impl Gpu {
     /// Name and backend.
     pub fn name(&self) -> String {
         describe(&self.info)
+    }
+
+    /// Tells it from others: name, backend, driver and its version.
+    pub fn identity(&self) -> String {
+        identity(&self.info)
     }
 
     /// Buffers and pipelines made so far: constant once everything is warm.

@@ -16,8 +16,9 @@ use std::sync::Arc;
 
 use ndarray::{Array3, Array4, ArrayView4, s};
 
+pub use self::cache::write_whole;
 use self::compile::Program;
-pub use self::device::{AdapterReport, Gpu, GpuOptions, adapters};
+pub use self::device::{Adapter, AdapterReport, Gpu, GpuOptions, adapters};
 pub use self::report::{DispatchReport, PlanReport, Roofline};
 pub use self::session::{Clock, DispatchTime, PixelFormat, RawImage};
 use self::session::{MOST_CLASSES, Session};

@@ -44,9 +44,20 @@ impl std::fmt::Display for Provider {
 pub struct OnnxRuntime {
     pub(super) environment: Environment,
     pub(super) provider: Provider,
+    path: PathBuf,
 }
 
 impl OnnxRuntime {
+    /// The library's file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its version, where its file or Python's package is named by it.
+    pub fn version(&self) -> Option<String> {
+        version_in(&self.path)
+    }
+
     /// Loads ONNX Runtime from `path`, or from where it usually lies: ORT_DYLIB_PATH, Python's onnxruntime package, the
     /// system's library folders. A process has one such library: without a `path`, the one that is loaded will do.
     ///
@@ -61,7 +72,7 @@ impl OnnxRuntime {
                     path.display(),
                     first.display()
                 ))),
-                _ => Ok(Self { environment: environment.clone(), provider }),
+                _ => Ok(Self { environment: environment.clone(), provider, path: first.clone() }),
             };
         }
         let given = path.map(Path::to_owned).or_else(|| std::env::var_os("ORT_DYLIB_PATH").map(PathBuf::from));
@@ -90,13 +101,30 @@ impl OnnxRuntime {
             LogLevel::Fatal
         });
         log::info!("ONNX Runtime from {}", path.display());
-        let (_, environment) = loaded.insert((path, environment));
-        Ok(Self { environment: environment.clone(), provider })
+        let (path, environment) = loaded.insert((path, environment));
+        Ok(Self { environment: environment.clone(), provider, path: path.clone() })
     }
 }
 
 fn unavailable(reason: String) -> EngineError {
     EngineError::Unavailable { engine: "ort", reason }
+}
+
+/// `libonnxruntime.so.1.32.0`, `libonnxruntime.1.32.0.dylib`, or a library in `site-packages/onnxruntime/capi` beside
+/// `onnxruntime-1.32.0.dist-info`.
+fn version_in(path: &Path) -> Option<String> {
+    let numbers = |name: &str| {
+        let from = name.find(|letter: char| letter.is_ascii_digit())?;
+        let version: String =
+            name[from..].chars().take_while(|&letter| letter.is_ascii_digit() || letter == '.').collect();
+        Some(version.trim_end_matches('.').to_owned()).filter(|version| version.contains('.'))
+    };
+    let packages = || std::fs::read_dir(path.ancestors().nth(3)?).ok();
+    numbers(&path.file_name()?.to_string_lossy()).or_else(|| {
+        let names = packages()?.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+        let is_package = |name: &String| name.starts_with("onnxruntime") && name.ends_with(".dist-info");
+        names.filter(is_package).find_map(|name| numbers(&name))
+    })
 }
 
 /// Where package managers put it.
@@ -124,4 +152,26 @@ fn wheel() -> Option<PathBuf> {
     let output = Command::new("python3").args(["-c", code]).stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
     let folder = String::from_utf8(output.stdout).ok()?;
     (!folder.trim().is_empty()).then(|| Path::new(folder.trim()).join("capi"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_tell_versions() {
+        let folder = tempfile::tempdir().unwrap();
+        let packages = folder.path();
+        for (file, version) in [
+            ("libonnxruntime.so.1.32.0", Some("1.32.0")),
+            ("libonnxruntime.1.20.1.dylib", Some("1.20.1")),
+            ("libonnxruntime.so.1", None),
+            ("onnxruntime.dll", None),
+        ] {
+            assert_eq!(version_in(&packages.join("onnxruntime/capi").join(file)).as_deref(), version, "{file}");
+        }
+        std::fs::create_dir(packages.join("onnxruntime-1.30.0.dist-info")).unwrap();
+        let library = packages.join("onnxruntime/capi/onnxruntime.dll");
+        assert_eq!(version_in(&library).as_deref(), Some("1.30.0"));
+    }
 }
