@@ -149,8 +149,11 @@ screenshots: setup ## Pictures of the window in docs/, on a display without a sc
 	$(CARGO) build --release
 	scripts/screenshots
 
-fuzz: setup ## Fuzz targets for ten minutes each instead of seconds
-	YOLO_LAT_FUZZ_SECONDS=600 $(CARGO) nextest run --release fuzz
+INPUTS ?=
+# Files are written for each input: in memory that is quick.
+SHM = $(firstword $(wildcard /dev/shm) /tmp)
+fuzz: setup ## Fuzz targets for ten minutes each instead of seconds; or INPUTS=1000000 of each, with overflow checks (docs/TRUST.md)
+	TMPDIR=$(SHM) $(if $(INPUTS),YOLO_LAT_FUZZ_INPUTS=$(INPUTS) $(CARGO) nextest run --success-output final,YOLO_LAT_FUZZ_SECONDS=600 $(CARGO) nextest run --release) --no-fail-fast fuzz
 
 train: setup ## Train as CONFIG says on the photographs in DATA
 	@scripts/setup --train

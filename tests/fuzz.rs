@@ -1,7 +1,10 @@
 //! Arbitrary bytes into everything that reads files: no panic, no hang, no unbounded memory. Seconds each in
-//! `make test`, ten minutes each in `make fuzz`.
+//! `make test`, ten minutes each in `make fuzz`, a million inputs each in `make fuzz INPUTS=1000000` (docs/TRUST.md).
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
 
 use arbtest::arbitrary::{Result, Unstructured};
 use arbtest::arbtest;
@@ -11,9 +14,49 @@ use yolo_lat::onnx::{Dimension, OnnxGraph, count_parameters};
 use yolo_lat::source::{Found, decode_image, files_in, holds_video, image_size, is_image, is_video, open_image};
 use yolo_lat::{Detector, DetectorOptions, InputSize, ModelFile, Runtime};
 
-fn budget_ms() -> u64 {
-    let seconds = std::env::var("YOLO_LAT_FUZZ_SECONDS").ok().and_then(|seconds| seconds.parse::<u64>().ok());
-    seconds.unwrap_or(4) * 1000
+fn variable(name: &str) -> Option<u64> {
+    std::env::var(name).ok().and_then(|value| value.parse().ok())
+}
+
+/// Tries a property with arbitrary inputs for seconds; or with as many as YOLO_LAT_FUZZ_INPUTS says, the same ones every time, of
+/// which all that fail are named and counted.
+fn fuzz(target: &str, mut property: impl FnMut(&mut Unstructured) -> Result<()>) {
+    let Some(wanted) = variable("YOLO_LAT_FUZZ_INPUTS") else {
+        arbtest(property).budget_ms(1000 * variable("YOLO_LAT_FUZZ_SECONDS").unwrap_or(4));
+        return;
+    };
+    let start = Instant::now();
+    let (mut tried, mut findings) = (0, 0);
+    for number in 0u64.. {
+        if tried == wanted {
+            break;
+        }
+        let bytes = random_bytes(number);
+        match catch_unwind(AssertUnwindSafe(|| property(&mut Unstructured::new(&bytes)))) {
+            Ok(Ok(())) => {}
+            // Too few bytes for an input.
+            Ok(Err(_)) => continue,
+            Err(_) => {
+                findings += 1;
+                eprintln!("{target}: input {number} fails");
+            }
+        }
+        tried += 1;
+    }
+    println!("{target}: {tried} inputs, {findings} findings, {:.0} s", start.elapsed().as_secs_f64());
+    assert_eq!(findings, 0);
+}
+
+/// 64 to 8192 bytes, always the same for a number: SplitMix64 (Steele, Lea, Flood 2014).
+fn random_bytes(number: u64) -> Vec<u8> {
+    let mut state = number;
+    let next = || {
+        state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mixed = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        mixed ^ (mixed >> 31)
+    };
+    std::iter::repeat_with(next).take(8 << (number % 8)).flat_map(u64::to_le_bytes).collect()
 }
 
 /// A valid file with some bytes changed, inserted or cut off; or nothing but noise.
@@ -66,7 +109,7 @@ fn fuzz_tracks() {
     let truth = "tests/golden/tracks/truth/walk/gt/gt.txt".as_ref();
     let seeds = [std::fs::read("tests/golden/tracks/found/walk.txt").unwrap(), std::fs::read(truth).unwrap()];
     let mut measured = 0;
-    arbtest(|u| {
+    fuzz("tracks", |u| {
         std::fs::write(&path, mutate(u, &seeds)?).unwrap();
         if let Ok(scores) = measure_tracks(truth, &path) {
             measured += 1;
@@ -75,8 +118,7 @@ fn fuzz_tracks() {
             assert!(shares.iter().all(|share| (0.0..=1.0 + 1e-9).contains(share)) && clear.mota() <= 1.0, "{scores:?}");
         }
         Ok(())
-    })
-    .budget_ms(budget_ms());
+    });
     assert!(measured > 0);
 }
 
@@ -91,7 +133,7 @@ fn fuzz_image_files() {
     seeds.extend([turned, motion, without_end, video]);
     let names = ["a.jpg", "b.PNG", "c.gif", "d.mpo", "e.mp4", "f.mjpeg", "g", "._h.jpg", "i.txt", "j.tiff"];
     let mut read = 0;
-    arbtest(|u| {
+    fuzz("image files", |u| {
         let folder = tempfile::tempdir().unwrap();
         for _ in 0..u.int_in_range(1..=3)? {
             let bytes = if u.ratio(1, 3)? { u.choose(&seeds)?.clone() } else { mutate(u, &seeds)? };
@@ -106,8 +148,7 @@ fn fuzz_image_files() {
             }
         }
         Ok(())
-    })
-    .budget_ms(budget_ms());
+    });
     assert!(read > 0, "some files must survive, or this test looks at nothing");
 }
 
@@ -118,7 +159,7 @@ fn fuzz_image_to_detections() {
     let options = DetectorOptions { size: InputSize::Fixed(32, 32), ..DetectorOptions::default() };
     let mut detector = Detector::of_model(&model, &Runtime::with_threads(1), &options).unwrap();
     let mut decoded = 0;
-    arbtest(|u| {
+    fuzz("images to detections", |u| {
         if let Ok(image) = decode_image(&mutate(u, &seeds)?) {
             decoded += 1;
             for detection in detector.detect(&image).unwrap() {
@@ -127,8 +168,7 @@ fn fuzz_image_to_detections() {
             }
         }
         Ok(())
-    })
-    .budget_ms(budget_ms());
+    });
     assert!(decoded > 0, "some mutations must survive, or this test looks at nothing");
 }
 
@@ -140,7 +180,7 @@ fn fuzz_weights() {
     file.extend(header);
     file.extend([0; 12]);
     let mut read = 0;
-    arbtest(|u| {
+    fuzz("weights", |u| {
         let bytes = mutate(u, std::slice::from_ref(&file))?;
         if let Ok(weights) = Weights::parse(&bytes, "fuzz") {
             read += 1;
@@ -149,8 +189,7 @@ fn fuzz_weights() {
             }
         }
         Ok(())
-    })
-    .budget_ms(budget_ms());
+    });
     assert!(read > 0, "some files must survive, or this test looks at nothing");
 }
 
@@ -162,7 +201,7 @@ fn fuzz_configuration() {
         include_bytes!("golden/bootstrap/yolo-lat-n.toml").to_vec(),
     ];
     let mut read = 0;
-    arbtest(|u| {
+    fuzz("configuration", |u| {
         if let Ok(text) = String::from_utf8(mutate(u, &seeds)?)
             && let Ok(config) = ModelConfig::parse(&text, "fuzz")
         {
@@ -174,8 +213,7 @@ fn fuzz_configuration() {
             }
         }
         Ok(())
-    })
-    .budget_ms(budget_ms());
+    });
     assert!(read > 0, "some files must survive, or this test looks at nothing");
 }
 
@@ -183,7 +221,7 @@ fn fuzz_configuration() {
 fn fuzz_labels() {
     let seed = br#"{"images":[{"id":1,"file_name":"a.jpg"}],"categories":[{"id":1,"name":"cat"}],"annotations":[{"image_id":1,"category_id":1,"bbox":[1,2,3,4.5],"area":9,"iscrowd":0}]}"#;
     let mut read = 0;
-    arbtest(|u| {
+    fuzz("COCO JSON", |u| {
         let bytes = mutate(u, std::slice::from_ref(&seed.to_vec()))?;
         if let Ok(dataset) = Dataset::parse_coco(&String::from_utf8_lossy(&bytes), "fuzz".as_ref(), "".as_ref()) {
             read += 1;
@@ -192,9 +230,65 @@ fn fuzz_labels() {
             }
         }
         Ok(())
-    })
-    .budget_ms(budget_ms());
+    });
     assert!(read > 0, "some files must survive, or this test looks at nothing");
+}
+
+/// Labels of one image in a data set that is right for the rest.
+fn fuzz_label_file(target: &str, files: &[(&str, &[u8])], labels: &str, seeds: &[&[u8]]) {
+    let root = tempfile::tempdir().unwrap();
+    for (name, contents) in files {
+        let path = root.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, contents).unwrap();
+    }
+    let path = root.path().join(labels);
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let seeds: Vec<Vec<u8>> = seeds.iter().map(|seed| seed.to_vec()).collect();
+    let (mut read, mut refused) = (0, 0);
+    fuzz(target, |u| {
+        std::fs::write(&path, mutate(u, &seeds)?).unwrap();
+        match Dataset::load(root.path(), Split::Prefer("val")) {
+            Ok(dataset) => {
+                read += usize::from(dataset.images.iter().any(|image| !image.objects.is_empty()));
+                refused += dataset.faults.len();
+                for object in dataset.images.iter().flat_map(|image| &image.objects) {
+                    assert!(object.class < dataset.classes.len() && object.bbox.x1.is_finite(), "{object:?}");
+                }
+                let lines = dataset.faults.iter().map(ToString::to_string);
+                lines.for_each(|line| assert!(!line.contains('\n'), "one line each: {line}"));
+            }
+            Err(error) => assert_eq!(error.to_string().lines().count(), 1, "{error}"),
+        }
+        Ok(())
+    });
+    assert!(read > 0 && refused > 0, "some files must be right and some wrong, or this test looks at nothing");
+}
+
+fn png() -> Vec<u8> {
+    let mut png = std::io::Cursor::new(Vec::new());
+    image::RgbImage::new(8, 6).write_to(&mut png, image::ImageFormat::Png).unwrap();
+    png.into_inner()
+}
+
+#[test]
+fn fuzz_yolo_labels() {
+    let seeds: [&[u8]; 3] = [
+        b"0 0.5 0.5 0.5 0.5\n1 0.1 0.1 0.2 0.2\n",
+        b"0 0.5 0.5 0.5 0.5 0.9\r\n",
+        b"\xEF\xBB\xBF1 0.1 0.1 0.3 0.1 0.3 0.3\r\n",
+    ];
+    let files: [(&str, &[u8]); 2] = [("images/a.png", &png()), ("classes.txt", b"cat\ndog\n")];
+    fuzz_label_file("YOLO txt", &files, "labels/a.txt", &seeds);
+}
+
+#[test]
+fn fuzz_voc_labels() {
+    let seeds: [&[u8]; 2] = [
+        b"<annotation><filename>a.png</filename><object><name>cat</name><difficult/><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>3</xmax><ymax>3</ymax></bndbox></object></annotation>",
+        b"<?xml version=\"1.0\" encoding=\"utf-8\"?><annotation><size><width>8</width><height>6</height></size><object><name>dog</name><difficult>1</difficult><bndbox><xmax>3.5</xmax><ymax>3</ymax><xmin>1</xmin><ymin>1</ymin></bndbox></object></annotation>",
+    ];
+    fuzz_label_file("VOC XML", &[("JPEGImages/a.png", &png())], "Annotations/a.xml", &seeds);
 }
 
 /// Folders with files of all formats, some broken, misnamed, in wrong places or linked in circles.
@@ -202,12 +296,11 @@ fn fuzz_labels() {
 fn fuzz_data_set_folders() {
     let xml = b"<annotation><filename>a.png</filename><object><name>cat</name><difficult/><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>3</xmax><ymax>3</ymax></bndbox></object></annotation>";
     let json = br#"{"images":[{"id":1,"file_name":"images/a.png"},{"id":"b","coco_url":"http://x/a.png"}],"categories":[{"id":1,"name":"cat"}],"annotations":[{"image_id":1,"category_id":1,"bbox":[1,2,3,4.5],"area":NaN,"iscrowd":false}]}"#;
-    let mut png = std::io::Cursor::new(Vec::new());
-    image::RgbImage::new(8, 6).write_to(&mut png, image::ImageFormat::Png).unwrap();
+    let png = png();
     let seeds: [&[u8]; 11] = [
         xml,
         json,
-        png.get_ref(),
+        &png,
         b"0 0.5 0.5 0.5 0.5\n1.0 0.1 0.1 0.2 0.2 0.9\n",
         b"\xEF\xBB\xBF1 0.1 0.1 0.3 0.1 0.3 0.3\r\n",
         b"path: .\nval: images\ntrain: [train.txt, images/train]\nnames: {0: cat, 1: no}\nkpt_shape: [2, 3]\n",
@@ -253,7 +346,7 @@ fn fuzz_data_set_folders() {
         "\u{1F408}.png",
     ];
     let mut read = 0;
-    arbtest(|u| {
+    fuzz("data set folders", |u| {
         let root = tempfile::tempdir().unwrap();
         for _ in 0..u.int_in_range(1..=14)? {
             let folder = root.path().join(u.choose(&folders)?);
@@ -312,12 +405,45 @@ fn fuzz_data_set_folders() {
             Err(error) => assert!(!error.to_string().is_empty()),
         }
         Ok(())
-    })
-    .budget_ms(budget_ms());
+    });
     assert!(read > 0, "some folders must hold a data set, or this test looks at nothing");
 }
 
-/// What a third-party ONNX file says of itself, and the shapes of its outputs: read or refused in one line.
+/// Damaged ONNX files: our reader, and ONNX Runtime behind it.
+#[test]
+fn fuzz_onnx_files() {
+    let runtime = Runtime::with_threads(1);
+    let with_runtime = runtime.onnx_runtime().inspect_err(|error| eprintln!("without ONNX Runtime: {error}")).is_ok();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("fuzz.onnx");
+    let seeds = [vec![1, 84, 21], vec![1, 300, 6]].map(|sides| {
+        let mut graph = OnnxGraph::default();
+        graph.input("images", &[1, 3, 32, 32].map(Dimension::Fixed));
+        let values = graph.floats(&sides, &vec![0.5; sides.iter().product()]);
+        graph.node_named("Identity", &[&values], "output", &[]);
+        graph.output("output", &sides.iter().copied().map(Dimension::Fixed).collect::<Vec<_>>());
+        graph.metadata("names", "{0: 'a'}");
+        graph.finish("fuzz", 17)
+    });
+    let (mut counted, mut opened) = (0, 0);
+    fuzz("ONNX files", |u| {
+        let bytes = mutate(u, &seeds)?;
+        counted += usize::from(count_parameters(&bytes).is_some());
+        if with_runtime {
+            std::fs::write(&path, bytes).unwrap();
+            let file = ModelFile::open(path.to_str().unwrap());
+            match file.map(|file| Detector::new(&file, &runtime, &DetectorOptions::default())) {
+                Ok(Ok(_)) => opened += 1,
+                Ok(Err(error)) => assert_eq!(error.to_string().lines().count(), 1, "{error}"),
+                Err(error) => assert_eq!(error.to_string().lines().count(), 1, "{error}"),
+            }
+        }
+        Ok(())
+    });
+    assert!(counted > 0 && (opened > 0 || !with_runtime), "some files must be read, or this test looks at nothing");
+}
+
+/// What a foreign ONNX file says of itself, and the shapes of its outputs: read or refused in one line.
 #[test]
 fn fuzz_onnx_headers() {
     let runtime = Runtime::with_threads(1);
@@ -337,7 +463,7 @@ fn fuzz_onnx_headers() {
         ("border", "114"),
     ];
     let mut opened = 0;
-    arbtest(|u| {
+    fuzz("ONNX headers", |u| {
         let mut graph = OnnxGraph::default();
         let side = |u: &mut Unstructured| Ok(*u.choose(&[1, 2, 3, 4, 6, 7, 21, 22, 32, 34, 63, 84, 85, 112, 300])?);
         let shape = if u.ratio(1, 4)? { [1, 32, 32, 3] } else { [*u.choose(&[1, 2])?, 3, 32, 32] };
@@ -377,7 +503,6 @@ fn fuzz_onnx_headers() {
             }
         }
         Ok(())
-    })
-    .budget_ms(budget_ms());
+    });
     assert!(opened > 0 || !with_runtime, "some files must be read, or this test looks at nothing");
 }
