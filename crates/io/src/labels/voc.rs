@@ -116,7 +116,8 @@ fn reason(error: &DeError) -> String {
         (DeError::UnexpectedEof, _) => "it ends too early".into(),
         (_, Some(root)) => format!("it is <{root}>, not <annotation>"),
         _ if text.contains("Event::Eof") || text.contains("before end of input") => "it ends too early".into(),
-        _ => text,
+        // Names of elements may hold line breaks.
+        _ => text.split_whitespace().collect::<Vec<_>>().join(" "),
     }
 }
 
