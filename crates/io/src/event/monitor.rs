@@ -45,7 +45,7 @@ struct Camera {
     ring: Arc<Ring>,
     annotator: Annotator,
     /// When the next frame is kept.
-    due: Instant,
+    due: (Instant, Duration),
     /// When its last frame was taken, since 1970.
     last: Duration,
     /// One for each rule.
@@ -194,14 +194,15 @@ impl Camera {
         let ring = Arc::new(Ring::new(options.before + options.hold + GRACE, CLIP_MEMORY));
         let rules = options.rules.iter().map(|_| watch()).collect();
         let annotator = Annotator::new(options.drawing.clone());
-        Self { number, ring, annotator, due: Instant::now(), last: Duration::ZERO, rules }
+        Self { number, ring, annotator, due: (Instant::now(), Duration::ZERO), last: Duration::ZERO, rules }
     }
 
     /// Keeps a frame for clips, drawn on. That takes at most half of a core, which `share` sources have together: of large images, some
-    /// are left out.
+    /// are left out, by this machine's time and by that of the frames, whichever is over first: one may stand still, and frames of a
+    /// file may come faster than they were taken.
     fn keep(&mut self, seen: &dyn Seen, share: u32) {
         let start = Instant::now();
-        if start < self.due {
+        if start < self.due.0 && self.last < self.due.1 {
             return;
         }
         let mut image = seen.frame().pixels.clone();
@@ -209,7 +210,8 @@ impl Camera {
         if let Some(jpeg) = encode(&image) {
             self.ring.push(Encoded { time: self.last, jpeg });
         }
-        self.due = start + 2 * share * start.elapsed();
+        let pause = 2 * share * start.elapsed();
+        self.due = (start + pause, self.last + pause);
     }
 }
 
