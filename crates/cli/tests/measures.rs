@@ -242,16 +242,13 @@ fn the_plan_of_a_gpu_is_told_without_one() {
     assert!(stderr(&output).contains("rtx-4090"), "{}", stderr(&output));
 }
 
-/// On the software adapter, if there is one: a table, and a trace that Perfetto reads.
+/// On the software adapter, which the set-up installs on Linux: a table, and a trace that Perfetto reads.
+#[cfg(target_os = "linux")]
 #[test]
 fn dispatches_are_profiled_into_a_trace() {
     let folder = tempfile::tempdir().unwrap();
     let trace = folder.path().join("trace.json");
     let output = yolo_lat(&["detect", "assets/chelsea.jpg", "--adapter", "llvmpipe", "--profile", utf8(&trace)]);
-    if stderr(&output).contains("no adapter is called") {
-        eprintln!("skipped: {}", stderr(&output));
-        return;
-    }
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     let said = stderr(&output);
     assert!(said.contains(" steps on ") && said.contains("llvmpipe"), "{said}");

@@ -53,7 +53,7 @@ pub struct WindowOptions {
     pub use_remembered: bool,
     /// Where they are kept; `None` for nowhere.
     pub preferences: Option<PathBuf>,
-    /// Where snapshots and recordings go; `None` for the user's images.
+    /// Where snapshots and recordings go; `None` for the system's folder for the user's pictures.
     pub output: Option<PathBuf>,
     /// What is drawn for objects.
     pub drawing: Drawing,

@@ -1,7 +1,7 @@
 //! What `live` is told on the command line.
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 #[cfg(feature = "events")]
 use std::sync::Arc;
 
@@ -66,10 +66,10 @@ pub(crate) struct LiveArguments {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Results")]
 pub(super) struct LiveResultArguments {
-    /// Snapshots and recordings of the window, and those of events, go into this folder; default: your images, of events ./events
+    /// Snapshots and recordings of the window, and those of events, go into this folder; default: your folder for pictures, of events ./events
     #[cfg(any(feature = "window", feature = "events"))]
     #[arg(short, long, value_name = "DIR")]
-    pub(super) output: Option<PathBuf>,
+    pub(super) output: Option<std::path::PathBuf>,
     /// No window: results on standard output
     #[arg(long)]
     pub(super) headless: bool,
@@ -83,7 +83,7 @@ pub(super) struct LiveResultArguments {
     /// FILE-2 and so on
     #[cfg(all(feature = "plot", feature = "video"))]
     #[arg(long, value_name = "FILE", requires = "headless")]
-    pub(super) save_video: Option<PathBuf>,
+    pub(super) save_video: Option<std::path::PathBuf>,
     /// What is drawn: into videos, snapshots and clips, and in the window
     #[cfg(all(feature = "plot", feature = "video"))]
     #[arg(long, value_enum, default_value = "box", value_name = "HOW")]
@@ -203,7 +203,7 @@ impl LiveArguments {
         if let ModelFile::Native(model) = file {
             self.events.check(&model.config.classes)?;
         }
-        let folder = self.results.output.clone().unwrap_or_else(|| PathBuf::from("events"));
+        let folder = self.results.output.clone().unwrap_or_else(|| std::path::PathBuf::from("events"));
         self.events.start(folder, self.results.drawing(follow))
     }
 }
