@@ -14,7 +14,7 @@ OUTPUT ?= runs/average
 ARGUMENTS ?= # more of the trainer: --init FILE, --teacher FILE
 DATA ?= data
 
-.PHONY: accuracy check-features check-kernels check-macos check-wasm demo dist miri sanitize test test-aarch64 test-camera test-dist test-onnx soak screenshots check bench bench-cpu bench-attention bench-gpu bench-peers bench-peers-times fuzz train train-plot ablate average test-train wheel test-wheel test-cluster bench-wheel clean setup
+.PHONY: accuracy check-features check-kernels check-macos check-wasm demo dist miri sanitize test test-aarch64 test-camera test-dist test-onnx test-windows soak screenshots check bench bench-cpu bench-attention bench-gpu bench-peers bench-peers-times fuzz train train-plot ablate average test-train wheel test-wheel test-cluster bench-wheel clean setup
 
 demo: setup ## Detect objects on the sample photographs
 	$(CARGO) build --release
@@ -123,12 +123,25 @@ miri: setup ## Miri over safe twins of the kernels, attention, graphs (many minu
 sanitize: setup ## The unsafe kernels' tests under AddressSanitizer, on every instruction set of this machine (minutes)
 	RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address $(CARGO) nextest run --target x86_64-unknown-linux-gnu $(KERNELS)
 
-# The kernels against their safe twin, every operation against the reference, and detection on the samples, with NEON.
+# The kernels against their safe twin, every operation against the reference, any graph, whole networks, with NEON; then the program.
 test-aarch64: export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER := aarch64-linux-gnu-gcc
 test-aarch64: export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER := qemu-aarch64 -L /usr/aarch64-linux-gnu
-test-aarch64: setup ## The CPU engine's tests on 64-bit Arm, executed by qemu (minutes)
+test-aarch64: setup ## The CPU engine's tests on 64-bit Arm, and the program without window and camera beside this machine's, by qemu (many minutes)
 	@scripts/setup --aarch64
 	$(CARGO) nextest run --target aarch64-unknown-linux-gnu $(KERNELS)
+	$(CARGO) build --release
+	$(CARGO) build --release --target aarch64-unknown-linux-gnu -p yolo-lat-cli --no-default-features --features gpu,ort,video,plot
+	tests/cross/run $${CARGO_TARGET_DIR:-target}/release/yolo-lat 0.01,0.0001 $$CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER \
+	  $${CARGO_TARGET_DIR:-target}/aarch64-unknown-linux-gnu/release/yolo-lat
+
+test-windows: setup ## The whole program for Windows, cross-built, beside this machine's, by wine (many minutes)
+	@scripts/setup --windows
+	$(CARGO) build --release
+	$(CARGO) build --release --target x86_64-pc-windows-gnu -p yolo-lat-cli
+	x86_64-w64-mingw32-gcc -O2 -shared -o $${CARGO_TARGET_DIR:-target}/x86_64-pc-windows-gnu/release/bcryptprimitives.dll \
+	  tests/cross/bcryptprimitives.c -ladvapi32
+	WINEDEBUG=-all WINEPREFIX=$${CARGO_TARGET_DIR:-$$PWD/target}/wine tests/cross/run $${CARGO_TARGET_DIR:-target}/release/yolo-lat 0,0 \
+	  $$(command -v wine64 || command -v wine || echo /usr/lib/wine/wine64) $${CARGO_TARGET_DIR:-target}/x86_64-pc-windows-gnu/release/yolo-lat.exe
 
 accuracy: setup ## The accuracy tables of the model cards, measured on the photographs in DATA
 	$(CARGO) build --release

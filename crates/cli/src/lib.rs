@@ -48,7 +48,12 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
         Err(error) => return failed(&error),
     };
     let mut log = env_logger::Builder::new();
-    log.filter_level(arguments.log_level()).parse_default_env();
+    log.filter_level(arguments.log_level());
+    // What a driver cannot do is said once, by whoever asked for it.
+    if arguments.log_level() < log::LevelFilter::Info {
+        log.filter_module("wgpu_hal", log::LevelFilter::Off);
+    }
+    log.parse_default_env();
     // Addresses may hold what is secret.
     for module in ["ureq", "ureq_proto", "rumqttc", "rustls"] {
         log.filter_module(module, log::LevelFilter::Warn);

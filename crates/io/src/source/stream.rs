@@ -120,13 +120,16 @@ fn camera(device: &str) -> Result<SourceRequest, String> {
 }
 
 /// Whether a path is a device, as cameras are.
+#[cfg(unix)]
 fn is_device(path: &Path) -> bool {
-    #[cfg(unix)]
-    let device = std::fs::metadata(path)
-        .is_ok_and(|metadata| std::os::unix::fs::FileTypeExt::is_char_device(&metadata.file_type()));
-    #[cfg(not(unix))]
-    let device = false;
-    device
+    use std::os::unix::fs::FileTypeExt;
+    std::fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_char_device())
+}
+
+/// None is a path elsewhere.
+#[cfg(not(unix))]
+fn is_device(_: &Path) -> bool {
+    false
 }
 
 impl std::fmt::Display for SourceRequest {
