@@ -1,6 +1,7 @@
 //! [`EngineKind::Auto`]: of our engines that are here the one that computes an image in the least time. Where there is a choice it
 //! is measured, once: the runtime remembers it, and its cache folder from one run of the program to the next.
 
+use std::cell::Cell;
 use std::fmt::{Display, Formatter};
 use std::time::{Duration, Instant};
 
@@ -28,30 +29,51 @@ pub fn take_turns(enough: Duration, work: &mut [&mut dyn FnMut()]) -> Vec<Vec<Du
     times
 }
 
+/// This many times the least time of all, and an engine is not asked again: it would take most of the time, and its own would
+/// hardly come down so far.
+const HOPELESS: u32 = 8;
+
 /// The least time in which each engine computes one image, as `bench` measures it: the network alone, in turns until `enough` has
-/// passed. An engine that fails has an error.
+/// passed. An engine that takes eight times as long as another one leaves after its first turn that counts. One that fails has an
+/// error.
 pub fn least_times(engines: &mut [Box<dyn Engine>], enough: Duration) -> Vec<Result<Duration, EngineError>> {
     struct Run<'a> {
         engine: &'a mut dyn Engine,
         input: Array4<f32>,
-        failure: Option<EngineError>,
+        turns: usize,
+        least: Result<Duration, EngineError>,
     }
     let run = |engine| {
         let engine: &mut Box<dyn Engine> = engine;
         let Shape { channels, height, width } = engine.input();
-        Run { engine: &mut **engine, input: Array4::from_elem((1, channels, height, width), 0.5), failure: None }
+        let input = Array4::from_elem((1, channels, height, width), 0.5);
+        Run { engine: &mut **engine, input, turns: 0, least: Ok(Duration::MAX) }
     };
     let mut runs: Vec<Run> = engines.iter_mut().map(run).collect();
+    let best = Cell::new(Duration::MAX);
     let turn = |run: &mut Run| {
-        if run.failure.is_none() {
-            run.failure = run.engine.run(run.input.view()).err();
+        let Ok(least) = run.least else { return };
+        if run.turns > 1 && least / HOPELESS > best.get() {
+            return;
         }
+        let start = Instant::now();
+        let result = run.engine.run(run.input.view());
+        let time = start.elapsed();
+        run.turns += 1;
+        run.least = match result {
+            // The first turn compiles and fills caches.
+            Ok(_) if run.turns == 1 => Ok(least),
+            Ok(_) => {
+                best.set(best.get().min(time));
+                Ok(least.min(time))
+            }
+            Err(error) => Err(error),
+        };
     };
     let mut turns: Vec<_> = runs.iter_mut().map(|run| move || turn(run)).collect();
     let mut turns: Vec<&mut dyn FnMut()> = turns.iter_mut().map(|turn| turn as &mut dyn FnMut()).collect();
-    let times = take_turns(enough, &mut turns);
-    let least = |times: Vec<Duration>| times.into_iter().min().unwrap_or(Duration::MAX);
-    runs.into_iter().zip(times).map(|(run, times)| run.failure.map_or_else(|| Ok(least(times)), Err)).collect()
+    take_turns(enough, &mut turns);
+    runs.into_iter().map(|run| run.least).collect()
 }
 
 /// The engine that [`EngineKind::Auto`] stands for, and how that is known.
@@ -227,6 +249,8 @@ mod choice {
 #[cfg(all(test, feature = "cpu", feature = "gpu"))]
 mod tests {
     use std::path::Path;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::choice::{file_in, read, remembered, text_of};
     use super::*;
@@ -256,6 +280,47 @@ mod tests {
         let times = take_turns(Duration::ZERO, &mut [&mut || a += 1, &mut || b += 1]);
         assert_eq!((a, b, times.len(), times[0].len(), times[1].len()), (4, 4, 2, 3, 3));
         assert!(take_turns(Duration::MAX, &mut []).is_empty());
+    }
+
+    /// Sleeps instead of computing, fails at last, and counts.
+    struct Sleeper {
+        sleep: Duration,
+        runs: Arc<AtomicUsize>,
+        fails_at: usize,
+    }
+
+    impl Engine for Sleeper {
+        fn description(&self) -> String {
+            "sleeper".into()
+        }
+
+        fn input(&self) -> Shape {
+            Shape { channels: 3, height: 1, width: 1 }
+        }
+
+        fn run(&mut self, images: ndarray::ArrayView4<f32>) -> Result<&[Array4<f32>], EngineError> {
+            assert_eq!(images.dim(), (1, 3, 1, 1));
+            std::thread::sleep(self.sleep);
+            match self.runs.fetch_add(1, Ordering::Relaxed) + 1 == self.fails_at {
+                true => Err(EngineError::Device { reason: "tired".into() }),
+                false => Ok(&[]),
+            }
+        }
+    }
+
+    #[test]
+    fn an_engine_far_behind_is_not_asked_again() {
+        let counts: [Arc<AtomicUsize>; 3] = Default::default();
+        // So far apart that no other work of the machine makes them equal.
+        let sleeps = [0, 500, 0].map(Duration::from_millis);
+        let sleeper = |(index, sleep): (usize, _)| -> Box<dyn Engine> {
+            Box::new(Sleeper { sleep, runs: counts[index].clone(), fails_at: if index == 2 { 3 } else { 0 } })
+        };
+        let mut engines: Vec<_> = sleeps.into_iter().enumerate().map(sleeper).collect();
+        let times = least_times(&mut engines, Duration::ZERO);
+        assert_eq!(counts.map(|count| count.load(Ordering::Relaxed)), [4, 2, 3]);
+        assert!(times[0].as_ref().unwrap() < &sleeps[1] && times[1].as_ref().unwrap() >= &sleeps[1]);
+        assert_eq!(times[2].as_ref().unwrap_err().to_string(), "gpu: tired");
     }
 
     #[test]
