@@ -11,7 +11,7 @@ use common::{PROGRAM, stderr, stdout};
 use image::codecs::jpeg::JpegEncoder;
 use image::{Rgb, RgbImage};
 
-/// Most that `detect` may have resident, in KiB.
+/// Most that `detect` and `eval` may have resident, in KiB.
 const LIMIT_KIB: u64 = 512 << 10;
 
 /// Runs the program and gives the most KiB that it had resident, with what it printed.
@@ -33,18 +33,29 @@ fn photograph(side: u32) -> RgbImage {
 #[test]
 fn large_images_take_turns() {
     let folder = tempfile::tempdir().unwrap();
-    let mut large = Vec::new();
-    JpegEncoder::new_with_quality(&mut large, 75).encode_image(&photograph(8192)).unwrap();
-    let mut usual = Vec::new();
-    JpegEncoder::new_with_quality(&mut usual, 75).encode_image(&photograph(4000)).unwrap();
+    let [images, labels] = ["images", "labels"].map(|name| folder.path().join(name));
+    std::fs::create_dir(&images).unwrap();
+    std::fs::create_dir(&labels).unwrap();
+    std::fs::write(folder.path().join("data.yaml"), "path: .\nval: images\nnames: [person]\n").unwrap();
+    let encoded = |side| {
+        let mut bytes = Vec::new();
+        JpegEncoder::new_with_quality(&mut bytes, 75).encode_image(&photograph(side)).unwrap();
+        bytes
+    };
+    let (large, usual) = (encoded(8192), encoded(4000));
+    let write = |name: &str, bytes: &[u8]| {
+        std::fs::write(images.join(name).with_extension("jpg"), bytes).unwrap();
+        std::fs::write(labels.join(name).with_extension("txt"), "0 0.5 0.5 0.2 0.2\n").unwrap();
+    };
     for number in 0..5 {
-        std::fs::write(folder.path().join(format!("{number}-large.jpg")), &large).unwrap();
-        for other in 0..4 {
-            std::fs::write(folder.path().join(format!("{number}-{other}.jpg")), &usual).unwrap();
-        }
+        write(&format!("{number}-large"), &large);
+        (0..4).for_each(|other| write(&format!("{number}-{other}"), &usual));
     }
-    let usual = ["detect", "-f", "jsonl", "-q", "--engine", "cpu", "--threads", "2"];
-    let (peak, lines) = peak_kib(&usual, folder.path());
+    let usual = ["-q", "--engine", "cpu", "--threads", "2"];
+    let (peak, lines) = peak_kib(&[&["detect", "-f", "jsonl"], &usual[..]].concat(), &images);
     assert_eq!(lines.lines().count(), 25);
+    assert!(peak < LIMIT_KIB, "{peak} KiB, at most {LIMIT_KIB} may be");
+    let (peak, measured) = peak_kib(&[&["eval", "--json"], &usual[..]].concat(), folder.path());
+    assert!(measured.contains("\"images\":25,"), "{measured}");
     assert!(peak < LIMIT_KIB, "{peak} KiB, at most {LIMIT_KIB} may be");
 }

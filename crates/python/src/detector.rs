@@ -8,7 +8,7 @@ use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 use yolo_lat::Detection;
-use yolo_lat::source::Prefetch;
+use yolo_lat::source::{Budget, Prefetch};
 
 use crate::errors::of_detector;
 use crate::given::Given;
@@ -86,8 +86,11 @@ impl Drop for Detector {
 /// Images are loaded ahead of the network, and taken together as they come, as in the program.
 fn run(opened: &Mutex<Opened>, images: &[Given], return_exceptions: bool) -> PyResult<Vec<PyResult<Found>>> {
     let Opened { detector, batch, loaders } = &mut *opened.lock().unwrap_or_else(PoisonError::into_inner);
+    let budget = Budget::new(Budget::bytes_for(*loaders));
     std::thread::scope(|scope| {
-        let load = |index: usize| images[index].load(index);
+        // When an error ends it, none waits for its turn any longer.
+        let _wanted = budget.open();
+        let load = |index: usize| images[index].load(index, &budget);
         let mut loader = Prefetch::scoped(scope, images.len(), *loaders, Default::default(), load)?;
         let mut found = Vec::with_capacity(images.len());
         loop {
@@ -95,7 +98,7 @@ fn run(opened: &Mutex<Opened>, images: &[Given], return_exceptions: bool) -> PyR
             if loaded.is_empty() {
                 return Ok(found);
             }
-            let decoded: Vec<&RgbImage> = loaded.iter().filter_map(|(_, image)| image.as_ref().ok()).collect();
+            let decoded: Vec<&RgbImage> = loaded.iter().filter_map(|(_, image)| image.as_deref().ok()).collect();
             let detections = if decoded.is_empty() { Ok(Vec::new()) } else { detector.detections(&decoded) };
             let mut detections = detections.map_err(|error| of_detector(&error))?.into_iter();
             for (_, image) in loaded {

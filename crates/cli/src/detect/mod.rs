@@ -14,7 +14,7 @@ use yolo_lat::batch::{BatchOptions, Ending, Found, Journal, Known, Outlets, run_
 use yolo_lat::detector::StageTimes;
 use yolo_lat::follow::FollowOptions;
 use yolo_lat::postprocess::PostprocessOptions;
-use yolo_lat::source::holds_video;
+use yolo_lat::source::{Budget, holds_video};
 use yolo_lat::{Detector, Runtime};
 
 pub(super) use self::arguments::{DetectArguments, ResultArguments};
@@ -24,11 +24,6 @@ use super::inputs::{InputOptions, Inputs};
 use super::options::find_classes;
 use super::profile::Profile;
 use super::report;
-
-/// What decoded images may take together for each thread: two of 12 megapixels.
-const MEMORY_OF_THREAD: u64 = 72 << 20;
-/// Threads that there is memory for in any case: enough for one image of 64 megapixels.
-const MEMORY_FOR_THREADS: usize = 3;
 
 pub(super) fn run(arguments: DetectArguments) -> anyhow::Result<ExitCode> {
     let outputs = Outputs::new(&arguments.results, arguments.course.quiet)?;
@@ -81,7 +76,7 @@ pub(super) fn run(arguments: DetectArguments) -> anyhow::Result<ExitCode> {
     let options = BatchOptions {
         batch: arguments.engine.batch(runtime.threads()),
         loaders: runtime.threads(),
-        memory: MEMORY_OF_THREAD * runtime.threads().max(MEMORY_FOR_THREADS) as u64,
+        memory: Budget::bytes_for(runtime.threads()),
         classes: &classes,
         follow: follow.clone(),
         timing: !arguments.results.no_timing,

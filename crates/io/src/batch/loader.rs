@@ -8,12 +8,11 @@ use std::time::{Duration, Instant, SystemTime};
 
 use image::RgbImage;
 
-use super::budget::{Budget, Share};
 use super::{Input, Known};
 use crate::frame::Frame;
 use crate::sink::Record;
 use crate::source::{
-    SourceError, SourceOptions, SourceRequest, decode_image, holds_video, memory_of, open_source, read,
+    Budget, Share, SourceError, SourceOptions, SourceRequest, decode_image, holds_video, memory_of, open_source, read,
 };
 
 /// An input on its way from the loaders to the network.

@@ -5,7 +5,6 @@
 //! [`BatchOptions::memory`]. Whatever fails, all that was computed is written and every sink is finished before [`run_batch`]
 //! returns.
 
-mod budget;
 mod journal;
 mod loader;
 mod shard;
@@ -20,7 +19,6 @@ use std::time::{Duration, Instant};
 
 use image::RgbImage;
 
-use self::budget::Budget;
 pub use self::journal::{Journal, JournalError, JournalReader};
 use self::loader::{Loaded, decode_video};
 pub use self::shard::Shard;
@@ -28,7 +26,7 @@ use self::writer::{Outcome, VideoTime, Writer};
 use crate::follow::{FollowOptions, Followed, Follower};
 use crate::frame::Frame;
 use crate::sink::{NamedDetection, Record, Sink, Timing};
-use crate::source::{Prefetch, SourceOptions, display_name};
+use crate::source::{Budget, Prefetch, SourceOptions, display_name};
 use yolo_lat_core::postprocess::Detection;
 
 /// One input.
@@ -71,7 +69,7 @@ pub struct BatchOptions<'a> {
     pub batch: usize,
     /// Threads that load images.
     pub loaders: usize,
-    /// Bytes that decoded images may take together; one that is larger is alone.
+    /// Bytes that decoded images may take together, [`Budget::bytes_for`] the loaders; one that is larger is alone.
     pub memory: u64,
     /// Names of the classes.
     pub classes: &'a [String],

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use image::RgbImage;
 
-use super::budget::Share;
 use super::{Ending, Event, Input, Journal, Summary};
 use crate::sink::{Item, Record, Sink, SinkError, VideoFrame};
+use crate::source::Share;
 
 /// A result on its way from the network to the writer.
 pub(super) enum Outcome {

@@ -12,7 +12,7 @@ use yolo_lat_core::model::classes::class_map;
 use yolo_lat_core::postprocess::Detection;
 
 use super::{Dataset, Evaluation, Object, evaluate};
-use crate::source::{Prefetch, SourceError, open_image};
+use crate::source::{Budget, Prefetch, SourceError};
 
 /// Why a data set could not be measured.
 #[derive(Debug, thiserror::Error)]
@@ -130,9 +130,11 @@ pub fn measure<E: Error + Send + Sync + 'static>(
 ) -> Result<Measured, MeasureError> {
     let correspondence = Correspondence::new(classes, &dataset.classes)?;
     let paths: Arc<Vec<PathBuf>> = Arc::new(dataset.images.iter().map(|image| image.path.clone()).collect());
+    let budget = Budget::new(Budget::bytes_for(feed.threads));
+    let _wanted = budget.open();
     let load = {
         let paths = paths.clone();
-        move |index: usize| open_image(&paths[index])
+        move |index: usize| budget.open_image(index, &paths[index])
     };
     let mut loader = Prefetch::new(paths.len(), feed.threads, feed.stop.clone(), load)?;
     let start = Instant::now();
@@ -163,7 +165,7 @@ pub fn measure<E: Error + Send + Sync + 'static>(
                 }
             }
         }
-        let found = detect(&images.iter().collect::<Vec<_>>());
+        let found = detect(&images.iter().map(|image| &**image).collect::<Vec<_>>());
         for detections in found.map_err(|error| MeasureError::Detect(Box::new(error)))? {
             let in_dataset = |detection: Detection| {
                 Some(Detection { class: correspondence.of_model[detection.class]?, ..detection })

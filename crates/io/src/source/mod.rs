@@ -1,5 +1,6 @@
 //! Where images come from.
 
+mod budget;
 #[cfg(feature = "camera")]
 mod camera;
 mod ffmpeg;
@@ -15,6 +16,8 @@ mod url;
 mod video;
 mod yuv;
 
+pub(crate) use budget::Share;
+pub use budget::{Budget, Held, Open};
 #[cfg(feature = "camera")]
 pub use camera::{CameraEntry, CameraRequest, CameraSource, FormatRequest, camera_formats, cameras};
 pub(crate) use ffmpeg::{Complaints, command, file_argument, passthrough};

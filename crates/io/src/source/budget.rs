@@ -1,10 +1,21 @@
 //! How much memory decoded images may take together: large ones wait for each other.
 
+use std::ops::Deref;
+use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-/// Handed out in the order of the inputs. What an input waits for is held by earlier ones, which are written without it: so none waits
+use image::RgbImage;
+
+use super::images::{SourceError, decode_image, memory_of, read};
+
+/// Bytes for each thread that loads: two images of 12 megapixels.
+const OF_THREAD: u64 = 72 << 20;
+/// Threads that there is memory for in any case: enough for one image of 64 megapixels.
+const FOR_THREADS: usize = 3;
+
+/// Handed out in the order of the inputs. What an input waits for is held by earlier ones, which are done without it: so none waits
 /// for ever.
-pub(super) struct Budget {
+pub struct Budget {
     limit: u64,
     state: Mutex<State>,
     changed: Condvar,
@@ -19,14 +30,20 @@ struct State {
 }
 
 /// Bytes of an image, given back when it is gone.
-pub(super) struct Share {
+pub(crate) struct Share {
     budget: Arc<Budget>,
     bytes: u64,
 }
 
 impl Budget {
-    pub(super) fn new(limit: u64) -> Arc<Self> {
+    /// Of so many bytes; an input that needs more is alone.
+    pub fn new(limit: u64) -> Arc<Self> {
         Arc::new(Self { limit, state: Mutex::default(), changed: Condvar::new() })
+    }
+
+    /// Bytes that suit so many threads which load.
+    pub fn bytes_for(threads: usize) -> u64 {
+        OF_THREAD * threads.max(FOR_THREADS) as u64
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -35,7 +52,7 @@ impl Budget {
 
     /// Waits for the turn of input `index`, which each must take once, and until there is room for so many bytes or nothing else is
     /// there. `None` when nothing more is wanted.
-    pub(super) fn take(self: &Arc<Self>, index: usize, bytes: u64) -> Option<Share> {
+    pub(crate) fn take(self: &Arc<Self>, index: usize, bytes: u64) -> Option<Share> {
         let must_wait = |state: &mut State| {
             !state.is_closed && (state.next != index || (state.used > 0 && state.used + bytes > self.limit))
         };
@@ -51,14 +68,66 @@ impl Budget {
         Some(Share { budget: self.clone(), bytes })
     }
 
+    /// An image that `make` decodes in at most so many bytes, when it is the turn of input `index` and there is room.
+    ///
+    /// # Errors
+    /// Those of `make`.
+    pub fn hold<E>(
+        self: &Arc<Self>,
+        index: usize,
+        bytes: u64,
+        make: impl FnOnce() -> Result<RgbImage, E>,
+    ) -> Result<Held, E> {
+        let mut share = self.take(index, bytes);
+        let pixels = make()?;
+        if let Some(share) = &mut share {
+            share.keep(pixels.as_raw().len() as u64);
+        }
+        Ok(Held { pixels, _share: share })
+    }
+
+    /// The image of input `index`, of which these are the file's bytes: [`decode_image`], as above.
+    ///
+    /// # Errors
+    /// [`SourceError`], which does not repeat the input.
+    pub fn decode_image(self: &Arc<Self>, index: usize, bytes: &[u8]) -> Result<Held, SourceError> {
+        self.hold(index, memory_of(bytes), || decode_image(bytes))
+    }
+
+    /// The same of a file on disk.
+    ///
+    /// # Errors
+    /// [`SourceError`], which does not repeat the path.
+    pub fn open_image(self: &Arc<Self>, index: usize, path: &Path) -> Result<Held, SourceError> {
+        match read(path) {
+            Ok(bytes) => self.decode_image(index, &bytes),
+            // Whatever it is: those after it wait for its turn.
+            Err(error) => self.hold(index, 0, || Err(error)),
+        }
+    }
+
     /// Until what this gives is dropped, what is loaded is wanted.
-    pub(super) fn open(self: &Arc<Self>) -> Open {
+    pub fn open(self: &Arc<Self>) -> Open {
         Open(self.clone())
     }
 }
 
+/// An image with its share of the budget.
+pub struct Held {
+    pixels: RgbImage,
+    _share: Option<Share>,
+}
+
+impl Deref for Held {
+    type Target = RgbImage;
+
+    fn deref(&self) -> &RgbImage {
+        &self.pixels
+    }
+}
+
 /// Whoever takes what is loaded.
-pub(super) struct Open(Arc<Budget>);
+pub struct Open(Arc<Budget>);
 
 impl Drop for Open {
     fn drop(&mut self) {
@@ -69,7 +138,7 @@ impl Drop for Open {
 
 impl Share {
     /// Gives back all but so many bytes.
-    pub(super) fn keep(&mut self, bytes: u64) {
+    pub(crate) fn keep(&mut self, bytes: u64) {
         self.budget.state().used -= self.bytes.saturating_sub(bytes);
         self.bytes = self.bytes.min(bytes);
         self.budget.changed.notify_all();
