@@ -1,14 +1,12 @@
 //! From an image of any size to the network's input: antialiased resize, border, planar floats.
 
-use fast_image_resize::images::{TypedImage, TypedImageRef};
-use fast_image_resize::pixels::U8x3;
-use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
 use image::RgbImage;
 use ndarray::{ArrayViewMut3, Axis, s};
 
 use crate::by_shape::ByShape;
 use yolo_lat_core::engine::EngineError;
 use yolo_lat_core::geometry::{Fit, Letterbox};
+use yolo_lat_core::resample::{Filter, Resampler};
 use yolo_lat_simd::{RowFilter, planes_of_pixels};
 
 /// The order of the channels in the network's input.
@@ -74,18 +72,13 @@ impl std::fmt::Display for Preprocessing {
 }
 
 /// Fits images into the network's input; keeps its buffers from one image to the next.
+#[derive(Default)]
 pub struct Preprocessor {
-    resizer: Resizer,
+    resampler: Resampler,
     /// Bytes of RGB.
     resized: Vec<u8>,
     /// By the widths from which and to which they go.
     filters: ByShape<RowFilter>,
-}
-
-impl Default for Preprocessor {
-    fn default() -> Self {
-        Self { resizer: Resizer::new(), resized: Vec::new(), filters: ByShape::default() }
-    }
 }
 
 impl Preprocessor {
@@ -111,7 +104,7 @@ impl Preprocessor {
         let (channels, height, width) = target.dim();
         let letterbox = how.fit.place(image.dimensions(), (width as u32, height as u32));
         let (resized_width, resized_height) = letterbox.resized;
-        let Self { resizer, resized, filters } = self;
+        let Self { resampler, resized, filters } = self;
         let (width, height) = image.dimensions();
         // With vectors for rows, those become planes at once, and before it only columns are resized.
         let by_rows = channels == 3 && width > 0 && width != resized_width && RowFilter::is_fast();
@@ -127,15 +120,9 @@ impl Preprocessor {
         } else {
             let length = 3 * row_width as usize * resized_height as usize;
             resized.resize(length + filter.as_ref().map_or(0, |filter| filter.reach()), 0);
-            // Bilinear over the whole footprint of an output pixel: antialiased when it shrinks.
-            let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear));
-            // Typed: the other way has code for every kind of pixel, which takes minutes to compile.
-            let fail = |reason: String| EngineError::Resize { width, height, reason };
-            let source = TypedImageRef::<U8x3>::from_buffer(width, height, image.as_raw());
-            let source = source.map_err(|error| fail(error.to_string()))?;
-            let target = TypedImage::<U8x3>::from_buffer(row_width, resized_height, &mut resized[..length]);
-            let mut target = target.map_err(|error| fail(error.to_string()))?;
-            resizer.resize_typed(&source, &mut target, &options).map_err(|error| fail(error.to_string()))?;
+            let to = (&mut resized[..length], (row_width, resized_height));
+            let done = resampler.apply((image.as_raw(), (width, height)), to, None, Filter::Bilinear);
+            done.map_err(|error| EngineError::Resize { width, height, reason: error.to_string() })?;
             resized
         };
         let (left, top) = (letterbox.offset.0 as usize, letterbox.offset.1 as usize);
@@ -251,12 +238,11 @@ mod tests {
             let mut target = Array3::zeros((3, resized.1 as usize, resized.0 as usize));
             let how = Preprocessing { fit: Fit::Stretch, scale: 1.0, ..Preprocessing::default() };
             Preprocessor::default().apply_as(&image, &how, target.view_mut()).unwrap();
-            let source = TypedImageRef::<U8x3>::from_buffer(size.0, size.1, image.as_raw()).unwrap();
-            let mut whole = TypedImage::<U8x3>::new(resized.0, resized.1);
-            let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear));
-            Resizer::new().resize_typed(&source, &mut whole, &options).unwrap();
+            let mut whole = RgbImage::new(resized.0, resized.1);
+            let from = (image.as_raw().as_slice(), size);
+            Resampler::default().apply(from, (&mut whole, resized), None, Filter::Bilinear).unwrap();
             for ((channel, y, x), value) in target.indexed_iter() {
-                let pixel = whole.pixels()[y * resized.0 as usize + x].0;
+                let pixel = whole.get_pixel(x as u32, y as u32).0;
                 assert_eq!(*value, f32::from(pixel[channel]), "{size:?} {resized:?}");
             }
         }

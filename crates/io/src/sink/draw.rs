@@ -1,6 +1,5 @@
 //! Results on an image: boxes and labels, zones and lines, objects made unrecognisable, or heat.
 
-use fast_image_resize::Resizer;
 use image::RgbImage;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
@@ -11,6 +10,7 @@ use super::hide::hide;
 use super::{NamedDetection, ink, label_places};
 use crate::zones::{Counts, Crossings, Line, Point, Zone};
 use yolo_lat_core::geometry::BBox;
+use yolo_lat_core::resample::Resampler;
 
 /// The colour of a class, the same in every image and every run.
 pub fn class_color(class: usize) -> [u8; 3] {
@@ -54,7 +54,7 @@ pub struct DrawOptions {
 pub struct Annotator {
     options: DrawOptions,
     heat: Heat,
-    resizer: Resizer,
+    resampler: Resampler,
 }
 
 impl Annotator {
@@ -77,7 +77,7 @@ impl Annotator {
             }
             Drawing::Heat => self.heat.draw(image, detections.iter().map(|detection| &detection.bbox)),
             hidden => detections.iter().for_each(|detection| {
-                hide(image, &detection.bbox, hidden == Drawing::Blur, &mut self.resizer);
+                hide(image, &detection.bbox, hidden == Drawing::Blur, &mut self.resampler);
             }),
         }
     }

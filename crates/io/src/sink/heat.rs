@@ -1,11 +1,9 @@
 //! Where objects were so far: a heat map over the image.
 
-use fast_image_resize::images::{TypedImage, TypedImageRef};
-use fast_image_resize::pixels::U8;
-use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
-use image::{GrayImage, RgbImage};
+use image::RgbImage;
 
 use yolo_lat_core::geometry::BBox;
+use yolo_lat_core::resample::{Filter, Resampler};
 
 /// Cells along the longer side of an image.
 const CELLS: u32 = 160;
@@ -22,7 +20,7 @@ pub(super) struct Heat {
     cells: (u32, u32),
     /// Row by row.
     sums: Vec<f64>,
-    resizer: Resizer,
+    resampler: Resampler,
 }
 
 impl Heat {
@@ -43,18 +41,15 @@ impl Heat {
         if most == 0.0 {
             return;
         }
-        let shares = self.sums.iter().map(|sum| (255.0 * sum / most).round() as u8).collect();
-        let Some(shares) = GrayImage::from_raw(self.cells.0, self.cells.1, shares) else { return };
-        let mut heat = GrayImage::new(image.width(), image.height());
-        let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear));
-        let source = TypedImageRef::<U8>::from_buffer(shares.width(), shares.height(), shares.as_raw());
-        let target = TypedImage::<U8>::from_buffer(image.width(), image.height(), &mut heat);
-        let resized = source.ok().zip(target.ok());
-        let resized = resized.map(|(source, mut target)| self.resizer.resize_typed(&source, &mut target, &options));
-        debug_assert!(matches!(resized, Some(Ok(()))), "both have pixels");
+        let shares: Vec<u8> = self.sums.iter().flat_map(|sum| [(255.0 * sum / most).round() as u8; 3]).collect();
+        let mut heat = RgbImage::new(image.width(), image.height());
+        let to = (&mut *heat, self.image);
+        let done = self.resampler.apply((&shares, self.cells), to, None, Filter::Bilinear);
+        debug_assert_eq!(done, Ok(()), "both have pixels");
         let table: Vec<_> = (0..=255).map(|share| colour(share as f32 / 255.0)).collect();
-        for (pixel, share) in image.pixels_mut().zip(heat.iter()).filter(|(_, share)| **share > 0) {
-            let (colour, opacity) = table[usize::from(*share)];
+        let shares = heat.pixels().map(|pixel| pixel.0[0]);
+        for (pixel, share) in image.pixels_mut().zip(shares).filter(|&(_, share)| share > 0) {
+            let (colour, opacity) = table[usize::from(share)];
             for (channel, colour) in pixel.0.iter_mut().zip(colour) {
                 *channel = (f32::from(*channel) * (1.0 - opacity) + colour * opacity).round() as u8;
             }

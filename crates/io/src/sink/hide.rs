@@ -1,11 +1,9 @@
 //! Objects made unrecognisable: of a box only mean colours of a coarse grid remain, drawn as tiles or run into each other.
 
-use fast_image_resize::images::{TypedImage, TypedImageRef};
-use fast_image_resize::pixels::U8x3;
-use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
 use image::RgbImage;
 
 use yolo_lat_core::geometry::BBox;
+use yolo_lat_core::resample::{Filter, Resampler};
 
 /// Cells along the longer side of a box: a face is one or two of those of its person.
 const CELLS: u32 = 8;
@@ -15,7 +13,7 @@ const LEAST_CELL: u32 = 8;
 const VEIL: [u8; 3] = [64, 96, 160];
 
 /// Hides what is inside of a box; pixels that it touches belong to it, nothing outside changes.
-pub(super) fn hide(image: &mut RgbImage, bbox: &BBox, smooth: bool, resizer: &mut Resizer) {
+pub(super) fn hide(image: &mut RgbImage, bbox: &BBox, smooth: bool, resampler: &mut Resampler) {
     let (width, height) = image.dimensions();
     let inside = bbox.clip(width as f32, height as f32);
     let (left, top) = (inside.x1.floor() as u32, inside.y1.floor() as u32);
@@ -26,29 +24,21 @@ pub(super) fn hide(image: &mut RgbImage, bbox: &BBox, smooth: bool, resizer: &mu
     let cell = size.0.max(size.1).div_ceil(CELLS).max(LEAST_CELL);
     let cells = ((size.0 / cell).max(1), (size.1 / cell).max(1));
     let (mut grid, mut patch) = (RgbImage::new(cells.0, cells.1), RgbImage::new(size.0, size.1));
-    let [x, y, w, h] = [left, top, size.0, size.1].map(f64::from);
-    let mean = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Box)).crop(x, y, w, h);
-    let again = if smooth { ResizeAlg::Convolution(FilterType::Bilinear) } else { ResizeAlg::Nearest };
-    resize(resizer, image, &mut grid, &mean);
+    let part = (f64::from(left), f64::from(top), f64::from(size.0), f64::from(size.1));
+    let done = resampler.apply((image.as_raw(), (width, height)), (&mut grid, cells), Some(part), Filter::Mean);
+    debug_assert_eq!(done, Ok(()), "the box lies inside of the image");
     for pixel in grid.pixels_mut() {
         pixel.0 = veiled(pixel.0);
     }
-    resize(resizer, &grid, &mut patch, &ResizeOptions::new().resize_alg(again));
+    let again = if smooth { Filter::Bilinear } else { Filter::Nearest };
+    let done = resampler.apply((grid.as_raw(), cells), (&mut patch, size), None, again);
+    debug_assert_eq!(done, Ok(()), "both have pixels");
     image::imageops::replace(image, &patch, left.into(), top.into());
 }
 
 /// An eighth of a veil over a colour: what was flat before is seen to be hidden too.
 fn veiled(color: [u8; 3]) -> [u8; 3] {
     std::array::from_fn(|channel| ((7 * u16::from(color[channel]) + u16::from(VEIL[channel])) / 8) as u8)
-}
-
-fn resize(resizer: &mut Resizer, from: &RgbImage, to: &mut RgbImage, options: &ResizeOptions) {
-    let (width, height) = to.dimensions();
-    let source = TypedImageRef::<U8x3>::from_buffer(from.width(), from.height(), from.as_raw());
-    let target = TypedImage::<U8x3>::from_buffer(width, height, to);
-    let resized = source.ok().zip(target.ok());
-    let resized = resized.map(|(source, mut target)| resizer.resize_typed(&source, &mut target, options));
-    debug_assert!(matches!(resized, Some(Ok(()))), "the box lies inside of the image");
 }
 
 #[cfg(test)]
@@ -77,7 +67,7 @@ mod tests {
             ] {
                 let bbox = BBox { x1, y1, x2, y2 };
                 let mut hidden = photograph.clone();
-                hide(&mut hidden, &bbox, smooth, &mut Resizer::new());
+                hide(&mut hidden, &bbox, smooth, &mut Resampler::default());
                 let inside = bbox.clip(width as f32, height as f32);
                 for (x, y) in blocks(&inside) {
                     let same = (0..64).all(|at| {
@@ -101,7 +91,7 @@ mod tests {
         let mut image = SyntheticSource::new().frame(10);
         let bbox = BBox { x1: 64.0, y1: 32.0, x2: 320.0, y2: 160.0 };
         let before = image.clone();
-        hide(&mut image, &bbox, false, &mut Resizer::new());
+        hide(&mut image, &bbox, false, &mut Resampler::default());
         for (row, column) in (0..4).flat_map(|row| (0..8).map(move |column| (row, column))) {
             let tile = |image: &RgbImage| {
                 let (x, y) = (64 + 32 * column, 32 + 32 * row);
@@ -127,7 +117,7 @@ mod tests {
             [50.0, 50.0, 20.0, 20.0],
         ] {
             let mut image = photograph.clone();
-            hide(&mut image, &BBox { x1, y1, x2, y2 }, true, &mut Resizer::new());
+            hide(&mut image, &BBox { x1, y1, x2, y2 }, true, &mut Resampler::default());
             assert!(image == photograph, "{x1} {y1} {x2} {y2}");
         }
     }

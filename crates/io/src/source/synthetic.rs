@@ -3,10 +3,9 @@
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant, SystemTime};
 
-use fast_image_resize::images::{TypedImage, TypedImageRef};
-use fast_image_resize::pixels::U8x3;
-use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
 use image::RgbImage;
+
+use yolo_lat_core::resample::{Filter, Resampler};
 
 use super::images::{SourceError, decode_image};
 use super::stream::{Source, wait_until};
@@ -28,7 +27,7 @@ const SCENE: u64 = 5 * FRAMES_PER_SECOND;
 pub struct SyntheticSource {
     name: &'static str,
     photographs: Vec<RgbImage>,
-    resizer: Resizer,
+    resampler: Resampler,
     next: u64,
     started: Option<Instant>,
 }
@@ -48,7 +47,7 @@ impl SyntheticSource {
     /// The same under another name.
     pub(super) fn called(name: &'static str) -> Self {
         let photographs = SAMPLES.iter().filter_map(|bytes| decode_image(bytes).ok()).collect();
-        Self { name, photographs, resizer: Resizer::new(), next: 0, started: None }
+        Self { name, photographs, resampler: Resampler::default(), next: 0, started: None }
     }
 
     /// Frame `number` of the scene.
@@ -63,14 +62,10 @@ impl SyntheticSource {
         let zoom = 0.9 - 0.1 * angle.cos();
         let (w, h) = (largest.0 * zoom, largest.1 * zoom);
         let (x, y) = ((width - w) * (0.5 + 0.5 * angle.sin()), (height - h) * (0.5 - 0.5 * angle.cos()));
-        let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear)).crop(x, y, w, h);
         let mut frame = RgbImage::new(SIZE.0, SIZE.1);
-        let source = TypedImageRef::<U8x3>::from_buffer(photograph.width(), photograph.height(), photograph.as_raw());
-        let target = TypedImage::<U8x3>::from_buffer(SIZE.0, SIZE.1, &mut frame);
-        // Typed: the other way has code for every kind of pixel, half of what this crate would be.
-        let resized = source.ok().zip(target.ok());
-        let resized = resized.map(|(source, mut target)| self.resizer.resize_typed(&source, &mut target, &options));
-        debug_assert!(matches!(resized, Some(Ok(()))), "the window lies inside of the photograph");
+        let from = (photograph.as_raw().as_slice(), photograph.dimensions());
+        let done = self.resampler.apply(from, (&mut frame, SIZE), Some((x, y, w, h)), Filter::Bilinear);
+        debug_assert_eq!(done, Ok(()), "the window lies inside of the photograph");
         frame
     }
 }
