@@ -9,7 +9,7 @@ fn sigmoid(x: f32) -> f32 {
 
 fn is_allowed(class_index: u32) -> bool {
     let word = options.allowed[class_index / 128u][class_index / 32u % 4u];
-    return (word >> (class_index % 32u) & 1u) == 1u;
+    return ((word >> (class_index % 32u)) & 1u) == 1u;
 }
 
 /// Distance of a side from the cell's centre in pixels.

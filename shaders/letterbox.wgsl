@@ -9,7 +9,7 @@ override FORMAT: u32 = 0u;
 @group(1) @binding(1) var<storage, read> source: array<u32>;
 
 fn byte_at(index: u32) -> f32 {
-    return f32(source[index / 4u] >> (index % 4u * 8u) & 0xffu);
+    return f32((source[index / 4u] >> (index % 4u * 8u)) & 0xffu);
 }
 
 fn rgb_from_yuv(y: f32, u: f32, v: f32) -> vec3<f32> {
