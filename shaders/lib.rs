@@ -155,6 +155,16 @@ impl Shader {
         }
         source
     }
+
+    /// The same for browsers, whose compilers want lines that naga does not know. That all subgroups of `statistic_subgroup.wgsl` go
+    /// round equally often is not seen by their analysis, which takes a structure of built-in values as one.
+    pub fn source_in_browser(self, features: ShaderFeatures) -> String {
+        let source = self.source(features);
+        if self.relevant(features).subgroups {
+            return format!("enable subgroups;\ndiagnostic(off, subgroup_uniformity);\n{source}");
+        }
+        source
+    }
 }
 
 #[cfg(test)]

@@ -38,6 +38,20 @@ impl<T> ByShape<T> {
         Ok(&mut self.0[0].1)
     }
 
+    /// The same where making it is waited for.
+    #[cfg(feature = "gpu")]
+    pub(crate) async fn get_async<E>(
+        &mut self,
+        shape: Shape,
+        make: impl AsyncFnOnce() -> Result<T, E>,
+    ) -> Result<&mut T, E> {
+        if self.0.iter().all(|(made_for, _)| *made_for != shape) {
+            let made = make().await?;
+            return self.get(shape, || Ok(made));
+        }
+        self.get(shape, || unreachable!("it is there"))
+    }
+
     /// The shape and the thing that were used last.
     #[cfg(any(feature = "gpu", test))]
     pub(crate) fn last(&mut self) -> (Shape, &mut T) {
@@ -68,13 +82,28 @@ pub(crate) fn each_shape<E>(
     if !images.is_empty() && (1..images.len()).all(|at| shape(at) == shape(0)) {
         return detect(shape(0), images, &|at| at);
     }
-    let first_seen = |&at: &usize| (0..at).all(|before| shape(before) != shape(at));
-    for first in (0..images.len()).rev().filter(first_seen) {
-        let members: Vec<usize> = (first..images.len()).filter(|&other| shape(other) == shape(first)).collect();
-        let same: Vec<&RgbImage> = members.iter().map(|&member| images[member]).collect();
-        detect(shape(first), &same, &|at| members[at])?;
+    for (shape, places) in places_by_shape(images, &shape_of) {
+        let same: Vec<&RgbImage> = places.iter().map(|&place| images[place]).collect();
+        detect(shape, &same, &|at| places[at])?;
     }
     Ok(())
+}
+
+/// The input shapes of images with the places of those that have them, the shape of the first image last.
+pub(crate) fn places_by_shape(
+    images: &[&RgbImage],
+    shape_of: impl Fn((u32, u32)) -> Shape,
+) -> Vec<(Shape, Vec<usize>)> {
+    let mut groups: Vec<(Shape, Vec<usize>)> = Vec::new();
+    for (place, image) in images.iter().enumerate() {
+        let shape = shape_of(image.dimensions());
+        match groups.iter_mut().find(|(other, _)| *other == shape) {
+            Some((_, places)) => places.push(place),
+            None => groups.push((shape, vec![place])),
+        }
+    }
+    groups.reverse();
+    groups
 }
 
 #[cfg(test)]

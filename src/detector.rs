@@ -24,7 +24,7 @@ use crate::third_party::ThirdPartyDetector;
 use yolo_lat_core::model::{Model, ModelError};
 use yolo_lat_core::postprocess::{Detection, PostprocessOptions};
 #[cfg(feature = "gpu")]
-use yolo_lat_gpu::wgpu;
+use yolo_lat_gpu::{wait, wgpu};
 
 pub use crate::options::{AttentionOptions, DetectorOptions};
 pub use crate::pipeline::{Found, StageTimes};
@@ -96,14 +96,41 @@ impl Detector {
     /// # Errors
     /// [`DetectError::Engine`] where the engine is not available or the size does not suit the model.
     pub fn of_model(model: &Model, runtime: &Runtime, options: &DetectorOptions) -> Result<Self, DetectError> {
+        #[cfg(feature = "gpu")]
+        return wait(Self::of_model_async(model, runtime, options));
+        #[cfg(not(feature = "gpu"))]
+        {
+            let recipe = Recipe { model: model.clone(), runtime: runtime.clone(), options: options.clone() };
+            if options.engine == EngineKind::Gpu {
+                return Err(crate::engine::not_in_build(EngineKind::Gpu).into());
+            }
+            Self::staged(recipe)
+        }
+    }
+
+    /// The same for callers that wait for a GPU in their own way, as those in a browser must: there [`EngineKind::Auto`] measures
+    /// nothing and is the CPU engine.
+    ///
+    /// # Errors
+    /// As [`Detector::of_model`].
+    #[cfg(feature = "gpu")]
+    pub async fn of_model_async(
+        model: &Model,
+        runtime: &Runtime,
+        options: &DetectorOptions,
+    ) -> Result<Self, DetectError> {
         let recipe = Recipe { model: model.clone(), runtime: runtime.clone(), options: options.clone() };
-        // Most images have this shape; what is wrong with a size or a device is said at once.
-        let shape = recipe.input_size(USUAL_IMAGE);
-        let pipeline: Box<dyn Pipeline> = match gpu_pipeline(&recipe, shape)? {
-            Some(gpu) => gpu,
-            None => Box::new(Staged::new(recipe, shape)?),
-        };
-        Ok(Self::over(pipeline, model.config.classes.clone(), options))
+        match gpu_pipeline(&recipe, recipe.input_size(USUAL_IMAGE)).await? {
+            Some(gpu) => Ok(Self::over(Box::new(gpu), model.config.classes.clone(), options)),
+            None => Self::staged(recipe),
+        }
+    }
+
+    /// On an engine of the host. Most images have the usual shape; what is wrong with a size is said at once.
+    fn staged(recipe: Recipe) -> Result<Self, DetectError> {
+        let (classes, options, shape) =
+            (recipe.model.config.classes.clone(), recipe.options.clone(), recipe.input_size(USUAL_IMAGE));
+        Ok(Self::over(Box::new(Staged::new(recipe, shape)?), classes, &options))
     }
 
     fn over(pipeline: Box<dyn Pipeline>, classes: Vec<String>, options: &DetectorOptions) -> Self {
@@ -146,10 +173,21 @@ impl Detector {
         Ok(found)
     }
 
+    /// What is in one image, with times, for callers that wait for a GPU in their own way, as those in a browser must. Images in
+    /// slices need the CPU engine there.
+    ///
+    /// # Errors
+    /// As [`Detector::detect`].
+    #[cfg(feature = "gpu")]
+    pub async fn detect_async(&mut self, image: &RgbImage) -> Result<Found, DetectError> {
+        check_pixels(&[image])?;
+        let mut found = Found::default();
+        self.pipeline.detect_async(&[image], &self.options, &mut |_, one| found = one).await?;
+        Ok(found)
+    }
+
     fn run(&mut self, images: &[&RgbImage], each: Each) -> Result<(), DetectError> {
-        if let Some(&empty) = images.iter().find(|image| image.width() == 0 || image.height() == 0) {
-            return Err(DetectError::Empty { width: empty.width(), height: empty.height() });
-        }
+        check_pixels(images)?;
         Ok(self.pipeline.detect(images, &self.options, each)?)
     }
 
@@ -242,6 +280,13 @@ impl Detector {
     }
 }
 
+fn check_pixels(images: &[&RgbImage]) -> Result<(), DetectError> {
+    match images.iter().find(|image| image.width() == 0 || image.height() == 0) {
+        Some(empty) => Err(DetectError::Empty { width: empty.width(), height: empty.height() }),
+        None => Ok(()),
+    }
+}
+
 #[cfg(feature = "gpu")]
 fn gpu_of(pipeline: &mut dyn std::any::Any) -> Option<&mut GpuPipeline> {
     pipeline.downcast_mut::<Fallback>()?.gpu()
@@ -249,18 +294,18 @@ fn gpu_of(pipeline: &mut dyn std::any::Any) -> Option<&mut GpuPipeline> {
 
 /// The GPU's pipeline where it is wanted, and says why it is not used where any engine will do.
 #[cfg(feature = "gpu")]
-fn gpu_pipeline(recipe: &Recipe, shape: (usize, usize)) -> Result<Option<Box<dyn Pipeline>>, EngineError> {
-    let open = || GpuPipeline::new(Arc::new(recipe.clone()), shape).map(|gpu| Fallback::Gpu(gpu, false));
+async fn gpu_pipeline(recipe: &Recipe, shape: (usize, usize)) -> Result<Option<Fallback>, EngineError> {
+    let open = async || Ok(Fallback::Gpu(GpuPipeline::new(Arc::new(recipe.clone()), shape).await?, false));
     match recipe.options.engine {
-        EngineKind::Gpu => Ok(Some(Box::new(open()?))),
+        EngineKind::Gpu => open().await.map(Some),
         EngineKind::Auto => {
             let fastest = fastest(&recipe.model, shape, &recipe.runtime)?;
             log::info!("{fastest}");
             if fastest.engine != EngineKind::Gpu {
                 return Ok(None);
             }
-            match open() {
-                Ok(gpu) => Ok(Some(Box::new(gpu))),
+            match open().await {
+                Ok(gpu) => Ok(Some(gpu)),
                 Err(EngineError::Model(error)) => Err(error.into()),
                 Err(error) => {
                     log::warn!("{error}; the cpu engine runs instead");
@@ -268,14 +313,6 @@ fn gpu_pipeline(recipe: &Recipe, shape: (usize, usize)) -> Result<Option<Box<dyn
                 }
             }
         }
-        _ => Ok(None),
-    }
-}
-
-#[cfg(not(feature = "gpu"))]
-fn gpu_pipeline(recipe: &Recipe, _: (usize, usize)) -> Result<Option<Box<dyn Pipeline>>, EngineError> {
-    match recipe.options.engine {
-        EngineKind::Gpu => Err(crate::engine::not_in_build(EngineKind::Gpu)),
         _ => Ok(None),
     }
 }

@@ -7,10 +7,11 @@ use crate::by_shape::Shape;
 use crate::engine::EngineKind;
 use crate::gpu_pipeline::GpuPipeline;
 use crate::options::{DetectorOptions, Recipe};
-use crate::pipeline::{Each, Pipeline};
+use crate::pipeline::{Each, Later, Pipeline};
 use crate::staged::Staged;
 use yolo_lat_core::engine::{EngineError, StepTime};
 use yolo_lat_core::postprocess::PostprocessOptions;
+use yolo_lat_gpu::wait;
 
 /// What runs now.
 #[allow(clippy::large_enum_variant, reason = "a detector has one, behind a pointer")]
@@ -44,11 +45,11 @@ impl Fallback {
         }
     }
 
-    fn replace(&mut self, error: &EngineError) -> Result<(), EngineError> {
+    async fn replace(&mut self, error: &EngineError) -> Result<(), EngineError> {
         let Self::Gpu(lost, rebuilt) = self else { return Ok(()) };
         let (shape, recipe) = (lost.last_shape(), lost.recipe().clone());
         if !*rebuilt {
-            match GpuPipeline::new(recipe.clone(), shape) {
+            match GpuPipeline::new(recipe.clone(), shape).await {
                 Ok(gpu) => {
                     log::warn!("{error}; going on with a new device");
                     *self = Self::Gpu(gpu, true);
@@ -70,16 +71,26 @@ impl Pipeline for Fallback {
     }
 
     fn detect(&mut self, images: &[&RgbImage], options: &PostprocessOptions, each: Each) -> Result<(), EngineError> {
-        match self {
-            Self::Cpu(cpu) => cpu.detect(images, options, each),
-            Self::Gpu(gpu, _) => match gpu.detect(images, options, each) {
-                Err(error) if gpu.device().is_lost() => {
-                    self.replace(&error)?;
-                    self.detect(images, options, each)
+        wait(self.detect_async(images, options, each))
+    }
+
+    fn detect_async<'a>(
+        &'a mut self,
+        images: &'a [&'a RgbImage],
+        options: &'a PostprocessOptions,
+        each: Each<'a>,
+    ) -> Later<'a, ()> {
+        Box::pin(async move {
+            loop {
+                match self {
+                    Self::Cpu(cpu) => return cpu.detect(images, options, each),
+                    Self::Gpu(gpu, _) => match gpu.detect_async(images, options, each).await {
+                        Err(error) if gpu.device().is_lost() => self.replace(&error).await?,
+                        found => return found,
+                    },
                 }
-                found => found,
-            },
-        }
+            }
+        })
     }
 
     fn description(&self) -> String {

@@ -1,17 +1,17 @@
 //! One of our models on a GPU: letterbox to suppression in one submission.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use image::RgbImage;
 use ndarray::Array3;
 
-use crate::by_shape::{ByShape, Shape, each_shape};
+use crate::by_shape::{ByShape, Shape, places_by_shape};
 use crate::options::Recipe;
-use crate::pipeline::{Each, Found, Pipeline, StageTimes, into_image};
+use crate::pipeline::{Each, Found, Later, Pipeline, StageTimes, into_image};
 use yolo_lat_core::engine::{Engine, EngineError, StepTime};
 use yolo_lat_core::postprocess::PostprocessOptions;
-use yolo_lat_gpu::{Clock, DispatchTime, Gpu, GpuEngine, PixelFormat, RawImage, wgpu};
+use yolo_lat_core::time::Instant;
+use yolo_lat_gpu::{Clock, DispatchTime, Gpu, GpuEngine, PixelFormat, RawImage, wait, wgpu};
 
 /// An engine for each input shape on one device.
 pub struct GpuPipeline {
@@ -23,15 +23,15 @@ pub struct GpuPipeline {
     watched: Option<Array3<f32>>,
 }
 
-fn make(gpu: &Arc<Gpu>, recipe: &Recipe, shape: Shape) -> Result<GpuEngine, EngineError> {
-    GpuEngine::on(gpu.clone(), &recipe.network(shape)?)
+async fn make(gpu: &Arc<Gpu>, recipe: &Recipe, shape: Shape) -> Result<GpuEngine, EngineError> {
+    GpuEngine::on_async(gpu.clone(), &recipe.network(shape)?).await
 }
 
 impl GpuPipeline {
     /// On the runtime's device, with an engine for images of the usual shape.
-    pub(crate) fn new(recipe: Arc<Recipe>, shape: Shape) -> Result<Self, EngineError> {
-        let gpu = recipe.runtime.gpu()?;
-        let engines = ByShape::new(shape, make(&gpu, &recipe, shape)?);
+    pub(crate) async fn new(recipe: Arc<Recipe>, shape: Shape) -> Result<Self, EngineError> {
+        let gpu = recipe.runtime.gpu_async().await?;
+        let engines = ByShape::new(shape, make(&gpu, &recipe, shape).await?);
         Ok(Self { gpu, engines, recipe, clock: None, watched: None })
     }
 
@@ -54,19 +54,21 @@ impl GpuPipeline {
     }
 
     /// The engine for a shape, timed where that is wanted.
-    fn engine_for(&mut self, shape: Shape) -> Result<&mut GpuEngine, EngineError> {
-        self.engines.get(shape, || {
-            let mut engine = make(&self.gpu, &self.recipe, shape)?;
-            if self.clock.is_some() {
-                engine.start_profile(self.clock)?;
+    async fn engine_for(&mut self, shape: Shape) -> Result<&mut GpuEngine, EngineError> {
+        let Self { engines, gpu, recipe, clock, .. } = self;
+        let make = async || {
+            let mut engine = make(gpu, recipe, shape).await?;
+            if clock.is_some() {
+                engine.start_profile(*clock)?;
             }
-            Ok(engine)
-        })
+            Ok::<_, EngineError>(engine)
+        };
+        engines.get_async(shape, make).await
     }
 
-    fn watch(&mut self) -> Result<(), EngineError> {
+    async fn watch(&mut self) -> Result<(), EngineError> {
         if self.recipe.watches() {
-            self.watched = self.engine().last_output()?;
+            self.watched = self.engine().last_output().await?;
         }
         Ok(())
     }
@@ -83,8 +85,8 @@ impl GpuPipeline {
     ) -> Result<Found, EngineError> {
         let start = Instant::now();
         let shape = self.recipe.input_size(size);
-        let (letterbox, mut detections) = self.engine_for(shape)?.detect_texture(texture, size, options)?;
-        self.watch()?;
+        let (letterbox, mut detections) = wait(self.engine_for(shape))?.detect_texture(texture, size, options)?;
+        wait(self.watch())?;
         into_image(&mut detections, &letterbox);
         Ok((detections, StageTimes { inference: start.elapsed(), ..StageTimes::default() }))
     }
@@ -96,28 +98,34 @@ impl Pipeline for GpuPipeline {
     }
 
     fn detect(&mut self, images: &[&RgbImage], options: &PostprocessOptions, each: Each) -> Result<(), EngineError> {
-        let recipe = self.recipe.clone();
-        each_shape(
-            images,
-            |size| recipe.input_size(size),
-            |shape, images, place| {
+        wait(self.detect_async(images, options, each))
+    }
+
+    fn detect_async<'a>(
+        &'a mut self,
+        images: &'a [&'a RgbImage],
+        options: &'a PostprocessOptions,
+        each: Each<'a>,
+    ) -> Later<'a, ()> {
+        Box::pin(async move {
+            for (shape, places) in places_by_shape(images, |size| self.recipe.input_size(size)) {
                 let start = Instant::now();
-                let views = images.iter().map(|image| {
-                    let (size, bytes) = (image.dimensions(), image.as_raw().as_slice());
+                let view = |&place: &usize| {
+                    let (size, bytes) = (images[place].dimensions(), images[place].as_raw().as_slice());
                     RawImage { size, format: PixelFormat::Rgb, bytes }
-                });
-                let views: Vec<RawImage> = views.collect();
-                let found = self.engine_for(shape)?.detect(&views, options)?;
+                };
+                let views: Vec<RawImage> = places.iter().map(view).collect();
+                let found = self.engine_for(shape).await?.detect_async(&views, options).await?;
                 // One submission does it all: its time is not divided.
-                let times = StageTimes { inference: start.elapsed() / images.len() as u32, ..StageTimes::default() };
-                self.watch()?;
-                for (at, (letterbox, mut detections)) in found.into_iter().enumerate() {
+                let times = StageTimes { inference: start.elapsed() / places.len() as u32, ..StageTimes::default() };
+                self.watch().await?;
+                for (place, (letterbox, mut detections)) in places.into_iter().zip(found) {
                     into_image(&mut detections, &letterbox);
-                    each(place(at), (detections, times));
+                    each(place, (detections, times));
                 }
-                Ok(())
-            },
-        )
+            }
+            Ok(())
+        })
     }
 
     fn description(&self) -> String {

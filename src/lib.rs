@@ -18,6 +18,7 @@ mod fallback;
 mod gpu_pipeline;
 #[cfg(feature = "ort")]
 mod heads;
+mod look;
 mod model_file;
 mod options;
 mod pipeline;
@@ -31,6 +32,7 @@ pub mod third_party;
 pub use detector::{DetectError, Detector, DetectorOptions};
 #[cfg(feature = "gpu")]
 pub use gpu_pipeline::GpuPipeline;
+pub use look::{AttentionLayer, AttentionView};
 pub use model_file::{ModelFile, OnnxFile};
 pub use runtime::{Runtime, RuntimeOptions};
 pub use slices::Slices;

@@ -1,7 +1,9 @@
 //! Images to boxes: letterbox, network, head and suppression, wherever they run.
 
 use std::any::Any;
-use std::time::{Duration, Instant};
+#[cfg(feature = "gpu")]
+use std::pin::Pin;
+use std::time::Duration;
 
 use image::RgbImage;
 use ndarray::Array3;
@@ -10,6 +12,7 @@ use crate::by_shape::Shape;
 use yolo_lat_core::engine::{EngineError, StepTime};
 use yolo_lat_core::geometry::Letterbox;
 use yolo_lat_core::postprocess::{Detection, PostprocessOptions};
+use yolo_lat_core::time::Instant;
 
 /// Times of the stages for one image; of a batch, its share.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -28,6 +31,10 @@ pub type Found = (Vec<Detection>, StageTimes);
 /// Takes the place of an image and what was found in it.
 pub(crate) type Each<'a> = &'a mut dyn FnMut(usize, Found);
 
+/// What is there later: where a device must be waited for that nothing may block on, as in a browser.
+#[cfg(feature = "gpu")]
+pub(crate) type Later<'a, T> = Pin<Box<dyn Future<Output = Result<T, EngineError>> + 'a>>;
+
 /// Finds boxes in images.
 pub(crate) trait Pipeline: Any + Send {
     /// Width and height of the network's input for an image of `size` pixels.
@@ -38,6 +45,17 @@ pub(crate) trait Pipeline: Any + Send {
     /// # Errors
     /// [`EngineError`]; then what was given does not count.
     fn detect(&mut self, images: &[&RgbImage], options: &PostprocessOptions, each: Each) -> Result<(), EngineError>;
+
+    /// The same for callers that wait in their own way. What runs on the processor is done at once.
+    #[cfg(feature = "gpu")]
+    fn detect_async<'a>(
+        &'a mut self,
+        images: &'a [&'a RgbImage],
+        options: &'a PostprocessOptions,
+        each: Each<'a>,
+    ) -> Later<'a, ()> {
+        Box::pin(std::future::ready(self.detect(images, options, each)))
+    }
 
     /// What runs, for people.
     fn description(&self) -> String;

@@ -3,7 +3,7 @@
 #[cfg(all(feature = "cpu", feature = "gpu"))]
 use std::collections::HashMap;
 use std::sync::Arc;
-#[cfg(all(feature = "cpu", feature = "gpu"))]
+#[cfg(feature = "gpu")]
 use std::sync::MutexGuard;
 #[cfg(feature = "gpu")]
 use std::sync::{Mutex, PoisonError};
@@ -11,7 +11,7 @@ use std::sync::{Mutex, PoisonError};
 #[cfg(any(feature = "gpu", feature = "ort"))]
 use yolo_lat_core::engine::EngineError;
 #[cfg(feature = "gpu")]
-use yolo_lat_gpu::{Adapter, Gpu, GpuOptions};
+use yolo_lat_gpu::{Adapter, Gpu, GpuOptions, wait};
 #[cfg(feature = "ort")]
 use yolo_lat_onnx::ort::{OnnxRuntime, Provider};
 
@@ -93,38 +93,62 @@ impl Runtime {
     /// The device; a new one where the last was lost.
     ///
     /// # Errors
-    /// [`EngineError::Unavailable`] says which adapters there are, [`EngineError::Device`] why the adapter gives no device.
+    /// As [`Runtime::gpu_async`], and what [`wait`] says in a browser.
     #[cfg(feature = "gpu")]
     pub fn gpu(&self) -> Result<Arc<Gpu>, EngineError> {
-        let mut device = self.0.gpu.lock().unwrap_or_else(PoisonError::into_inner);
+        wait(self.gpu_async())
+    }
+
+    /// The same for callers that wait in their own way.
+    ///
+    /// # Errors
+    /// [`EngineError::Unavailable`] says which adapters there are, [`EngineError::Device`] why the adapter gives no device.
+    #[cfg(feature = "gpu")]
+    pub async fn gpu_async(&self) -> Result<Arc<Gpu>, EngineError> {
         let options = &self.0.options.gpu;
-        let gpu = match &*device {
+        let known = match &mut *self.device() {
             Device::Open(gpu) if !gpu.is_lost() => return Ok(gpu.clone()),
-            Device::Found(adapter) => Gpu::on(adapter, options)?,
-            _ => Gpu::open(options)?,
+            known => std::mem::take(known),
         };
+        let gpu = match known {
+            Device::Found(adapter) => Gpu::on(&adapter, options).await?,
+            _ => Gpu::open_async(options).await?,
+        };
+        let mut device = self.device();
+        // Nobody holds a lock while it waits: of two that open one at once, the first one's is taken by both.
+        if let Device::Open(gpu) = &*device
+            && !gpu.is_lost()
+        {
+            return Ok(gpu.clone());
+        }
         let gpu = Arc::new(gpu);
         *device = Device::Open(gpu.clone());
         Ok(gpu)
     }
 
+    #[cfg(feature = "gpu")]
+    fn device(&self) -> MutexGuard<'_, Device> {
+        self.0.gpu.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Tells the GPU from others, with its driver, without opening it: [`Gpu::identity`].
     ///
     /// # Errors
-    /// [`EngineError::Unavailable`] says which adapters there are.
+    /// [`EngineError::Unavailable`] says which adapters there are, and what [`wait`] says in a browser.
     #[cfg(feature = "gpu")]
     pub fn gpu_identity(&self) -> Result<String, EngineError> {
-        let mut device = self.0.gpu.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*device {
-            Device::Open(gpu) => Ok(gpu.identity()),
-            Device::Found(adapter) => Ok(adapter.identity()),
-            Device::Unknown => {
-                let adapter = Adapter::find(&self.0.options.gpu)?;
-                let identity = adapter.identity();
-                *device = Device::Found(adapter);
-                Ok(identity)
-            }
+        match &*self.device() {
+            Device::Open(gpu) => return Ok(gpu.identity()),
+            Device::Found(adapter) => return Ok(adapter.identity()),
+            Device::Unknown => {}
         }
+        let adapter = wait(Adapter::find(&self.0.options.gpu))?;
+        let identity = adapter.identity();
+        let mut device = self.device();
+        if matches!(*device, Device::Unknown) {
+            *device = Device::Found(adapter);
+        }
+        Ok(identity)
     }
 
     #[cfg(all(feature = "cpu", feature = "gpu"))]

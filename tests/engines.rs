@@ -287,7 +287,7 @@ fn any_graph(u: &mut Unstructured) -> Result<Graph> {
     graph.taps.push(u.int_in_range(0..=last)?);
     if u.ratio(1, 3)? {
         let at = u.int_in_range(0..=last)?;
-        let huge = *u.choose(&[0, 1 << 20, 1 << 40, usize::MAX / 2, usize::MAX])?;
+        let huge = *u.choose(&[0, 1 << 20, usize::MAX >> 24, usize::MAX / 2, usize::MAX])?;
         match u.int_in_range(0..=9)? {
             0 => graph.nodes[at].name = graph.nodes[last].name.clone(),
             1 => graph.nodes[at].inputs.push(u.int_in_range(0..=last + 2)?),

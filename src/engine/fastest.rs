@@ -3,7 +3,7 @@
 
 use std::cell::Cell;
 use std::fmt::{Display, Formatter};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ndarray::Array4;
 
@@ -11,6 +11,7 @@ use super::{Engine, EngineError, EngineKind};
 use crate::runtime::Runtime;
 use yolo_lat_core::model::Model;
 use yolo_lat_core::model::graph::Shape;
+use yolo_lat_core::time::Instant;
 
 /// Times of several computations, which take turns until `enough` has passed, at least three times each and after one round that
 /// does not count: a busy machine disturbs all alike.

@@ -12,4 +12,5 @@ pub mod lower;
 pub mod model;
 pub mod postprocess;
 pub mod resample;
+pub mod time;
 pub mod track;

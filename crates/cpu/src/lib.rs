@@ -19,7 +19,7 @@ mod windows;
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ndarray::{Array4, ArrayView4};
 
@@ -31,6 +31,7 @@ use self::threads::{Team, wait_until};
 use yolo_lat_core::engine::{Engine, EngineError, StepTime, check_input};
 use yolo_lat_core::model::Network;
 use yolo_lat_core::model::graph::{NodeId, Shape};
+use yolo_lat_core::time::Instant;
 pub use yolo_lat_simd::InstructionSet;
 
 /// Runs one graph for one input size.
@@ -100,7 +101,7 @@ struct Worker {
 }
 
 /// The best instruction set of this machine, or the one that the environment variable `YOLO_LAT_ISA` names: `avx512`, `avx2`,
-/// `neon`, `plain`.
+/// `neon`, `simd128`, `plain`.
 ///
 /// # Errors
 /// [`EngineError::Unavailable`] for one that this machine does not have.
@@ -111,7 +112,7 @@ pub fn chosen_instruction_set() -> Result<InstructionSet, EngineError> {
 }
 
 impl CpuEngine {
-    /// Plans `network` for [`chosen_instruction_set`]. `threads` 0 means one for each core.
+    /// Plans `network` for [`chosen_instruction_set`]. `threads` 0 means one for each core; WebAssembly has one in any case.
     ///
     /// # Errors
     /// [`EngineError::Threads`] when the system gives no threads, [`EngineError::Unsupported`] for causal attention,
@@ -126,7 +127,7 @@ impl CpuEngine {
     /// [`EngineError::Threads`] and [`EngineError::Unsupported`] as above.
     pub fn with_instruction_set(network: &Network, threads: usize, set: InstructionSet) -> Result<Self, EngineError> {
         let set = if InstructionSet::available().contains(&set) { set } else { InstructionSet::Plain };
-        let threads = if threads == 0 { available_threads() } else { threads };
+        let threads = if threads == 0 || !HAS_THREADS { available_threads() } else { threads };
         let team = Team::new(threads - 1);
         let team = team.map_err(|error| EngineError::Threads { threads, reason: error.to_string() })?;
         let plan = Program::new(network, set)?;
@@ -259,6 +260,9 @@ impl Worker {
 fn lock(worker: &Mutex<Worker>) -> std::sync::MutexGuard<'_, Worker> {
     worker.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
+
+/// WebAssembly without shared memory has no threads.
+const HAS_THREADS: bool = cfg!(not(all(target_family = "wasm", not(target_feature = "atomics"))));
 
 /// Threads this process may use.
 pub fn available_threads() -> usize {

@@ -2,8 +2,9 @@
 
 use std::hint::black_box;
 use std::sync::Barrier;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use yolo_lat_core::time::Instant;
 use yolo_lat_simd::{InstructionSet, Simd, Work, dispatch};
 
 /// Independent sums: a multiply-add takes four cycles and two start in each, and as many fit the registers of every set.

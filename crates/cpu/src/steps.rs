@@ -77,6 +77,10 @@ impl Step {
                 InstructionSet::Neon => {
                     run_with::<yolo_lat_simd::Neon, yolo_lat_simd::Neon>(self, unit, memory, scratch)
                 }
+                #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+                InstructionSet::Simd128 => {
+                    run_with::<yolo_lat_simd::Simd128, yolo_lat_simd::Simd128>(self, unit, memory, scratch)
+                }
                 InstructionSet::Plain => {
                     run_with::<yolo_lat_simd::Plain, yolo_lat_simd::Plain>(self, unit, memory, scratch)
                 }

@@ -47,6 +47,9 @@ fn vectors_of_every_instruction_set_agree_on_exp() {
     #[cfg(target_arch = "aarch64")]
     // SAFETY: every such processor has it.
     errors.push(unsafe { worst::<yolo_lat_simd::Neon>() });
+    #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+    // SAFETY: the whole module is compiled for it.
+    errors.push(unsafe { worst::<yolo_lat_simd::Simd128>() });
     assert!(errors.iter().all(|&error| error < 4e-7), "{errors:?}");
 }
 

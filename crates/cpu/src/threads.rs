@@ -5,7 +5,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use yolo_lat_core::time::Instant;
 
 /// How long a thread looks whether there is work before it gives its core away: a few steps of a network.
 const SPIN: Duration = Duration::from_micros(50);

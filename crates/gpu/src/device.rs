@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::cache::PipelineCache;
 use super::compile::Constants;
+use super::wait;
 use yolo_lat_core::engine::EngineError;
 use yolo_lat_shaders::{Shader, ShaderFeatures};
 
@@ -52,17 +53,20 @@ pub struct AdapterReport {
     pub suitable: bool,
 }
 
-fn all_adapters(backends: wgpu::Backends) -> Vec<wgpu::Adapter> {
+async fn all_adapters(backends: wgpu::Backends) -> Vec<wgpu::Adapter> {
     // An instance loads the libraries of all its backends, asked or not.
     let descriptor = wgpu::InstanceDescriptor { backends, ..wgpu::InstanceDescriptor::new_without_display_handle() };
-    pollster::block_on(wgpu::Instance::new(descriptor).enumerate_adapters(backends))
+    wgpu::Instance::new(descriptor).enumerate_adapters(backends).await
 }
 
 fn is_hardware(info: &wgpu::AdapterInfo) -> bool {
-    matches!(
-        info.device_type,
-        wgpu::DeviceType::DiscreteGpu | wgpu::DeviceType::IntegratedGpu | wgpu::DeviceType::VirtualGpu
-    )
+    // Browsers tell of what kind an adapter is only where it is software.
+    let in_browser = info.backend == wgpu::Backend::BrowserWebGpu && info.device_type == wgpu::DeviceType::Other;
+    in_browser
+        || matches!(
+            info.device_type,
+            wgpu::DeviceType::DiscreteGpu | wgpu::DeviceType::IntegratedGpu | wgpu::DeviceType::VirtualGpu
+        )
 }
 
 /// Storage buffers that a shader binds.
@@ -74,8 +78,12 @@ fn is_suitable(limits: &wgpu::Limits) -> bool {
         && limits.max_compute_workgroup_storage_size >= 16_384
 }
 
-/// All adapters of this machine.
+/// All adapters of this machine; none in a browser, which answers later than this returns.
 pub fn adapters() -> Vec<AdapterReport> {
+    wait(async { Ok::<_, EngineError>(adapters_async().await) }).unwrap_or_default()
+}
+
+async fn adapters_async() -> Vec<AdapterReport> {
     let report = |adapter: wgpu::Adapter| {
         let (info, limits, features) = (adapter.get_info(), adapter.limits(), adapter.features());
         AdapterReport {
@@ -88,7 +96,7 @@ pub fn adapters() -> Vec<AdapterReport> {
             limits,
         }
     };
-    all_adapters(wgpu::Backends::all()).into_iter().map(report).collect()
+    all_adapters(wgpu::Backends::all()).await.into_iter().map(report).collect()
 }
 
 /// Discrete before integrated before virtual; Vulkan, Metal and DirectX before OpenGL.
@@ -107,7 +115,11 @@ fn unavailable(reason: String) -> EngineError {
 }
 
 fn describe(info: &wgpu::AdapterInfo) -> String {
-    format!("{} ({})", info.name, info.backend)
+    // Browsers keep the name to themselves.
+    match (info.name.as_str(), info.backend) {
+        ("", wgpu::Backend::BrowserWebGpu) => "WebGPU".into(),
+        (name, backend) => format!("{name} ({backend})"),
+    }
 }
 
 /// Whether there can be hardware at all. Loading Vulkan takes a while, and some drivers talk on standard error.
@@ -116,7 +128,11 @@ fn may_have_hardware() -> bool {
     !cfg!(target_os = "linux") || nodes.iter().any(|node| std::path::Path::new(node).exists())
 }
 
-fn choose(name: Option<&str>) -> Result<wgpu::Adapter, EngineError> {
+async fn choose(name: Option<&str>) -> Result<wgpu::Adapter, EngineError> {
+    #[cfg(target_arch = "wasm32")]
+    if !wgpu::util::is_browser_webgpu_supported().await {
+        return Err(unavailable("this browser gives no WebGPU adapter".into()));
+    }
     if name.is_none() && !may_have_hardware() {
         let why = "this machine has no GPU (no /dev/dri or the like); a software adapter is used only when named with \
                    --adapter (`yolo-lat devices` lists them)";
@@ -124,7 +140,7 @@ fn choose(name: Option<&str>) -> Result<wgpu::Adapter, EngineError> {
     }
     // OpenGL is asked only for what is named: looking for it is slow, and its libraries talk on standard error.
     let backends = if name.is_some() { wgpu::Backends::all() } else { wgpu::Backends::PRIMARY };
-    let mut all = all_adapters(backends);
+    let mut all = all_adapters(backends).await;
     all.sort_by_key(|adapter| rank(&adapter.get_info()));
     let names: Vec<String> = all.iter().map(|adapter| describe(&adapter.get_info())).collect();
     let found = match name {
@@ -139,6 +155,9 @@ fn choose(name: Option<&str>) -> Result<wgpu::Adapter, EngineError> {
             describe(&adapter.get_info())
         ))),
         (None, Some(name)) => Err(unavailable(format!("no adapter is called {name:?}; there are: {there}"))),
+        (None, None) if cfg!(target_arch = "wasm32") => {
+            Err(unavailable("the adapter of this browser is software, which is slower than the processor".into()))
+        }
         (None, None) => Err(unavailable(format!(
             "this machine has no GPU; adapters: {there}; a software one is used only when named with --adapter"
         ))),
@@ -216,8 +235,8 @@ impl Adapter {
     ///
     /// # Errors
     /// [`EngineError::Unavailable`] says which adapters there are.
-    pub fn find(options: &GpuOptions) -> Result<Self, EngineError> {
-        choose(options.adapter.as_deref().map(str::to_lowercase).as_deref()).map(Self)
+    pub async fn find(options: &GpuOptions) -> Result<Self, EngineError> {
+        choose(options.adapter.as_deref().map(str::to_lowercase).as_deref()).await.map(Self)
     }
 
     /// As [`Gpu::identity`].
@@ -235,16 +254,24 @@ impl Gpu {
     /// Finds a device and opens it.
     ///
     /// # Errors
-    /// As [`Adapter::find`] and [`Gpu::on`].
+    /// As [`Gpu::open_async`], and what [`wait`] says in a browser.
     pub fn open(options: &GpuOptions) -> Result<Self, EngineError> {
-        Self::on(&Adapter::find(options)?, options)
+        wait(Self::open_async(options))
+    }
+
+    /// The same for callers that wait in their own way.
+    ///
+    /// # Errors
+    /// As [`Adapter::find`] and [`Gpu::on`].
+    pub async fn open_async(options: &GpuOptions) -> Result<Self, EngineError> {
+        Self::on(&Adapter::find(options).await?, options).await
     }
 
     /// Opens a device on an adapter that was found with the same options.
     ///
     /// # Errors
     /// [`EngineError::Device`] says why the adapter gives no device.
-    pub fn on(Adapter(adapter): &Adapter, options: &GpuOptions) -> Result<Self, EngineError> {
+    pub async fn on(Adapter(adapter): &Adapter, options: &GpuOptions) -> Result<Self, EngineError> {
         use wgpu::Features;
 
         let offered = adapter.limits();
@@ -257,16 +284,17 @@ impl Gpu {
         let mut wanted = Self::useful_features();
         wanted.set(Features::SHADER_F16, options.features.half);
         wanted.set(Features::SUBGROUP, options.features.subgroups);
-        let (device, queue) = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor {
+        let descriptor = wgpu::DeviceDescriptor {
             label: Some("yolo-lat"),
             required_features: adapter.features() & wanted,
             required_limits: limits,
             ..wgpu::DeviceDescriptor::default()
-        }))
-        .map_err(|error| EngineError::Device { reason: format!("{}: {error}", describe(&adapter.get_info())) })?;
+        };
+        let fail = |error| EngineError::Device { reason: format!("{}: {error}", describe(&adapter.get_info())) };
+        let (device, queue) = adapter.request_device(&descriptor).await.map_err(fail)?;
         let gpu = Self::from_device(adapter.get_info(), device, queue, options.cache.as_deref());
         if !is_hardware(&gpu.info) {
-            log::warn!("{} is a software adapter: correct, but slower than --engine cpu", describe(&gpu.info));
+            log::warn!("{} is a software adapter: correct, but slower than the cpu engine", describe(&gpu.info));
         }
         Ok(gpu)
     }
@@ -427,7 +455,7 @@ impl Gpu {
     ///
     /// # Errors
     /// [`EngineError::Device`] names the limit that it would break, or says that memory is short.
-    pub(super) fn buffer(
+    pub(super) async fn buffer(
         &self,
         label: &str,
         bytes: u64,
@@ -445,7 +473,7 @@ impl Gpu {
             usage,
             mapped_at_creation: false,
         });
-        if let Some(error) = pollster::block_on(scope.pop()) {
+        if let Some(error) = scope.pop().await {
             let reason = format!("no memory for {label}, {bytes} bytes: {}", one_line(&error.to_string()));
             self.give_up(&reason);
             return Err(EngineError::Device { reason });
@@ -464,9 +492,11 @@ impl Gpu {
     }
 
     fn compile(&self, shader: Shader, constants: &Constants, features: ShaderFeatures) -> wgpu::ComputePipeline {
+        let in_browser = self.info.backend == wgpu::Backend::BrowserWebGpu;
+        let source = if in_browser { shader.source_in_browser(features) } else { shader.source(features) };
         let module = self.device.create_shader_module(wgpu::ShaderModuleDescriptor {
             label: Some(shader.name()),
-            source: wgpu::ShaderSource::Wgsl(shader.source(features).into()),
+            source: wgpu::ShaderSource::Wgsl(source.into()),
         });
         let second = match shader {
             Shader::Letterbox => Some(&self.layouts.image),

@@ -4,6 +4,7 @@ mod image;
 mod profile;
 
 use std::sync::Arc;
+#[cfg(not(target_arch = "wasm32"))]
 use std::time::Duration;
 
 use wgpu::BufferUsages as Usage;
@@ -19,7 +20,8 @@ use yolo_lat_core::engine::EngineError;
 use yolo_lat_core::geometry::Letterbox;
 use yolo_lat_core::postprocess::{Detection, PostprocessOptions, ranked};
 
-/// Longest wait for a frame.
+/// Longest wait for a frame; browsers have their own.
+#[cfg(not(target_arch = "wasm32"))]
 const DEVICE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Distance of uniform blocks: WebGPU's default alignment.
 const BLOCK: usize = 256;
@@ -114,24 +116,25 @@ fn block(buffer: &wgpu::Buffer, bytes: usize) -> wgpu::BindingResource<'_> {
 }
 
 impl Session {
-    pub(super) fn new(gpu: Arc<Gpu>, plan: Program, weights: &[f32]) -> Result<Self, EngineError> {
-        let upload = |label: &str, bytes: &[u8]| {
-            let buffer = gpu.buffer(label, bytes.len() as u64, Usage::STORAGE | Usage::COPY_DST)?;
+    pub(super) async fn new(gpu: Arc<Gpu>, plan: Program, weights: &[f32]) -> Result<Self, EngineError> {
+        let upload = async |label: &str, bytes: &[u8]| {
+            let buffer = gpu.buffer(label, bytes.len() as u64, Usage::STORAGE | Usage::COPY_DST).await?;
             gpu.queue.write_buffer(&buffer, 0, bytes);
             Ok::<_, EngineError>(buffer)
         };
-        let weights = upload("the weights", bytemuck::cast_slice(weights))?;
-        let planes = upload("the lists of planes", bytemuck::cast_slice(&plan.planes))?;
-        let jobs = upload("the jobs", bytemuck::cast_slice(&plan.jobs))?;
+        let weights = upload("the weights", bytemuck::cast_slice(weights)).await?;
+        let planes = upload("the lists of planes", bytemuck::cast_slice(&plan.planes)).await?;
+        let jobs = upload("the jobs", bytemuck::cast_slice(&plan.jobs)).await?;
         let limits = gpu.device.limits();
         let image_bytes = 4 * plan.image_stride as u64;
         let most = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size) / image_bytes;
         let most_groups = limits.max_compute_workgroups_per_dimension as usize;
         let most_images = (most as usize).clamp(1, most_groups);
-        let uniforms = gpu.buffer("uniforms", (BLOCK * plan.steps.len()) as u64, Usage::UNIFORM | Usage::COPY_DST)?;
-        let geometry = gpu.buffer("geometry", BLOCK as u64, Usage::UNIFORM | Usage::COPY_DST)?;
+        let uniforms =
+            gpu.buffer("uniforms", (BLOCK * plan.steps.len()) as u64, Usage::UNIFORM | Usage::COPY_DST).await?;
+        let geometry = gpu.buffer("geometry", BLOCK as u64, Usage::UNIFORM | Usage::COPY_DST).await?;
         let pipelines = plan.steps.iter().map(|step| gpu.pipeline(step.shader, &step.constants)).collect();
-        let (arena, network) = Self::arena(&gpu, &plan, 1, &weights, &planes, &jobs, &uniforms)?;
+        let (arena, network) = Self::arena(&gpu, &plan, 1, &weights, &planes, &jobs, &uniforms).await?;
         let mut session = Self {
             images: 1,
             most_images,
@@ -156,7 +159,7 @@ impl Session {
         Ok(session)
     }
 
-    fn arena(
+    async fn arena(
         gpu: &Gpu,
         plan: &Program,
         images: usize,
@@ -166,7 +169,7 @@ impl Session {
         uniforms: &wgpu::Buffer,
     ) -> Result<(wgpu::Buffer, wgpu::BindGroup), EngineError> {
         let bytes = 4 * (plan.image_stride * images) as u64;
-        let arena = gpu.buffer("the feature maps", bytes, Usage::STORAGE | Usage::COPY_DST | Usage::COPY_SRC)?;
+        let arena = gpu.buffer("the feature maps", bytes, Usage::STORAGE | Usage::COPY_DST | Usage::COPY_SRC).await?;
         let group = gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
             label: Some("network"),
             layout: &gpu.layouts.network,
@@ -201,10 +204,11 @@ impl Session {
     }
 
     /// Makes room for a batch; frames of the same size need nothing new.
-    fn reserve(&mut self, images: usize) -> Result<(), EngineError> {
+    async fn reserve(&mut self, images: usize) -> Result<(), EngineError> {
         if images > self.images {
             (self.arena, self.network) =
-                Self::arena(&self.gpu, &self.plan, images, &self.weights, &self.planes, &self.jobs, &self.uniforms)?;
+                Self::arena(&self.gpu, &self.plan, images, &self.weights, &self.planes, &self.jobs, &self.uniforms)
+                    .await?;
             self.images = images;
             self.found = None;
             self.readback = None;
@@ -250,7 +254,8 @@ impl Session {
     }
 
     /// Waits for everything submitted. A device that does not come back is given up.
-    fn wait(&self) -> Result<(), EngineError> {
+    #[cfg(not(target_arch = "wasm32"))]
+    async fn submitted(&self) -> Result<(), EngineError> {
         let wait = wgpu::PollType::Wait { submission_index: None, timeout: Some(DEVICE_TIMEOUT) };
         self.gpu.device.poll(wait).map(drop).map_err(|error| {
             self.gpu.give_up(&format!("waiting for {}: {error}", self.gpu.name()));
@@ -259,33 +264,67 @@ impl Session {
         })
     }
 
+    /// The same in a browser, which gives lost devices up by itself.
+    #[cfg(target_arch = "wasm32")]
+    async fn submitted(&self) -> Result<(), EngineError> {
+        let (sender, receiver) = futures_channel::oneshot::channel();
+        self.gpu.queue.on_submitted_work_done(move || {
+            // Who no longer waits needs no answer.
+            let _ = sender.send(());
+        });
+        // Nobody drops the sender before it has called.
+        let _ = receiver.await;
+        self.check()
+    }
+
     /// Waits for everything submitted, and maps a buffer.
-    fn wait_for(&self, buffer: &wgpu::Buffer, bytes: u64) -> Result<wgpu::BufferView, EngineError> {
-        let (sender, receiver) = std::sync::mpsc::channel();
-        buffer.map_async(wgpu::MapMode::Read, ..bytes, move |result| drop(sender.send(result)));
-        let fail = |what: String| EngineError::Device { reason: self.gpu.device_error().unwrap_or(what) };
-        self.wait()?;
-        // Another thread that shares the device may be the one that delivers the answer.
-        match receiver.recv_timeout(DEVICE_TIMEOUT) {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => return Err(fail(error.to_string())),
-            Err(_) => {
-                self.gpu.give_up("the device never finished");
-                return Err(fail("the device never finished".into()));
-            }
-        }
+    async fn wait_for(&self, buffer: &wgpu::Buffer, bytes: u64) -> Result<wgpu::BufferView, EngineError> {
+        self.map(buffer, bytes).await?;
         self.check()?;
         self.gpu.count_read(bytes);
-        buffer.get_mapped_range(..bytes).map_err(|error| fail(error.to_string()))
+        buffer.get_mapped_range(..bytes).map_err(|error| self.failure(error.to_string()))
+    }
+
+    /// What the device itself says went wrong, else `what`.
+    fn failure(&self, what: String) -> EngineError {
+        EngineError::Device { reason: self.gpu.device_error().unwrap_or(what) }
+    }
+
+    #[cfg(not(target_arch = "wasm32"))]
+    async fn map(&self, buffer: &wgpu::Buffer, bytes: u64) -> Result<(), EngineError> {
+        let (sender, receiver) = std::sync::mpsc::channel();
+        buffer.map_async(wgpu::MapMode::Read, ..bytes, move |result| drop(sender.send(result)));
+        self.submitted().await?;
+        // Another thread that shares the device may be the one that delivers the answer.
+        match receiver.recv_timeout(DEVICE_TIMEOUT) {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(self.failure(error.to_string())),
+            Err(_) => {
+                self.gpu.give_up("the device never finished");
+                Err(self.failure("the device never finished".into()))
+            }
+        }
+    }
+
+    #[cfg(target_arch = "wasm32")]
+    async fn map(&self, buffer: &wgpu::Buffer, bytes: u64) -> Result<(), EngineError> {
+        let (sender, receiver) = futures_channel::oneshot::channel();
+        buffer.map_async(wgpu::MapMode::Read, ..bytes, move |result| drop(sender.send(result)));
+        if let Ok(Ok(())) = receiver.await {
+            return Ok(());
+        }
+        // Only a device that is gone maps nothing. That it is lost may be told later than this.
+        self.gpu.give_up("the device was lost");
+        Err(self.failure(String::new()))
     }
 
     /// Runs the network on planes (n, 3, rows, columns) and gives the outputs of each image, values without padding.
-    pub(super) fn logits(&mut self, images: &[&[f32]]) -> Result<Vec<Vec<Vec<f32>>>, EngineError> {
-        self.reserve(images.len())?;
+    pub(super) async fn logits(&mut self, images: &[&[f32]]) -> Result<Vec<Vec<Vec<f32>>>, EngineError> {
+        self.reserve(images.len()).await?;
         self.write_input(images);
         let mut encoder = self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         self.record(&mut encoder, 0..self.plan.network, images.len());
-        self.read_outputs(encoder, images.len(), 0)
+        self.read_outputs(encoder, images.len(), 0).await
     }
 
     fn write_input(&self, images: &[&[f32]]) {
@@ -300,14 +339,14 @@ impl Session {
     }
 
     /// The last output of the first image of the last submission, which nothing has overwritten. The others stay where they are.
-    pub(super) fn last_output(&mut self) -> Result<Vec<f32>, EngineError> {
+    pub(super) async fn last_output(&mut self) -> Result<Vec<f32>, EngineError> {
         let encoder = self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         let last = self.plan.outputs.len().saturating_sub(1);
-        Ok(self.read_outputs(encoder, 1, last)?.swap_remove(0).swap_remove(0))
+        Ok(self.read_outputs(encoder, 1, last).await?.swap_remove(0).swap_remove(0))
     }
 
     /// Submits, and reads the outputs from number `first` on of each image, values without padding.
-    fn read_outputs(
+    async fn read_outputs(
         &mut self,
         mut encoder: wgpu::CommandEncoder,
         images: usize,
@@ -324,7 +363,7 @@ impl Session {
         let bytes = 4 * (floats * images) as u64;
         let readback = match self.readback.take() {
             Some(buffer) if buffer.size() >= bytes => buffer,
-            _ => self.gpu.buffer("the logits", bytes, Usage::MAP_READ | Usage::COPY_DST)?,
+            _ => self.gpu.buffer("the logits", bytes, Usage::MAP_READ | Usage::COPY_DST).await?,
         };
         let mut target = 0;
         for image in 0..images {
@@ -335,7 +374,7 @@ impl Session {
             }
         }
         self.gpu.queue.submit([encoder.finish()]);
-        let view = self.wait_for(&readback, bytes)?;
+        let view = self.wait_for(&readback, bytes).await?;
         let values: &[f32] = bytemuck::cast_slice(&view);
         let result = values.chunks_exact(floats).map(|values| {
             let mut rest = values;
@@ -355,54 +394,54 @@ impl Session {
     }
 
     /// The whole pipeline in one submission: images in, detections in network pixels out.
-    pub(super) fn detect(
+    pub(super) async fn detect(
         &mut self,
-        images: &[RawImage],
+        images: &[RawImage<'_>],
         options: &PostprocessOptions,
     ) -> Result<Vec<(Letterbox, Vec<Detection>)>, EngineError> {
-        self.reserve(images.len())?;
-        self.prepare_results(options)?;
-        let letterboxes = self.upload(images)?;
+        self.reserve(images.len()).await?;
+        self.prepare_results(options).await?;
+        let letterboxes = self.upload(images).await?;
         let mut encoder = self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         self.record_letterbox(&mut encoder, images);
-        self.finish(encoder, &letterboxes)
+        self.finish(encoder, &letterboxes).await
     }
 
     /// Only the letterbox: the planes of each image, where the graph's outputs are its input.
     #[cfg(test)]
-    pub(super) fn letterboxed(&mut self, images: &[RawImage]) -> Result<Vec<Vec<Vec<f32>>>, EngineError> {
-        self.reserve(images.len())?;
-        self.upload(images)?;
+    pub(super) async fn letterboxed(&mut self, images: &[RawImage<'_>]) -> Result<Vec<Vec<Vec<f32>>>, EngineError> {
+        self.reserve(images.len()).await?;
+        self.upload(images).await?;
         let mut encoder = self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         self.record_letterbox(&mut encoder, images);
-        self.read_outputs(encoder, images.len(), 0)
+        self.read_outputs(encoder, images.len(), 0).await
     }
 
     /// Only decoding and suppression: detections of each image from its planes, where the graph's outputs are its input.
     #[cfg(test)]
-    pub(super) fn decoded(
+    pub(super) async fn decoded(
         &mut self,
         images: &[&[f32]],
         options: &PostprocessOptions,
     ) -> Result<Vec<Vec<Detection>>, EngineError> {
-        self.reserve(images.len())?;
-        self.prepare_results(options)?;
+        self.reserve(images.len()).await?;
+        self.prepare_results(options).await?;
         self.write_input(images);
         let encoder = self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         let letterbox = Letterbox::fit(self.network_size(), self.network_size());
-        let found = self.finish(encoder, &vec![letterbox; images.len()])?;
+        let found = self.finish(encoder, &vec![letterbox; images.len()]).await?;
         Ok(found.into_iter().map(|(_, detections)| detections).collect())
     }
 
     /// The same with a texture of the same device, which is never copied to the CPU.
-    pub(super) fn detect_texture(
+    pub(super) async fn detect_texture(
         &mut self,
         texture: &wgpu::TextureView,
         size: (u32, u32),
         options: &PostprocessOptions,
     ) -> Result<(Letterbox, Vec<Detection>), EngineError> {
-        self.prepare_results(options)?;
-        let letterbox = self.write_geometry(0, size)?;
+        self.prepare_results(options).await?;
+        let letterbox = self.write_geometry(0, size).await?;
         // The view may be another one every time.
         let group = self.gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
             label: Some("texture"),
@@ -416,12 +455,12 @@ impl Session {
         let mut encoder = self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         let pipeline = self.gpu.pipeline(yolo_lat_shaders::Shader::LetterboxTexture, &Vec::new());
         self.letterbox_pass(&mut encoder, &pipeline, &group, 0);
-        let mut found = self.finish(encoder, &[letterbox])?;
+        let mut found = self.finish(encoder, &[letterbox]).await?;
         Ok((letterbox, found.pop().map(|(_, detections)| detections).unwrap_or_default()))
     }
 
     /// Options and room for the results.
-    fn prepare_results(&mut self, wanted: &PostprocessOptions) -> Result<(), EngineError> {
+    async fn prepare_results(&mut self, wanted: &PostprocessOptions) -> Result<(), EngineError> {
         let per_cell = if wanted.multi_label { self.plan.classes } else { 1 };
         let capacity = self.plan.cells * per_cell;
         let mut allowed = [0u32; MOST_CLASSES / 32];
@@ -452,12 +491,12 @@ impl Session {
                     self.gpu.queue.write_buffer(&found.options_buffer, 0, bytemuck::bytes_of(&options));
                 }
             }
-            _ => self.found = Some(Found::new(&self.gpu, self.images, options, wanted.confidence)?),
+            _ => self.found = Some(Found::new(&self.gpu, self.images, options, wanted.confidence).await?),
         }
         Ok(())
     }
 
-    fn finish(
+    async fn finish(
         &mut self,
         mut encoder: wgpu::CommandEncoder,
         letterboxes: &[Letterbox],
@@ -467,7 +506,7 @@ impl Session {
             encoder.clear_buffer(&found.counts, 0, None);
         }
         if matches!(self.timer, Some(Timer::Wall(_))) {
-            encoder = self.run_one_by_one(encoder, images)?;
+            encoder = self.run_one_by_one(encoder, images).await?;
         } else {
             self.record(&mut encoder, 0..self.plan.steps.len(), images);
         }
@@ -480,7 +519,7 @@ impl Session {
             encoder.copy_buffer_to_buffer(&stamps.resolved, 0, &stamps.readback, 0, 8 * u64::from(stamps.count));
         }
         self.gpu.queue.submit([encoder.finish()]);
-        let view = self.wait_for(&found.readback, bytes)?;
+        let view = self.wait_for(&found.readback, bytes).await?;
         let candidates: &[Candidate] = bytemuck::cast_slice(&view);
         let read = |(letterbox, rows): (&Letterbox, &[Candidate])| {
             let count = (rows[0].class as usize).min(rows.len() - 1);
@@ -499,15 +538,15 @@ impl Session {
 }
 
 impl Found {
-    fn new(gpu: &Gpu, images: usize, options: Options, confidence: f32) -> Result<Self, EngineError> {
+    async fn new(gpu: &Gpu, images: usize, options: Options, confidence: f32) -> Result<Self, EngineError> {
         let candidate = size_of::<Candidate>() as u64;
         let results = images as u64 * u64::from(options.max_detections + 1) * candidate;
         let candidates = images as u64 * u64::from(options.capacity) * candidate;
-        let options_buffer = gpu.buffer("options", bytes_of(&[options]), Usage::UNIFORM | Usage::COPY_DST)?;
-        let counts = gpu.buffer("counts", 4 * images as u64, Usage::STORAGE | Usage::COPY_DST)?;
-        let candidates = gpu.buffer("the candidates", candidates, Usage::STORAGE)?;
-        let detections = gpu.buffer("the detections", results, Usage::STORAGE | Usage::COPY_SRC)?;
-        let readback = gpu.buffer("the detections", results, Usage::MAP_READ | Usage::COPY_DST)?;
+        let options_buffer = gpu.buffer("options", bytes_of(&[options]), Usage::UNIFORM | Usage::COPY_DST).await?;
+        let counts = gpu.buffer("counts", 4 * images as u64, Usage::STORAGE | Usage::COPY_DST).await?;
+        let candidates = gpu.buffer("the candidates", candidates, Usage::STORAGE).await?;
+        let detections = gpu.buffer("the detections", results, Usage::STORAGE | Usage::COPY_SRC).await?;
+        let readback = gpu.buffer("the detections", results, Usage::MAP_READ | Usage::COPY_DST).await?;
         let group = gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
             label: Some("detections"),
             layout: &gpu.layouts.detections,

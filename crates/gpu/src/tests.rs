@@ -5,7 +5,7 @@ use ndarray::Array3;
 
 use super::compile::{Job, Program};
 use super::session::Session;
-use super::{Clock, Gpu, GpuOptions, PixelFormat, RawImage, ShaderFeatures};
+use super::{Clock, Gpu, GpuOptions, PixelFormat, RawImage, ShaderFeatures, wait};
 use yolo_lat::preprocess::Preprocessor;
 use yolo_lat_core::model::config::HeadConfig;
 use yolo_lat_core::model::graph::{Op, Scale, Shape};
@@ -23,7 +23,7 @@ fn gpu() -> Arc<Gpu> {
 fn letterbox_session(gpu: Arc<Gpu>, width: usize, height: usize) -> Session {
     let mut graph = Graph::new("letterbox", Shape { channels: 3, height, width });
     graph.taps.push(0);
-    Session::new(gpu, Program::new(&graph.check().unwrap()).unwrap(), &[]).unwrap()
+    wait(Session::new(gpu, Program::new(&graph.check().unwrap()).unwrap(), &[])).unwrap()
 }
 
 fn random_image(width: u32, height: u32) -> RgbImage {
@@ -46,7 +46,7 @@ fn letterbox_agrees_with_the_cpu_in_all_sizes() {
         let mut expected = Array3::zeros((3, 64, 96));
         Preprocessor::default().apply(&image, expected.view_mut()).unwrap();
         let view = RawImage { size: (width, height), format: PixelFormat::Rgb, bytes: image.as_raw() };
-        let found = session.letterboxed(&[view]).unwrap().remove(0).remove(0);
+        let found = wait(session.letterboxed(&[view])).unwrap().remove(0).remove(0);
         let off = expected.iter().zip(&found).filter(|(a, b)| (*a - *b).abs() > 1e-6).count();
         assert_eq!(off, 0, "{width}x{height}: {off} of {} values differ", found.len());
     }
@@ -94,7 +94,7 @@ fn images_of_cameras_become_the_same_input() {
     for (width, height) in [(90u32, 61u32), (320, 240), (7, 3)] {
         let mut input = |format: PixelFormat, bytes: &[u8]| {
             assert_eq!(bytes.len(), format.bytes(width, height));
-            session.letterboxed(&[RawImage { size: (width, height), format, bytes }]).unwrap().remove(0).remove(0)
+            wait(session.letterboxed(&[RawImage { size: (width, height), format, bytes }])).unwrap().remove(0).remove(0)
         };
         let image = random_image(width, height);
         let rgb = input(PixelFormat::Rgb, image.as_raw());
@@ -141,7 +141,7 @@ fn decoding_and_suppression_agree_with_their_twins() {
         for (round, side) in [1usize, 5, 13, 20].into_iter().enumerate() {
             let (classes, bins) = (3 + 17 * (round % 2), 8);
             let graph = head_graph(classes, bins, side);
-            let mut session = Session::new(gpu.clone(), Program::new(&graph).unwrap(), &[]).unwrap();
+            let mut session = wait(Session::new(gpu.clone(), Program::new(&graph).unwrap(), &[])).unwrap();
             let mut seed = round as u32;
             let mut noise = || {
                 seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -158,7 +158,7 @@ fn decoding_and_suppression_agree_with_their_twins() {
                 PostprocessOptions { confidence: 1.0, ..Default::default() },
             ] {
                 let views: Vec<&[f32]> = images.iter().map(Vec::as_slice).collect();
-                let found = session.decoded(&views, &options).unwrap();
+                let found = wait(session.decoded(&views, &options)).unwrap();
                 for (image, found) in images.iter().zip(found) {
                     let planes = Array3::from_shape_vec((graph.input().channels, side, side), image.clone()).unwrap();
                     let class = planes.slice(ndarray::s![..2 * classes;2, .., ..]).as_standard_layout().into_owned();

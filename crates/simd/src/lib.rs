@@ -1,10 +1,12 @@
-//! One vector interface over AVX-512, AVX2, NEON and plain arrays, and the choice between them at run time.
+//! One vector interface over AVX-512, AVX2, NEON, WebAssembly's simd128 and plain arrays, and the choice between them at run time.
 //!
 //! Kernels are generic over [`Simd`] and `inline(always)`; they are instantiated once per instruction set inside a
 //! function that enables it ([`dispatch`]), so that each copy is compiled for its own machine.
 #![allow(unsafe_code, reason = "intrinsics")]
 
 mod rows;
+#[cfg(test)]
+mod tests;
 
 pub use rows::RowFilter;
 
@@ -20,12 +22,17 @@ pub enum InstructionSet {
     /// 4 lanes, 32 registers (64-bit Arm, where every processor has it).
     #[cfg(target_arch = "aarch64")]
     Neon,
+    /// 4 lanes (WebAssembly). Whether a module uses it is settled when it is compiled: one that does is refused as a whole by
+    /// an engine without it.
+    #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+    Simd128,
     /// Arrays of 4, on any machine.
     Plain,
 }
 
 impl InstructionSet {
     /// Those this machine has, best first; the last is always [`InstructionSet::Plain`].
+    #[allow(clippy::vec_init_then_push, reason = "what is pushed differs from target to target")]
     pub fn available() -> Vec<Self> {
         let mut sets = Vec::new();
         #[cfg(target_arch = "x86_64")]
@@ -39,6 +46,8 @@ impl InstructionSet {
         }
         #[cfg(target_arch = "aarch64")]
         sets.push(Self::Neon);
+        #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+        sets.push(Self::Simd128);
         sets.push(Self::Plain);
         sets
     }
@@ -57,6 +66,8 @@ impl InstructionSet {
             Self::Avx512 | Self::Avx2 => 8,
             #[cfg(target_arch = "aarch64")]
             Self::Neon => 4,
+            #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+            Self::Simd128 => 4,
             Self::Plain => 4,
         }
     }
@@ -70,12 +81,14 @@ impl InstructionSet {
             Self::Avx2 => 8,
             #[cfg(target_arch = "aarch64")]
             Self::Neon => 4,
+            #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+            Self::Simd128 => 4,
             Self::Plain => 4,
         }
     }
 }
 
-/// As people write it: `avx512`, `avx2`, `neon`, `plain`.
+/// As people write it: `avx512`, `avx2`, `neon`, `simd128`, `plain`.
 impl std::str::FromStr for InstructionSet {
     type Err = String;
 
@@ -98,6 +111,8 @@ impl std::fmt::Display for InstructionSet {
             Self::Avx2 => "AVX2",
             #[cfg(target_arch = "aarch64")]
             Self::Neon => "NEON",
+            #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+            Self::Simd128 => "simd128",
             Self::Plain => "plain",
         })
     }
@@ -410,6 +425,76 @@ mod arm {
 #[cfg(target_arch = "aarch64")]
 pub use arm::Neon;
 
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+mod wasm {
+    use std::arch::wasm32::*;
+
+    use super::Simd;
+
+    /// 128-bit vectors of WebAssembly.
+    #[derive(Clone, Copy, Debug)]
+    pub struct Simd128;
+
+    // Each function is one instruction or two, for which the whole module is compiled; the trait states what callers promise.
+    #[allow(clippy::undocumented_unsafe_blocks)]
+    impl Simd for Simd128 {
+        const LANES: usize = 4;
+        // There is no fused multiply-add: the product takes one register more of the 16 that x86-64 has.
+        const TILE: usize = 4;
+        type Vector = v128;
+
+        #[inline(always)]
+        unsafe fn splat(x: f32) -> v128 {
+            f32x4_splat(x)
+        }
+        #[inline(always)]
+        unsafe fn load(from: *const f32) -> v128 {
+            unsafe { v128_load(from.cast()) }
+        }
+        #[inline(always)]
+        unsafe fn store(to: *mut f32, x: v128) {
+            unsafe { v128_store(to.cast(), x) }
+        }
+        #[inline(always)]
+        unsafe fn add(a: v128, b: v128) -> v128 {
+            f32x4_add(a, b)
+        }
+        #[inline(always)]
+        unsafe fn sub(a: v128, b: v128) -> v128 {
+            f32x4_sub(a, b)
+        }
+        #[inline(always)]
+        unsafe fn mul(a: v128, b: v128) -> v128 {
+            f32x4_mul(a, b)
+        }
+        #[inline(always)]
+        unsafe fn div(a: v128, b: v128) -> v128 {
+            f32x4_div(a, b)
+        }
+        #[inline(always)]
+        unsafe fn max(a: v128, b: v128) -> v128 {
+            // `b < a ? a : b`, where `f32x4_max` would cost several instructions more for NaN and zeros.
+            f32x4_pmax(b, a)
+        }
+        #[inline(always)]
+        unsafe fn min(a: v128, b: v128) -> v128 {
+            f32x4_pmin(b, a)
+        }
+        #[inline(always)]
+        unsafe fn fma(a: v128, b: v128, c: v128) -> v128 {
+            f32x4_add(f32x4_mul(a, b), c)
+        }
+        #[inline(always)]
+        unsafe fn exp2_integral(n: v128) -> v128 {
+            // The sum with 1.5 * 2^23 holds the integer in its last bits; a conversion would hold it to the range of i32 first.
+            i32x4_shl(f32x4_add(n, f32x4_splat(12_582_912.0 + 127.0)), 23)
+        }
+    }
+}
+
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+pub use wasm::Simd128;
+
 /// Arrays of four: no intrinsics, the safe twin of the others.
 #[derive(Clone, Copy, Debug)]
 pub struct Plain;
@@ -507,6 +592,8 @@ pub unsafe fn dispatch(set: InstructionSet, work: impl Work) {
             InstructionSet::Avx2 => avx2(work),
             #[cfg(target_arch = "aarch64")]
             InstructionSet::Neon => work.run::<Neon>(),
+            #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+            InstructionSet::Simd128 => work.run::<Simd128>(),
             InstructionSet::Plain => work.run::<Plain>(),
         }
     }

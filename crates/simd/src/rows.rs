@@ -93,13 +93,16 @@ impl RowFilter {
     pub fn apply(&self, bytes: &[u8], mut planes: [&mut [f32]; 3], factors: [f32; 3], shifts: [f32; 3]) {
         assert!(bytes.len() >= self.reach(), "{} bytes where {} may be read", bytes.len(), self.reach());
         assert!(planes.iter().all(|plane| plane.len() == self.to), "planes are not of {} pixels", self.to);
-        let mut done = 0;
         #[cfg(target_arch = "x86_64")]
-        if Self::is_fast() {
-            done = self.to / TOGETHER * TOGETHER;
+        let done = if Self::is_fast() {
             // SAFETY: both sets have AVX2; lengths are those of the filter.
             unsafe { self.blocks(bytes, &mut planes, factors, shifts) };
-        }
+            self.to / TOGETHER * TOGETHER
+        } else {
+            0
+        };
+        #[cfg(not(target_arch = "x86_64"))]
+        let done = 0;
         self.pixels(done, bytes, &mut planes, factors, shifts);
     }
 

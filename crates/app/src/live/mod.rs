@@ -17,15 +17,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
-use ndarray::Array2;
-
 pub use self::slot::{Latest, Turns};
 pub use self::stats::{History, Sample, percentile};
-use yolo_lat::Runtime;
 use yolo_lat::detector::{DetectorOptions, StageTimes};
 #[cfg(feature = "window")]
 use yolo_lat::engine::gpu::Gpu;
 use yolo_lat::geometry::Letterbox;
+use yolo_lat::{AttentionView, Runtime};
 use yolo_lat_io::follow::FollowOptions;
 use yolo_lat_io::frame::Frame;
 use yolo_lat_io::sink::NamedDetection;
@@ -81,19 +79,6 @@ pub struct Probe {
     pub layer: usize,
     /// In image pixels.
     pub point: (f32, f32),
-}
-
-/// The weights of one query on every position.
-#[derive(Clone, Debug, PartialEq)]
-pub struct AttentionView {
-    /// The layer.
-    pub layer: usize,
-    /// Row and column of the query.
-    pub query: (usize, usize),
-    /// Rows and columns of positions.
-    pub grid: (usize, usize),
-    /// (heads, rows * columns), each row of sum 1.
-    pub weights: Array2<f64>,
 }
 
 /// What the worker found in a frame.

@@ -4,14 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
-use super::{AttentionView, Captured, EngineStatus, LiveResult, Probe, Settings, Shared, Texture, Turns, lock};
-use yolo_lat::attention::{Similarity, attention_weights};
+use super::{Captured, EngineStatus, LiveResult, Probe, Settings, Shared, Texture, Turns, lock};
 use yolo_lat::detector::{AttentionOptions, DetectError, Detector, DetectorOptions};
-use yolo_lat::geometry::{BBox, Letterbox};
 use yolo_lat::model::classes::find_class;
-use yolo_lat::model::graph::{Mixing, Op};
 use yolo_lat::postprocess::{Detection, PostprocessOptions};
-use yolo_lat::{ModelFile, Runtime};
+use yolo_lat::{AttentionLayer, ModelFile, Runtime};
 use yolo_lat_io::follow::{FollowOptions, Followed, Follower};
 use yolo_lat_io::sink::NamedDetection;
 
@@ -24,13 +21,10 @@ struct Loaded {
     /// Version of the settings whose limits it has.
     limited_by: Option<u64>,
     detector: Detector,
-    layers: Vec<Layer>,
+    layers: Vec<AttentionLayer>,
     /// Of each feed, the source that is followed.
     followed: Vec<(u64, Follower)>,
 }
-
-/// Similarity and heads of an attention layer as it runs; no similarity for one that is off.
-type Layer = (Option<&'static dyn Similarity>, usize);
 
 /// What a detector must be made anew for.
 #[derive(Clone, PartialEq)]
@@ -212,32 +206,19 @@ fn load(shared: &Shared, wanted: &DetectorKey, runtime: &Runtime) -> Result<Load
         shared.takes_textures.store(on_window, Ordering::Relaxed);
     }
     let ModelFile::Native(model) = file else { return Ok(ready(shared, wanted, detector, Vec::new())) };
-    let graph = model.graph(model.config.input, model.config.input)?;
-    let layers = graph
-        .attention_layers()
-        .enumerate()
-        .filter_map(|(index, node)| {
-            let node = &graph.nodes[node];
-            let Op::Attention { mixing, heads, .. } = node.op else { return None };
-            let replaced = options.attention.replaced.iter().find(|(layer, _)| *layer == index).map(|(_, by)| *by);
-            let now = replaced.unwrap_or(Some(mixing));
-            let name = node.name.trim_end_matches(".attention").to_owned();
-            Some((name, (now.map(Mixing::similarity), heads)))
-        })
-        .collect::<Vec<_>>();
+    let layers = AttentionLayer::all(&model, &options.attention)?;
     Ok(ready(shared, wanted, detector, layers))
 }
 
-fn ready(shared: &Shared, wanted: &DetectorKey, detector: Detector, layers: Vec<(String, Layer)>) -> Loaded {
+fn ready(shared: &Shared, wanted: &DetectorKey, detector: Detector, layers: Vec<AttentionLayer>) -> Loaded {
     if let Some(observer) = &shared.observer {
         observer.classes(detector.classes());
     }
     shared.set_engine(EngineStatus::Ready {
         description: detector.description(),
         classes: detector.classes().to_vec(),
-        layers: layers.iter().map(|(name, (_, heads))| (name.clone(), *heads)).collect(),
+        layers: layers.iter().map(|layer| (layer.name.clone(), layer.heads)).collect(),
     });
-    let layers = layers.into_iter().map(|(_, layer)| layer).collect();
     let followed = shared.feeds.iter().map(|_| Default::default()).collect();
     Loaded { made_for: wanted.clone(), limited_by: None, detector, layers, followed }
 }
@@ -264,9 +245,11 @@ fn detect(
         Some(found) => found,
         None => loaded.detector.detect_batch(&[image])?.swap_remove(0),
     };
-    let (width, height) = loaded.detector.input_size(image.dimensions());
-    let letterbox = Letterbox::fit(image.dimensions(), (width as u32, height as u32));
-    let attention = probe.and_then(|probe| look(loaded, &letterbox, probe));
+    let letterbox = loaded.detector.letterbox(image.dimensions());
+    let look = |Probe { layer, point, .. }| {
+        loaded.detector.look((layer, loaded.layers.get(layer)?), image.dimensions(), point)
+    };
+    let attention = probe.and_then(look);
     let Followed { detections, counts } = loaded.follow(feed, &captured, detections);
     Ok(LiveResult {
         feed,
@@ -280,19 +263,4 @@ fn detect(
         attention,
         captured,
     })
-}
-
-/// The weights of the query under a point.
-fn look(loaded: &Loaded, letterbox: &Letterbox, probe: Probe) -> Option<AttentionView> {
-    let read = loaded.detector.queries_keys_values()?;
-    let &(similarity, heads) = loaded.layers.get(probe.layer)?;
-    let (_, rows, columns) = read.dim();
-    let (x, y) = probe.point;
-    let BBox { x1: x, y1: y, .. } = letterbox.letterbox_from_image(&BBox { x1: x, y1: y, x2: x, y2: y });
-    let cell = |at: f32, cells: usize, side: u32| {
-        ((at / side as f32 * cells as f32).floor().max(0.0) as usize).min(cells.saturating_sub(1))
-    };
-    let query = (cell(y, rows, letterbox.input.1), cell(x, columns, letterbox.input.0));
-    let weights = attention_weights(similarity?, read.view(), heads, query);
-    Some(AttentionView { layer: probe.layer, query, grid: (rows, columns), weights })
 }

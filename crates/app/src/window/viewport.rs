@@ -4,7 +4,8 @@ use eframe::egui;
 use egui::{Align2, Color32, FontId, Mesh, Pos2, Rect, Sense, Shape, Stroke, StrokeKind, Vec2};
 
 use super::LiveApp;
-use crate::live::{AttentionView, LiveResult, SourceStatus};
+use crate::live::{LiveResult, SourceStatus};
+use yolo_lat::AttentionView;
 use yolo_lat::attention::mean_of_heads;
 use yolo_lat::geometry::BBox;
 use yolo_lat_io::sink::{Drawing, NamedDetection, Track, class_color, ink, label_places};

@@ -77,7 +77,7 @@ impl Session {
     }
 
     /// Says where an image goes and how it is resized; nothing new where the last one had the same size.
-    pub(super) fn write_geometry(&mut self, image: usize, size: (u32, u32)) -> Result<Letterbox, EngineError> {
+    pub(super) async fn write_geometry(&mut self, image: usize, size: (u32, u32)) -> Result<Letterbox, EngineError> {
         let letterbox = Letterbox::fit(size, self.network_size());
         if self.slots.get(image).is_some_and(|slot| slot.size == size) {
             return Ok(letterbox);
@@ -100,7 +100,7 @@ impl Session {
         let table = [columns.table, rows.table].concat();
         let bytes = bytes_of(&table);
         if self.slots.get(image).is_none_or(|slot| slot.taps.size() < bytes) {
-            let taps = self.gpu.buffer("the resize", bytes, Usage::STORAGE | Usage::COPY_DST)?;
+            let taps = self.gpu.buffer("the resize", bytes, Usage::STORAGE | Usage::COPY_DST).await?;
             match self.slots.get_mut(image) {
                 Some(slot) => (slot.taps, slot.group) = (taps, None),
                 None => self.slots.push(Slot { bytes: None, taps, size, group: None }),
@@ -112,10 +112,10 @@ impl Session {
     }
 
     /// Brings images into their slots, which grow with them.
-    pub(super) fn upload(&mut self, images: &[RawImage]) -> Result<Vec<Letterbox>, EngineError> {
+    pub(super) async fn upload(&mut self, images: &[RawImage<'_>]) -> Result<Vec<Letterbox>, EngineError> {
         if (self.geometry.size() as usize) < BLOCK * images.len() {
             let bytes = (BLOCK * images.len()) as u64;
-            self.geometry = self.gpu.buffer("geometry", bytes, Usage::UNIFORM | Usage::COPY_DST)?;
+            self.geometry = self.gpu.buffer("geometry", bytes, Usage::UNIFORM | Usage::COPY_DST).await?;
             self.slots.clear();
         }
         let mut letterboxes = Vec::with_capacity(images.len());
@@ -131,19 +131,19 @@ impl Session {
                 );
                 return Err(EngineError::Device { reason });
             }
-            letterboxes.push(self.write_geometry(index, image.size)?);
-            self.write_image(index, image.bytes)?;
+            letterboxes.push(self.write_geometry(index, image.size).await?);
+            self.write_image(index, image.bytes).await?;
         }
         Ok(letterboxes)
     }
 
-    pub(super) fn write_image(&mut self, image: usize, bytes: &[u8]) -> Result<(), EngineError> {
+    pub(super) async fn write_image(&mut self, image: usize, bytes: &[u8]) -> Result<(), EngineError> {
         let slot = &mut self.slots[image];
         let buffer = match slot.bytes.take() {
             Some(buffer) if buffer.size() >= bytes.len() as u64 => buffer,
             _ => {
                 slot.group = None;
-                self.gpu.buffer("the image", bytes.len() as u64, Usage::STORAGE | Usage::COPY_DST)?
+                self.gpu.buffer("the image", bytes.len() as u64, Usage::STORAGE | Usage::COPY_DST).await?
             }
         };
         // Copies are of whole words.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::{Session, Usage};
 use yolo_lat_core::engine::EngineError;
+use yolo_lat_core::time::Instant;
 
 /// What times dispatches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,25 +60,25 @@ impl Session {
     }
 
     /// Submits what was recorded and then every step alone, each waited for; gives an encoder for the rest.
-    pub(super) fn run_one_by_one(
+    pub(super) async fn run_one_by_one(
         &mut self,
         letterbox: wgpu::CommandEncoder,
         images: usize,
     ) -> Result<wgpu::CommandEncoder, EngineError> {
         let encoder = || self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        let begin = std::time::Instant::now();
-        let run = |encoder: wgpu::CommandEncoder| {
+        let begin = Instant::now();
+        let run = async |encoder: wgpu::CommandEncoder| {
             let start = begin.elapsed();
             self.gpu.queue.submit([encoder.finish()]);
-            self.wait()?;
+            self.submitted().await?;
             Ok::<_, EngineError>((start, begin.elapsed() - start))
         };
-        let first = run(letterbox)?;
+        let first = run(letterbox).await?;
         let mut times = Vec::with_capacity(self.plan.steps.len() + 1);
         for step in 0..self.plan.steps.len() {
             let mut encoder = encoder();
             self.record(&mut encoder, step..step + 1, images);
-            times.push(run(encoder)?);
+            times.push(run(encoder).await?);
         }
         times.push(first);
         let rest = encoder();
@@ -86,7 +87,7 @@ impl Session {
     }
 
     /// Times every dispatch from now on: by the GPU's time stamps where there are any and `wanted` names no other clock.
-    pub(crate) fn start_profile(&mut self, wanted: Option<Clock>) -> Result<Clock, EngineError> {
+    pub(crate) async fn start_profile(&mut self, wanted: Option<Clock>) -> Result<Clock, EngineError> {
         if wanted == Some(Clock::Wall) || !self.gpu.has_timestamps() {
             self.timer = Some(Timer::Wall(Vec::new()));
             return Ok(Clock::Wall);
@@ -99,21 +100,21 @@ impl Session {
                 ty: wgpu::QueryType::Timestamp,
                 count,
             }),
-            resolved: self.gpu.buffer("times", bytes, Usage::QUERY_RESOLVE | Usage::COPY_SRC)?,
-            readback: self.gpu.buffer("times", bytes, Usage::MAP_READ | Usage::COPY_DST)?,
+            resolved: self.gpu.buffer("times", bytes, Usage::QUERY_RESOLVE | Usage::COPY_SRC).await?,
+            readback: self.gpu.buffer("times", bytes, Usage::MAP_READ | Usage::COPY_DST).await?,
             count,
         }));
         Ok(Clock::Gpu)
     }
 
     /// Start and duration of the last frame's dispatches, the letterbox last.
-    pub(super) fn times(&self) -> Result<Vec<(Duration, Duration)>, EngineError> {
+    pub(super) async fn times(&self) -> Result<Vec<(Duration, Duration)>, EngineError> {
         let stamps = match &self.timer {
             None => return Ok(Vec::new()),
             Some(Timer::Wall(times)) => return Ok(times.clone()),
             Some(Timer::Gpu(stamps)) => stamps,
         };
-        let view = self.wait_for(&stamps.readback, 8 * u64::from(stamps.count))?;
+        let view = self.wait_for(&stamps.readback, 8 * u64::from(stamps.count)).await?;
         let ticks: Vec<u64> = bytemuck::cast_slice(&view).to_vec();
         drop(view);
         stamps.readback.unmap();
@@ -124,8 +125,8 @@ impl Session {
     }
 
     /// Times of the last frame's dispatches, in order.
-    pub(crate) fn profile(&self) -> Result<Vec<DispatchTime>, EngineError> {
-        let times = self.times()?;
+    pub(crate) async fn profile(&self) -> Result<Vec<DispatchTime>, EngineError> {
+        let times = self.times().await?;
         let steps = self.plan.steps.len();
         let name = |index: usize| match self.plan.steps.get(index) {
             Some(step) => format!("{}: {}", step.shader.name(), step.names.join(" + ")),
