@@ -1,6 +1,7 @@
 # make demo · make test · make check · make bench: the commands to remember.
 
 SHELL := /bin/bash
+SIMD128 := -C target-feature=+simd128
 CARGO ?= cargo
 export ADAPTER CARGO PEERS QUICK
 DEMO := demo
@@ -14,7 +15,7 @@ OUTPUT ?= runs/average
 ARGUMENTS ?= # more of the trainer: --init FILE, --teacher FILE
 DATA ?= data
 
-.PHONY: accuracy check-features check-kernels check-macos check-wasm demo dist miri sanitize test test-aarch64 test-camera test-dist test-onnx test-windows soak screenshots check bench bench-cpu bench-attention bench-gpu bench-peers bench-peers-times fuzz train train-plot ablate average test-train wheel test-wheel test-cluster bench-wheel clean setup
+.PHONY: accuracy check-features check-kernels check-macos check-wasm demo dist miri sanitize test test-aarch64 test-camera test-dist test-onnx test-windows soak screenshots check bench bench-cpu bench-attention bench-gpu bench-peers bench-peers-times fuzz train train-plot ablate average test-train wheel test-wheel test-cluster bench-wheel test-wasm test-web web web-serve clean setup
 
 demo: setup ## Detect objects on the sample photographs
 	$(CARGO) build --release
@@ -48,9 +49,33 @@ check-features: ## Each crate with each of its features alone, and the program w
 	$(CARGO) hack check --each-feature --no-dev-deps --workspace --exclude yolo-lat-train
 	$(CARGO) hack check --no-dev-deps -p yolo-lat-cli --no-default-features --features gpu,ort,video,plot
 
-check-wasm: setup ## What shall run in a browser, for wasm32
+check-wasm: export CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS := $(SIMD128)
+check-wasm: setup ## Lints of what runs in a browser, for wasm32
 	@rustup target list --installed | grep -qx wasm32-unknown-unknown || rustup target add wasm32-unknown-unknown
-	$(CARGO) check --target wasm32-unknown-unknown -p yolo-lat-attention -p yolo-lat-core -p yolo-lat-shaders --no-default-features
+	$(CARGO) clippy --target wasm32-unknown-unknown -p yolo-lat-web -p yolo-lat -p yolo-lat-attention -p yolo-lat-core -p yolo-lat-cpu -p yolo-lat-gpu \
+	  -p yolo-lat-shaders -p yolo-lat-simd --no-default-features --features yolo-lat/cpu,yolo-lat/gpu -- -D warnings
+
+web: setup ## The page and the npm package, into web/dist
+	@scripts/setup --web
+	scripts/web
+
+PORT ?= 8000
+web-serve: ## web/dist on this machine alone, at http://localhost:$(PORT)/
+	node crates/web/serve.mjs web/dist $(PORT)
+
+test-web: web ## The page in headless Chromium, on WebGPU and simd128: against the CPU engine, and when something is wrong (minutes)
+	@scripts/setup --test
+	crates/web/node_modules/.bin/tsc --noEmit --strict --target es2022 --module esnext --moduleResolution bundler --lib es2022,dom crates/web/tests/types.ts
+	YOLO_LAT_WEB=full $(CARGO) nextest run --run-ignored all --success-output final -E 'binary(web)'
+
+# The kernels against their safe twin, every operation against the reference, and detection on the samples, with simd128. What is left out
+# wants what WebAssembly has not: a folder for temporary files, more than 4 GiB of memory, panics that can be caught.
+test-wasm: export CARGO_TARGET_WASM32_WASIP1_RUSTFLAGS := $(SIMD128)
+test-wasm: export CARGO_TARGET_WASM32_WASIP1_RUNNER := node --no-warnings $(CURDIR)/crates/web/tests/wasi.mjs
+test-wasm: setup ## The CPU engine's tests in WebAssembly, executed by node (minutes)
+	@rustup target list --installed | grep -qx wasm32-wasip1 || rustup target add wasm32-wasip1
+	$(CARGO) nextest run --target wasm32-wasip1 $(KERNELS) \
+	  -E 'not test(the_extension_decides) - test(any_graph_is_refused) - test(a_panic_in_a_kernel) - test(every_job_is_done_by_all)'
 
 bench: setup ## Speed of the CPU engine on this machine, and where it goes
 	$(CARGO) build --release
