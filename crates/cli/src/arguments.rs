@@ -11,6 +11,8 @@ use super::bench;
 use super::cameras;
 #[cfg(feature = "gpu")]
 use super::devices;
+#[cfg(feature = "lm")]
+use super::lm;
 use super::{classes, detect, doctor, documents, eval, export, info, live, parity};
 
 /// Some inputs failed; each was named on standard error.
@@ -51,6 +53,9 @@ enum Command {
     Eval(Box<eval::EvalArguments>),
     /// List what a model can find, and what else each class may be called
     Classes(classes::ClassesArguments),
+    /// A small language model: go on with a text, measure how well one is predicted
+    #[cfg(feature = "lm")]
+    Lm(lm::LmArguments),
     /// Describe a model: layers, shapes, parameters, multiply-adds, classes
     Info(info::InfoArguments),
     /// List the GPUs of this machine, their limits and features
@@ -90,6 +95,8 @@ impl Arguments {
             Command::Cameras(arguments) => cameras::run(&arguments),
             Command::Eval(arguments) => eval::run(*arguments),
             Command::Classes(arguments) => classes::run(&arguments),
+            #[cfg(feature = "lm")]
+            Command::Lm(arguments) => lm::run(&arguments),
             Command::Info(arguments) => info::run(&arguments),
             #[cfg(feature = "gpu")]
             Command::Devices(arguments) => devices::run(&arguments),

@@ -22,6 +22,8 @@ mod for_class;
 mod info;
 mod inputs;
 mod live;
+#[cfg(feature = "lm")]
+mod lm;
 mod options;
 mod parity;
 #[cfg(feature = "gpu")]

@@ -133,6 +133,10 @@ where
     Ok(())
 }
 
+/// What lies around a line: x, lower and upper end, from left to right.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Band(pub Vec<(f64, f64, f64)>);
+
 /// Lines with both axes linear.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LineChart {
@@ -142,6 +146,8 @@ pub struct LineChart {
     pub axes: [String; 2],
     /// The lines; points that are not finite are left out.
     pub lines: Vec<Line>,
+    /// Bands in the colours of the lines, in their order; there may be fewer.
+    pub bands: Vec<Band>,
     /// Whether the lines rise, so that the legend has room below them.
     pub rises: bool,
 }
@@ -178,7 +184,9 @@ impl LineChart {
             points: line.points.iter().copied().filter(is_finite).collect(),
         };
         let lines: Vec<Line> = self.lines.iter().map(shown).collect();
-        let values = || lines.iter().flat_map(|line| &line.points).map(|point| point.1);
+        let ends = self.bands.iter().flat_map(|band| &band.0).flat_map(|&(_, low, high)| [low, high]);
+        let ends: Vec<f64> = ends.filter(|end| end.is_finite()).collect();
+        let values = || lines.iter().flat_map(|line| &line.points).map(|point| point.1).chain(ends.iter().copied());
         let (low, high) = (values().fold(f64::INFINITY, f64::min), values().fold(f64::NEG_INFINITY, f64::max));
         let room = if high > low { 0.05 * (high - low) } else { 0.5 };
         if lines.iter().all(|line| line.points.is_empty()) {
@@ -196,6 +204,13 @@ impl LineChart {
         let number = |x: &f64| format!("{}", (x * 1e3).round() / 1e3);
         mesh.x_desc(&self.axes[0]).y_desc(&self.axes[1]).label_style(("sans-serif", 14)).light_line_style(WHITE);
         mesh.x_label_formatter(&number).y_label_formatter(&number).draw().map_err(fail)?;
+        for (index, Band(points)) in self.bands.iter().enumerate() {
+            let below = points.iter().map(|&(x, low, _)| (x, low));
+            let above = points.iter().rev().map(|&(x, _, high)| (x, high));
+            let outline: Vec<(f64, f64)> = below.chain(above).filter(is_finite).collect();
+            let band = Polygon::new(outline, Palette99::pick(index).mix(0.2).filled());
+            chart.draw_series(std::iter::once(band)).map_err(fail)?;
+        }
         draw_lines(&mut chart, &lines, 2).map_err(fail)?;
         let mut labels = chart.configure_series_labels();
         let corner = if self.rises { SeriesLabelPosition::LowerRight } else { SeriesLabelPosition::UpperRight };
