@@ -14,8 +14,9 @@ RUN ?= runs/n-finetune
 OUTPUT ?= runs/average
 ARGUMENTS ?= # more of the trainer: --init FILE, --teacher FILE
 DATA ?= data
+JOBS ?= 2
 
-.PHONY: accuracy check-features check-kernels check-macos check-wasm demo dist miri sanitize test test-aarch64 test-camera test-dist test-onnx test-windows soak screenshots check bench bench-cpu bench-attention bench-gpu bench-peers bench-peers-times fuzz train train-plot ablate average test-train wheel test-wheel test-cluster bench-wheel test-wasm test-web web web-serve clean setup
+.PHONY: accuracy check-features check-kernels check-macos check-wasm demo dist miri sanitize test test-aarch64 test-camera test-dist test-onnx test-windows soak screenshots check bench bench-cpu bench-attention bench-gpu bench-peers bench-peers-times fuzz train train-plot ablate average test-train lm-corpus lm-fair lm-quick wheel test-wheel test-cluster bench-wheel test-wasm test-web web web-serve clean setup
 
 demo: setup ## Detect objects on the sample photographs
 	$(CARGO) build --release
@@ -208,6 +209,18 @@ ablate: setup ## Short runs with parts of the network changed, and their table
 average: setup ## Mean of the weights of MODELS (runs that went on from one another), in the folder OUTPUT
 	@scripts/setup --train
 	$(TORCH) $(CARGO) run -p yolo-lat-train --release -- average $(MODELS) --output $(OUTPUT)
+
+lm-corpus: setup ## Texts of the language model out of Debian packages, into DATA/lm
+	@scripts/setup --train
+	$(TORCH) $(CARGO) run -p yolo-lat-train --release -- lm corpus --data $(DATA)/lm
+
+lm-fair: lm-corpus ## What each part brings to a language model: hours, by JOBS processes; the same command goes on; table and picture in benches/runs/lm-fair
+	seq $(JOBS) | $(TORCH) xargs -P $(JOBS) -I{} nice -n 19 $${CARGO_TARGET_DIR:-target}/release/yolo-lat-train lm suite train/configs/lm/fair.toml --data $(DATA)/lm
+	$(TORCH) $${CARGO_TARGET_DIR:-target}/release/yolo-lat-train lm report train/configs/lm/fair.toml
+
+lm-quick: setup ## The whole path of lm-fair in minutes on an excerpt
+	@scripts/setup --train
+	$(TORCH) $(CARGO) run -p yolo-lat-train --release -- lm suite train/configs/lm/quick.toml --data $(DATA)/lm
 
 test-train: setup ## Tests of the trainer
 	@scripts/setup --train

@@ -38,7 +38,7 @@ struct Variant {
 }
 
 /// Puts the values of `changes` in place, table by table.
-fn merge(into: &mut Table, changes: &Table) {
+pub(crate) fn merge(into: &mut Table, changes: &Table) {
     for (key, value) in changes {
         match (into.get_mut(key), value) {
             (Some(toml::Value::Table(inner)), toml::Value::Table(changes)) => merge(inner, changes),

@@ -44,7 +44,7 @@ pub(crate) fn attention(x: &Tensor, mixing: Mixing, heads: i64, mask: Mask) -> T
 }
 
 /// phi(q) and psi(k), features in the second but last dimension.
-fn features(q: &Tensor, k: &Tensor, kernel: KernelKind) -> (Tensor, Tensor) {
+pub(crate) fn features(q: &Tensor, k: &Tensor, kernel: KernelKind) -> (Tensor, Tensor) {
     match kernel {
         KernelKind::HadamardExp => {
             let peak = k.detach().amax(-1, true);
@@ -54,15 +54,15 @@ fn features(q: &Tensor, k: &Tensor, kernel: KernelKind) -> (Tensor, Tensor) {
         }
         KernelKind::SumDistance | KernelKind::DiffDistance => {
             let sign = if kernel == KernelKind::SumDistance { 1.0 } else { -1.0 };
-            let mean = k.mean_dim(&[-1i64][..], true, Kind::Float);
+            let mean = k.mean_dim(&[-1i64][..], true, k.kind());
             let (a, b) = (q + &mean * sign, k - mean);
-            let norm = |x: &Tensor| x.square().sum_dim_intlist(&[-2i64][..], true, Kind::Float);
+            let norm = |x: &Tensor| x.square().sum_dim_intlist(&[-2i64][..], true, x.kind());
             let (a_norm, b_norm) = (norm(&a), norm(&b));
             let one = a_norm.ones_like();
             (Tensor::cat(&[&a, &a_norm, &one], -2), Tensor::cat(&[&(b * (2.0 * sign)), &one, &b_norm], -2))
         }
         KernelKind::ModulatedDot => {
-            let square = |x: &Tensor| x.square().sum_dim_intlist(&[-2i64][..], true, Kind::Float);
+            let square = |x: &Tensor| x.square().sum_dim_intlist(&[-2i64][..], true, x.kind());
             let direction = |x: &Tensor| x / square(x).clamp_min(1e-24).sqrt();
             // The queries' factor |a|^2 + 1 cancels.
             let factor = square(k) + 1.0;

@@ -183,7 +183,7 @@ mod tests {
         let mut count = 0;
         for entry in std::fs::read_dir("configs").unwrap() {
             let path = entry.unwrap().path();
-            if path.file_name().is_some_and(|name| !name.to_string_lossy().starts_with("ablate")) {
+            if path.is_file() && path.file_name().is_some_and(|name| !name.to_string_lossy().starts_with("ablate")) {
                 let config = TrainConfig::load(&path).unwrap();
                 assert!(Path::new("..").join(&config.model).exists(), "{}", path.display());
                 count += 1;

@@ -9,6 +9,7 @@ mod config;
 mod data;
 mod feature_distillation;
 mod frozen;
+mod lm;
 mod log;
 mod loss;
 mod network;
@@ -50,6 +51,9 @@ enum Command {
     Ablate(TrainArguments),
     /// Average the weights of runs that went on from one another
     Average(weight_averaging::AverageArguments),
+    /// Language models
+    #[command(subcommand)]
+    Lm(lm::LmCommand),
 }
 
 /// What the configuration does not decide.
@@ -81,6 +85,7 @@ fn main() -> ExitCode {
         Command::Train(arguments) => run::train(arguments),
         Command::Plot(arguments) => plot::plot(arguments).map(|()| ExitCode::SUCCESS),
         Command::Ablate(arguments) => ablate::ablate(arguments),
+        Command::Lm(command) => lm::lm(command),
         Command::Average(arguments) => weight_averaging::average(arguments).map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {

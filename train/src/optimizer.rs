@@ -8,8 +8,15 @@ use tch::Tensor;
 
 use crate::tensors::{flattened, shaped};
 
-const BETAS: (f64, f64) = (0.9, 0.999);
-const EPSILON: f64 = 1e-8;
+/// What the moments forget a step, and what keeps the second one's root from 0.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Moments {
+    pub(crate) betas: (f64, f64),
+    pub(crate) epsilon: f64,
+}
+
+/// Those of Kingma and Ba (2015).
+const USUAL: Moments = Moments { betas: (0.9, 0.999), epsilon: 1e-8 };
 
 type Tensors = BTreeMap<String, Tensor>;
 
@@ -21,6 +28,7 @@ pub(crate) struct AdamW {
     pub(crate) second: Tensors,
     /// Steps made.
     pub(crate) steps: i64,
+    pub(crate) constants: Moments,
     /// All parameters; those of the network are parts of it.
     values: Tensor,
     /// All gradients, 0 where there are none.
@@ -74,6 +82,7 @@ impl AdamW {
             first: parts(&moments[0], parameters),
             second: parts(&moments[1], parameters),
             steps: 0,
+            constants: USUAL,
             gradient_parts: parts(&gradients, parameters),
             values,
             gradients,
@@ -108,12 +117,13 @@ impl AdamW {
             self.gather(parameters);
             let scale = ((self.gradients.norm() + 1e-6).reciprocal() * clip).clamp_max(1.0);
             let gradients = &self.gradients * scale;
+            let Moments { betas, epsilon } = self.constants;
             let [first, second] = &mut self.moments;
-            let _ = first.lerp_(&gradients, 1.0 - BETAS.0);
-            let _ = second.lerp_(&gradients.square(), 1.0 - BETAS.1);
+            let _ = first.lerp_(&gradients, 1.0 - betas.0);
+            let _ = second.lerp_(&gradients.square(), 1.0 - betas.1);
             let (first_bias, second_bias) =
-                (1.0 - BETAS.0.powi(self.steps as i32), 1.0 - BETAS.1.powi(self.steps as i32));
-            let step = (&*first / first_bias) / ((&*second / second_bias).sqrt() + EPSILON);
+                (1.0 - betas.0.powi(self.steps as i32), 1.0 - betas.1.powi(self.steps as i32));
+            let step = (&*first / first_bias) / ((&*second / second_bias).sqrt() + epsilon);
             self.values -= (step * &self.rate_shares + &self.values * &self.decays) * rate;
             let _ = self.gradients.zero_();
         });

@@ -82,6 +82,7 @@ pub(crate) fn draw(logs: &[Log], output: &Path) -> anyhow::Result<()> {
         title: "Accuracy on the validation images".into(),
         axes: axes("mAP50, %"),
         lines: map,
+        bands: Vec::new(),
         rises: true,
     };
     let panels = match logs {
@@ -93,6 +94,7 @@ pub(crate) fn draw(logs: &[Log], output: &Path) -> anyhow::Result<()> {
                     title: format!("{}: parts of the loss", log.name),
                     axes: axes("loss"),
                     lines: parts,
+                    bands: Vec::new(),
                     rises: false,
                 },
                 map,
@@ -104,6 +106,7 @@ pub(crate) fn draw(logs: &[Log], output: &Path) -> anyhow::Result<()> {
                 title: format!("Loss: {part}"),
                 axes: axes("loss"),
                 lines: each(part),
+                bands: Vec::new(),
                 rises: false,
             };
             vec![chart("class"), chart("box"), map]

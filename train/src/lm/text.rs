@@ -1,0 +1,195 @@
+//! Chapters of the texts, in three parts by their numbers, as tokens.
+
+use std::path::Path;
+
+use anyhow::{Context, bail};
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+use serde::{Deserialize, Serialize};
+use tch::{Device, Tensor};
+use yolo_lat::sink::write_atomically;
+use yolo_lat_lm::{END_OF_TEXT, Tokenizer};
+
+use super::corpus::{Text, hash};
+
+/// Where a run's texts come from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum Source {
+    /// A text of Debian's.
+    Debian(Text),
+    /// A file of one's own, with chapters headed as novels have them. Relative to the working folder.
+    File { file: std::path::PathBuf },
+}
+
+/// A chapter, its heading with it.
+#[derive(Debug)]
+pub(crate) struct Chapter {
+    pub(crate) text: String,
+    /// Without and with an end of text before and after it.
+    pub(crate) tokens: Vec<u32>,
+}
+
+/// Every tenth chapter is measured on, every tenth is kept for a last test and not read here, the others are learnt from.
+pub(crate) struct Texts {
+    pub(crate) tokenizer: Tokenizer,
+    /// Tokens of all chapters to learn from, an end of text before each.
+    pub(crate) train: Vec<u32>,
+    pub(crate) validation: Vec<Chapter>,
+}
+
+/// Of ten chapters, the one to test on and the one to measure on.
+const TEST: usize = 4;
+const VALIDATION: usize = 9;
+
+impl Texts {
+    /// Reads the texts; the tokeniser is learnt from the chapters to learn from, and kept in `data`.
+    ///
+    /// # Errors
+    /// A text is missing or another one, or too short.
+    pub(crate) fn load(sources: &[Source], vocabulary: usize, data: &Path) -> anyhow::Result<Self> {
+        let mut chapters = Vec::new();
+        for source in sources {
+            match source {
+                Source::Debian(Text::Austen) => chapters.extend(chapters_of_novels(&Text::Austen.read(data)?)),
+                Source::Debian(Text::KingJames) => chapters.extend(chapters_of_verses(&Text::KingJames.read(data)?)),
+                Source::File { file } => {
+                    let text = std::fs::read_to_string(file);
+                    chapters.extend(chapters_of_novels(&text.with_context(|| file.display().to_string())?));
+                }
+            }
+        }
+        if chapters.len() <= VALIDATION {
+            bail!("texts: {} chapters, at least {} are needed", chapters.len(), VALIDATION + 1);
+        }
+        let learnt: Vec<&str> = part(&chapters, |place| place != TEST && place != VALIDATION).collect();
+        let tokenizer = tokenizer(&learnt, vocabulary, data)?;
+        let tokens = |text: &str| -> anyhow::Result<Vec<u32>> {
+            Ok([vec![END_OF_TEXT], tokenizer.encode(text)?, vec![END_OF_TEXT]].concat())
+        };
+        let mut train = Vec::new();
+        for text in learnt {
+            train.extend(&tokens(text)?[1..]);
+        }
+        train.insert(0, END_OF_TEXT);
+        let validation = part(&chapters, |place| place == VALIDATION)
+            .map(|text| Ok(Chapter { text: text.to_owned(), tokens: tokens(text)? }))
+            .collect::<anyhow::Result<_>>()?;
+        Ok(Self { tokenizer, train, validation })
+    }
+
+    /// Inputs and targets (batch, length) of a step: stretches that begin anywhere, the same for the same seed and step.
+    pub(crate) fn batch(&self, seed: u64, step: usize, [batch, length]: [usize; 2]) -> (Tensor, Tensor) {
+        let mut random = SmallRng::seed_from_u64(seed ^ (step as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        let mut tokens = Vec::with_capacity(batch * (length + 1));
+        for _ in 0..batch {
+            let start = random.random_range(0..self.train.len() - length);
+            tokens.extend(self.train[start..=start + length].iter().map(|&token| i64::from(token)));
+        }
+        let tokens = Tensor::from_slice(&tokens).view([batch as i64, length as i64 + 1]).to_device(Device::Cpu);
+        (tokens.narrow(1, 0, length as i64), tokens.narrow(1, 1, length as i64))
+    }
+}
+
+fn part(chapters: &[String], wanted: impl Fn(usize) -> bool) -> impl Iterator<Item = &str> {
+    chapters.iter().enumerate().filter(move |(index, _)| wanted(index % 10)).map(|(_, text)| text.as_str())
+}
+
+/// The tokeniser of these texts: from its file in `data`, or learnt.
+fn tokenizer(texts: &[&str], vocabulary: usize, data: &Path) -> anyhow::Result<Tokenizer> {
+    let path = data.join(format!("tokenizer-{vocabulary}-{}.json", &hash(&texts.concat())[..12]));
+    if path.exists() {
+        let tokenizer = Tokenizer::load(&path)?;
+        tokenizer.check(vocabulary)?;
+        return Ok(tokenizer);
+    }
+    let tokenizer = Tokenizer::learn(texts, vocabulary)?;
+    let json = tokenizer.to_json()?;
+    std::fs::create_dir_all(data).with_context(|| data.display().to_string())?;
+    write_atomically(&path, |file| std::io::Write::write_all(file, json.as_bytes()))?;
+    Ok(tokenizer)
+}
+
+/// A chapter begins with a line of that word and its number, or with a new novel (form feed), whose title goes with its first chapter.
+fn chapters_of_novels(text: &str) -> Vec<String> {
+    let mut chapters = Vec::new();
+    for novel in text.split('\u{c}') {
+        let mut titled = false;
+        chapters.push(String::new());
+        for line in novel.split_inclusive('\n') {
+            let number = line.strip_prefix("CHAPTER ").or_else(|| line.strip_prefix("Chapter "));
+            let heads = number.is_some_and(|rest| {
+                let rest = rest.trim_end();
+                !rest.is_empty() && rest.chars().all(|letter| "IVXLC0123456789".contains(letter))
+            });
+            if heads && std::mem::replace(&mut titled, true) {
+                chapters.push(String::new());
+            }
+            if let Some(chapter) = chapters.last_mut() {
+                chapter.push_str(line);
+            }
+        }
+    }
+    chapters
+}
+
+/// Lines are `Ge1:1 In the beginning ...`; a chapter is what has the same place before the colon, without the places.
+fn chapters_of_verses(text: &str) -> Vec<String> {
+    let (mut chapters, mut place) = (Vec::new(), "");
+    for line in text.lines() {
+        let Some((here, verse)) =
+            line.split_once(':').filter(|(here, _)| here.ends_with(|end: char| end.is_ascii_digit()))
+        else {
+            continue;
+        };
+        if here != place {
+            chapters.push(String::new());
+            place = here;
+        }
+        let verse = verse.split_once(' ').map_or(verse, |(_, verse)| verse);
+        if let Some(chapter) = chapters.last_mut() {
+            *chapter += verse;
+            chapter.push('\n');
+        }
+    }
+    chapters
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chapters_are_split_as_written() {
+        let text = "EMMA\n\nVOLUME I\n\nCHAPTER I\n\nEmma\nChapter of accidents\n\nCHAPTER II\nMr. Weston\n\u{c}Persuasion\nChapter 1\n\nSir Walter\n";
+        let expected = [
+            "EMMA\n\nVOLUME I\n\nCHAPTER I\n\nEmma\nChapter of accidents\n\n",
+            "CHAPTER II\nMr. Weston\n",
+            "Persuasion\nChapter 1\n\nSir Walter\n",
+        ];
+        assert_eq!(chapters_of_novels(text), expected);
+        let verses = "Ge1:1 In the beginning\nGe1:2 And: the earth\nGe2:1 Thus\n1Sa2:1 And Hannah\n";
+        assert_eq!(chapters_of_verses(verses), ["In the beginning\nAnd: the earth\n", "Thus\n", "And Hannah\n"]);
+    }
+
+    #[test]
+    fn the_parts_have_no_chapter_in_common_and_batches_follow_from_the_step() {
+        let folder = tempfile::tempdir().unwrap();
+        let chapter = |number: usize| format!("Chapter {number}\n\n{}\n", format!("word{number} ").repeat(30));
+        let file = folder.path().join("novel.txt");
+        std::fs::write(&file, (0..20).map(chapter).collect::<String>()).unwrap();
+        let texts = Texts::load(&[Source::File { file }], 270, folder.path()).unwrap();
+        let text = |chapters: &[Chapter]| chapters.iter().map(|chapter| chapter.text.clone()).collect::<Vec<_>>();
+        assert_eq!(text(&texts.validation), [chapter(9), chapter(19)]);
+        let learnt = texts.tokenizer.decode(&texts.train).unwrap();
+        let expected: String =
+            (0..20).filter(|n| n % 10 != 4 && n % 10 != 9).map(|n| chapter(n) + "<|endoftext|>").collect();
+        assert_eq!(learnt, format!("<|endoftext|>{expected}"));
+        let (input, target) = texts.batch(7, 3, [4, 16]);
+        assert_eq!(input.size(), [4, 16]);
+        assert_eq!(input.narrow(1, 1, 15), target.narrow(1, 0, 15));
+        assert_eq!(texts.batch(7, 3, [4, 16]).0, input);
+        assert_ne!(texts.batch(7, 4, [4, 16]).0, input);
+        assert_ne!(texts.batch(8, 3, [4, 16]).0, input);
+    }
+}
