@@ -96,8 +96,11 @@ print(len(Detector("n")({str(CAT)!r})))
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has other signals")
 def test_ctrl_c_ends_a_call_between_batches():
+    # What a shell starts in the background ignores it, and so would its children.
     script = f"""
+import signal
 from yolo_lat import Detector
+signal.signal(signal.SIGINT, signal.default_int_handler)
 detector = Detector("n", engine="reference", threads=1, batch=1)
 try:
     print("go", flush=True)
