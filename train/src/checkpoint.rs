@@ -23,7 +23,7 @@ const STEP: &str = "state.step";
 
 impl State {
     /// The groups of tensors by prefix.
-    fn groups(&self) -> [(&'static str, &BTreeMap<String, Tensor>); 5] {
+    fn groups(&self) -> [Group<'_>; 5] {
         [
             ("parameters", &self.network.parameters),
             ("buffers", &self.network.buffers),
@@ -38,13 +38,7 @@ impl State {
     /// # Errors
     /// The file cannot be written.
     pub(crate) fn save(&self, path: &Path) -> anyhow::Result<()> {
-        let groups = self.groups();
-        let all = groups.iter().flat_map(|(prefix, tensors)| {
-            tensors.iter().map(move |(name, value)| (format!("{prefix}.{name}"), value.detach().contiguous()))
-        });
-        let mut tensors: Vec<(String, Tensor)> = all.collect();
-        tensors.push((STEP.into(), Tensor::from_slice(&[self.step as i64])));
-        write_tensors(path, &tensors)
+        save(path, &self.groups(), self.step)
     }
 
     /// Reads what [`State::save`] wrote into a state of the same network.
@@ -52,22 +46,45 @@ impl State {
     /// # Errors
     /// The file cannot be read or belongs to another network.
     pub(crate) fn load(&mut self, path: &Path) -> anyhow::Result<()> {
-        let tensors = Tensor::read_safetensors(path).with_context(|| format!("{}: cannot be read", path.display()))?;
-        let tensors: BTreeMap<String, Tensor> = tensors.into_iter().collect();
-        let missing = |name: &str| format!("{}: no tensor {name}; another network's checkpoint?", path.display());
-        for (prefix, group) in self.groups() {
-            for (name, value) in group {
-                let name = format!("{prefix}.{name}");
-                let saved = tensors.get(&name).filter(|saved| saved.size() == value.size());
-                let saved = saved.with_context(|| missing(&name))?;
-                tch::no_grad(|| value.shallow_clone().copy_(saved));
-            }
-        }
-        let step = tensors.get(STEP).with_context(|| missing(STEP))?.to_kind(Kind::Int64);
-        self.step = step.int64_value(&[0]) as usize;
+        self.step = load(path, &self.groups())?;
         self.optimizer.steps = self.step as i64;
         Ok(())
     }
+}
+
+/// Tensors by name, with the prefix of their names in a file.
+pub(crate) type Group<'a> = (&'static str, &'a BTreeMap<String, Tensor>);
+
+/// Writes groups of tensors and the number of steps done beside `path` and renames the file.
+///
+/// # Errors
+/// The file cannot be written.
+pub(crate) fn save(path: &Path, groups: &[Group], step: usize) -> anyhow::Result<()> {
+    let all = groups.iter().flat_map(|(prefix, tensors)| {
+        tensors.iter().map(move |(name, value)| (format!("{prefix}.{name}"), value.detach().contiguous()))
+    });
+    let step = (STEP.to_owned(), Tensor::from_slice(&[step as i64]));
+    write_tensors(path, &all.chain([step]).collect::<Vec<_>>())
+}
+
+/// Reads what [`save`] wrote into the same tensors; the number of steps done.
+///
+/// # Errors
+/// The file cannot be read or belongs to another network.
+pub(crate) fn load(path: &Path, groups: &[Group]) -> anyhow::Result<usize> {
+    let tensors = Tensor::read_safetensors(path).with_context(|| format!("{}: cannot be read", path.display()))?;
+    let tensors: BTreeMap<String, Tensor> = tensors.into_iter().collect();
+    let missing = |name: &str| format!("{}: no tensor {name}; another network's checkpoint?", path.display());
+    for (prefix, group) in groups {
+        for (name, value) in *group {
+            let name = format!("{prefix}.{name}");
+            let saved = tensors.get(&name).filter(|saved| saved.size() == value.size());
+            let saved = saved.with_context(|| missing(&name))?;
+            tch::no_grad(|| value.shallow_clone().copy_(saved));
+        }
+    }
+    let step = tensors.get(STEP).with_context(|| missing(STEP))?.to_kind(Kind::Int64);
+    Ok(step.int64_value(&[0]) as usize)
 }
 
 /// Writes tensors beside `path` and renames the file, so that there is always a whole one.

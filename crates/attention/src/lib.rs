@@ -14,6 +14,7 @@
 
 mod causal;
 mod check;
+mod decoding;
 mod exact;
 mod gradient;
 mod half_precision;
@@ -26,6 +27,7 @@ mod weights;
 
 pub use causal::{CausalMemory, CausalState, causal_f32};
 pub use check::{Violation, check, token_dilution};
+pub use decoding::DecodeState;
 pub use exact::{linear, naive_loops, quadratic};
 pub use gradient::{Differentiable, Gradients, Naive, gradients, naive};
 pub use half_precision::linear_f16;

@@ -73,7 +73,7 @@ pub(super) fn run(arguments: &LmArguments) -> anyhow::Result<ExitCode> {
 
 /// Writes the prompt and what follows, each piece as it comes.
 fn generate(arguments: &GenerateArguments) -> anyhow::Result<ExitCode> {
-    let prompt = arguments.prompt.to_str().context("--prompt: no UTF-8")?;
+    let prompt = arguments.prompt.to_str().context("--prompt: no text in UTF-8")?;
     let model = Model::load(&arguments.model)?;
     let sampling = Sampling { temperature: arguments.temperature, seed: arguments.seed };
     let start = Instant::now();
@@ -87,16 +87,24 @@ fn generate(arguments: &GenerateArguments) -> anyhow::Result<ExitCode> {
     Ok(code)
 }
 
-/// A line a text.
+/// A line a text; what is none is said, and the others go on.
 fn eval(arguments: &EvalArguments) -> anyhow::Result<ExitCode> {
     let model = Model::load(&arguments.model)?;
     let length = (arguments.length > 0).then_some(arguments.length);
-    let mut code = ExitCode::SUCCESS;
+    let mut failed = false;
     for path in &arguments.texts {
-        let found = surprise(&model, &read(path)?, length)?;
-        let (nats, bits) = (found.nats_per_token(), found.bits_per_byte());
         let name = path.display();
-        code = super::print(&if arguments.json {
+        let text = match read(path) {
+            Ok(text) => text,
+            Err(error) => {
+                super::report(&format!("yolo-lat: {error:#}"));
+                failed = true;
+                continue;
+            }
+        };
+        let found = surprise(&model, &text, length)?;
+        let (nats, bits) = (found.nats_per_token(), found.bits_per_byte());
+        super::print(&if arguments.json {
             let line = json!({ "text": name.to_string(), "nats_per_token": nats, "bits_per_byte": bits, "tokens": found.tokens, "bytes": found.bytes });
             format!("{line}\n")
         } else {
@@ -106,10 +114,12 @@ fn eval(arguments: &EvalArguments) -> anyhow::Result<ExitCode> {
             )
         })?;
     }
-    Ok(code)
+    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 fn read(path: &Path) -> anyhow::Result<String> {
     let bytes = std::fs::read(path).with_context(|| format!("{}: cannot be read", path.display()))?;
-    String::from_utf8(bytes).ok().with_context(|| format!("{}: no UTF-8", path.display()))
+    let text = String::from_utf8(bytes).ok().with_context(|| format!("{}: no text in UTF-8", path.display()))?;
+    anyhow::ensure!(!text.is_empty(), "{}: an empty file", path.display());
+    Ok(text)
 }

@@ -66,9 +66,23 @@ fn what_cannot_be_is_said_in_a_line() {
     changed("width = 8", "width = 16");
     assert!(refused(&generate).contains("tiny.safetensors: embedding: expected floats of shape [260, 16]"));
     assert!(refused(&["generate", "-m", "no.toml", "-p", "a"]).contains("no.toml: cannot be read"));
-    std::fs::write(folder.path().join("bytes"), [0xff, 0xfe]).unwrap();
-    let bytes = folder.path().join("bytes");
-    assert!(refused(&["eval", "-m", TINY, utf8(&bytes)]).contains("bytes: no UTF-8"));
+}
+
+#[test]
+fn a_text_that_is_none_is_said_and_the_others_are_measured() {
+    let folder = tempfile::tempdir().unwrap();
+    let [bytes, empty, missing, text] = ["bytes", "empty", "missing", "text"].map(|name| folder.path().join(name));
+    std::fs::write(&bytes, [0xff, 0xfe]).unwrap();
+    std::fs::write(&empty, "").unwrap();
+    std::fs::write(&text, "in want of a wife").unwrap();
+    let output = yolo_lat(&["lm", "eval", "-m", TINY, utf8(&bytes), utf8(&empty), utf8(&missing), utf8(&text)]);
+    assert_eq!(output.status.code(), Some(1));
+    let (lines, errors) = (stdout(&output), stderr(&output));
+    assert!(lines.lines().count() == 1 && lines.contains("text: "), "{lines}");
+    let errors: Vec<&str> = errors.lines().collect();
+    assert_eq!(errors.len(), 3, "{errors:?}");
+    assert!(errors[0].ends_with("bytes: no text in UTF-8") && errors[1].ends_with("empty: an empty file"));
+    assert!(errors[2].contains("missing: cannot be read: "));
 }
 
 #[cfg(unix)]
@@ -77,5 +91,5 @@ fn a_prompt_that_is_no_utf_8_is_refused() {
     use std::os::unix::ffi::OsStrExt;
     let prompt = std::ffi::OsStr::from_bytes(&[b'a', 0xff]);
     let output = program().args(["lm", "generate", "-m", TINY, "-p"]).arg(prompt).output().unwrap();
-    assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(2), "yolo-lat: --prompt: no UTF-8\n"));
+    assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(2), "yolo-lat: --prompt: no text in UTF-8\n"));
 }

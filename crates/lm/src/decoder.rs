@@ -1,45 +1,16 @@
 //! A language model token by token: what it keeps of those before is one state of constant size a head.
 
 use yolo_lat_attention::{
-    CausalState, DiffDistance, HadamardExp, Kernel, KeyValueCache, ModulatedDot, SumDistance, vector_times_matrix,
+    CausalState, DecodeState, DiffDistance, HadamardExp, KeyValueCache, ModulatedDot, SumDistance, vector_times_matrix,
 };
 
 use crate::config::{Attention, Bias, Link, LmConfig, Mask, MemoryInput, RMS_EPSILON, ROPE_BASE};
 use crate::model::{Layer, LmError, Model};
 
-/// What one head keeps of the tokens so far.
-trait Head: Send {
-    fn push(&mut self, key: &[f32], value: &[f32]);
-    fn query(&mut self, query: &[f32], result: &mut [f32]);
-    fn bytes(&self) -> usize;
-}
-
-impl<K: Kernel + Send> Head for CausalState<K> {
-    fn push(&mut self, key: &[f32], value: &[f32]) {
-        Self::push(self, key, value);
-    }
-    fn query(&mut self, query: &[f32], result: &mut [f32]) {
-        self.query_into(query, result);
-    }
-    fn bytes(&self) -> usize {
-        Self::bytes(self)
-    }
-}
-
-impl Head for KeyValueCache {
-    fn push(&mut self, key: &[f32], value: &[f32]) {
-        Self::push(self, key, value);
-    }
-    fn query(&mut self, query: &[f32], result: &mut [f32]) {
-        self.query_into(query, result);
-    }
-    fn bytes(&self) -> usize {
-        Self::bytes(self)
-    }
-}
+type Head = dyn DecodeState + Send;
 
 /// A head of keys and values of `width` numbers.
-fn head(attention: Attention, width: usize) -> Box<dyn Head> {
+fn head(attention: Attention, width: usize) -> Box<Head> {
     match attention {
         Attention::Softmax => Box::new(KeyValueCache::with_capacity(width, width, 0)),
         Attention::Hadamard => Box::new(CausalState::new(HadamardExp, width, width)),
@@ -51,9 +22,9 @@ fn head(attention: Attention, width: usize) -> Box<dyn Head> {
 
 /// What a layer keeps.
 struct LayerState {
-    heads: Vec<Box<dyn Head>>,
+    heads: Vec<Box<Head>>,
     /// Those of its Memory Lobe.
-    lobe: Vec<Box<dyn Head>>,
+    lobe: Vec<Box<Head>>,
     /// Queries, keys and values (3 d) of the last tokens, the oldest first, for the convolution.
     last: Vec<Vec<f32>>,
 }
@@ -225,7 +196,7 @@ impl Step<'_> {
 }
 
 /// Attention of the queries among `qkv` (3 d) to all tokens so far and this one: (d).
-fn attended(mut qkv: Vec<f32>, heads: &mut [Box<dyn Head>]) -> Vec<f32> {
+fn attended(mut qkv: Vec<f32>, heads: &mut [Box<Head>]) -> Vec<f32> {
     let width = qkv.len() / 3;
     let size = width / heads.len();
     let scale = (size as f32).powf(-0.25);
@@ -234,7 +205,7 @@ fn attended(mut qkv: Vec<f32>, heads: &mut [Box<dyn Head>]) -> Vec<f32> {
     for (index, (head, result)) in heads.iter_mut().zip(result.chunks_exact_mut(size)).enumerate() {
         let part = |of: usize| &qkv[of * width + index * size..][..size];
         head.push(part(1), part(2));
-        head.query(part(0), result);
+        head.query_into(part(0), result);
     }
     result
 }

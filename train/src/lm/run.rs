@@ -11,14 +11,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
-use tch::{Kind, Tensor};
+use tch::Kind;
 use yolo_lat::sink::write_atomically;
 
 use super::config::RunConfig;
 use super::evaluate::{bits_per_byte, measure, nats_per_token};
 use super::model::LanguageModel;
 use super::text::Texts;
-use crate::checkpoint::write_tensors;
+use crate::checkpoint::{self, Group, write_tensors};
 use crate::log::say;
 use crate::optimizer::{AdamW, Moments, learning_rate};
 
@@ -205,32 +205,16 @@ impl Trainer {
     }
 
     /// The groups of tensors of a checkpoint by prefix.
-    fn groups(&self) -> [(&'static str, &BTreeMap<String, Tensor>); 3] {
+    fn groups(&self) -> [Group<'_>; 3] {
         [("parameters", &self.model.parameters), ("first", &self.optimizer.first), ("second", &self.optimizer.second)]
     }
 
     fn save(&self) -> anyhow::Result<()> {
-        let all = self.groups().into_iter().flat_map(|(prefix, tensors)| {
-            tensors.iter().map(move |(name, value)| (format!("{prefix}.{name}"), value.detach().contiguous()))
-        });
-        let step = ("step".to_owned(), Tensor::from_slice(&[self.step as i64]));
-        write_tensors(&self.checkpoint(), &all.chain([step]).collect::<Vec<_>>())
+        checkpoint::save(&self.checkpoint(), &self.groups(), self.step)
     }
 
     fn load(&mut self, path: &Path) -> anyhow::Result<()> {
-        let tensors = Tensor::read_safetensors(path).with_context(|| format!("{}: cannot be read", path.display()))?;
-        let tensors: BTreeMap<String, Tensor> = tensors.into_iter().collect();
-        let missing = |name: &str| format!("{}: no tensor {name}; another model's checkpoint?", path.display());
-        for (prefix, group) in self.groups() {
-            for (name, value) in group {
-                let name = format!("{prefix}.{name}");
-                let saved = tensors.get(&name).filter(|saved| saved.size() == value.size());
-                let saved = saved.with_context(|| missing(&name))?;
-                tch::no_grad(|| value.shallow_clone().copy_(saved));
-            }
-        }
-        let step = tensors.get("step").with_context(|| missing("step"))?;
-        self.step = step.int64_value(&[0]) as usize;
+        self.step = checkpoint::load(path, &self.groups())?;
         self.optimizer.steps = self.step as i64;
         Ok(())
     }

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use clap::Args;
 use serde_json::json;
-use yolo_lat::attention::{CausalState, HadamardExp, KeyValueCache, vector_times_matrix};
+use yolo_lat::attention::{CausalState, DecodeState, HadamardExp, KeyValueCache, vector_times_matrix};
 use yolo_lat::plot::{Line, LogChart};
 
 use super::{OutputArguments, Times, machine, wave};
@@ -30,37 +30,6 @@ pub(super) struct DecodeArguments {
     tokens: u16,
     #[command(flatten)]
     output: OutputArguments,
-}
-
-/// What one head keeps of the tokens so far.
-trait Memory {
-    fn push(&mut self, key: &[f32], value: &[f32]);
-    fn query(&mut self, query: &[f32], result: &mut [f32]);
-    fn bytes(&self) -> usize;
-}
-
-impl Memory for CausalState<HadamardExp> {
-    fn push(&mut self, key: &[f32], value: &[f32]) {
-        Self::push(self, key, value);
-    }
-    fn query(&mut self, query: &[f32], result: &mut [f32]) {
-        self.query_into(query, result);
-    }
-    fn bytes(&self) -> usize {
-        Self::bytes(self)
-    }
-}
-
-impl Memory for KeyValueCache {
-    fn push(&mut self, key: &[f32], value: &[f32]) {
-        Self::push(self, key, value);
-    }
-    fn query(&mut self, query: &[f32], result: &mut [f32]) {
-        self.query_into(query, result);
-    }
-    fn bytes(&self) -> usize {
-        Self::bytes(self)
-    }
 }
 
 /// Weights (in, out) of one layer.
@@ -103,7 +72,7 @@ struct Decoder<'a, M> {
     attention_ms: f64,
 }
 
-impl<M: Memory> Decoder<'_, M> {
+impl<M: DecodeState> Decoder<'_, M> {
     /// Keys and values of `count` tokens, without the cost of computing them.
     fn fill(&mut self, count: usize) {
         let [keys, values] = [1.31, 0.37].map(|step| wave(count * HEAD, step, 1.0));
@@ -130,7 +99,7 @@ impl<M: Memory> Decoder<'_, M> {
             for (head, memory) in memories.iter_mut().enumerate() {
                 let part = |index: usize| &qkv[index * WIDTH + head * HEAD..][..HEAD];
                 memory.push(part(1), part(2));
-                memory.query(part(0), &mut attended[head * HEAD..][..HEAD]);
+                memory.query_into(part(0), &mut attended[head * HEAD..][..HEAD]);
             }
             attention_ms += start.elapsed().as_secs_f64() * 1e3;
             vector_times_matrix(&attended, &layer.proj, &mut mixed);
@@ -233,7 +202,7 @@ pub(super) fn run(arguments: &DecodeArguments) -> anyhow::Result<ExitCode> {
 }
 
 fn measure(weights: &Weights, context: usize, tokens: u16) -> Row {
-    fn decoder<M: Memory>(weights: &Weights, memory: impl Fn() -> M, context: usize) -> Decoder<'_, M> {
+    fn decoder<M: DecodeState>(weights: &Weights, memory: impl Fn() -> M, context: usize) -> Decoder<'_, M> {
         let memories = (0..LAYERS * HEADS).map(|_| memory()).collect();
         let mut decoder = Decoder { weights, memories, position: 0, attention_ms: 0.0 };
         decoder.fill(context);
@@ -254,7 +223,7 @@ fn measure(weights: &Weights, context: usize, tokens: u16) -> Row {
         times[2].push(start.elapsed().as_secs_f64() * 1e3);
         times[3].push(softmax.attention_ms);
     }
-    let bytes = |memories: &[&dyn Memory]| memories.iter().map(|memory| memory.bytes()).sum();
+    let bytes = |memories: &[&dyn DecodeState]| memories.iter().map(|memory| memory.bytes()).sum();
     let [ela_step, ela_attention, softmax_step, softmax_attention] = times.map(Times::of);
     Row {
         context,
@@ -262,7 +231,7 @@ fn measure(weights: &Weights, context: usize, tokens: u16) -> Row {
         ela_attention,
         softmax_step,
         softmax_attention,
-        state_bytes: bytes(&ela.memories.iter().map(|memory| memory as &dyn Memory).collect::<Vec<_>>()),
-        cache_bytes: bytes(&softmax.memories.iter().map(|memory| memory as &dyn Memory).collect::<Vec<_>>()),
+        state_bytes: bytes(&ela.memories.iter().map(|memory| memory as &dyn DecodeState).collect::<Vec<_>>()),
+        cache_bytes: bytes(&softmax.memories.iter().map(|memory| memory as &dyn DecodeState).collect::<Vec<_>>()),
     }
 }
