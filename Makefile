@@ -69,14 +69,15 @@ test-web: web ## The page in headless Chromium, on WebGPU and simd128: against t
 	crates/web/node_modules/.bin/tsc --noEmit --strict --target es2022 --module esnext --moduleResolution bundler --lib es2022,dom crates/web/tests/types.ts
 	YOLO_LAT_WEB=full $(CARGO) nextest run --run-ignored all --success-output final -E 'binary(web)'
 
-# The kernels against their safe twin, every operation against the reference, and detection on the samples, with simd128. What is left out
-# wants what WebAssembly has not: a folder for temporary files, more than 4 GiB of memory, panics that can be caught.
-test-wasm: export CARGO_TARGET_WASM32_WASIP1_RUSTFLAGS := $(SIMD128)
+# The kernels against their safe twin, every operation against the reference, and detection on the samples, with simd128 and with relaxed-simd. What
+# is left out wants what WebAssembly has not: a folder for temporary files, more than 4 GiB of memory, panics that can be caught.
 test-wasm: export CARGO_TARGET_WASM32_WASIP1_RUNNER := node --no-warnings $(CURDIR)/crates/web/tests/wasi.mjs
 test-wasm: setup ## The CPU engine's tests in WebAssembly, executed by node (minutes)
 	@rustup target list --installed | grep -qx wasm32-wasip1 || rustup target add wasm32-wasip1
-	$(CARGO) nextest run --target wasm32-wasip1 $(KERNELS) \
-	  -E 'not test(the_extension_decides) - test(any_graph_is_refused) - test(a_panic_in_a_kernel) - test(every_job_is_done_by_all)'
+	for form in simd128 simd128,+relaxed-simd; do \
+	  CARGO_TARGET_WASM32_WASIP1_RUSTFLAGS="-C target-feature=+$$form" $(CARGO) nextest run --target wasm32-wasip1 --target-dir $${CARGO_TARGET_DIR:-target}/wasi-$${form##*+} $(KERNELS) \
+	    -E 'not test(the_extension_decides) - test(any_graph_is_refused) - test(a_panic_in_a_kernel) - test(every_job_is_done_by_all)' || exit 1; \
+	done
 
 bench: setup ## Speed of the CPU engine on this machine, and where it goes
 	$(CARGO) build --release
@@ -92,7 +93,8 @@ bench-attention: setup ## Attention alone: time, decoding, gradients, entropy; r
 	$(CARGO) build --release
 	benches/attention
 
-bench-gpu: setup ## A machine with a GPU in ten minutes, benches/gpu/run; QUICK=1 is short, ADAPTER=NAME picks one, PEERS adds ONNX files
+bench-gpu: setup ## A machine with a GPU in ten minutes, with YOLO26n beside us, benches/gpu/run; QUICK=1 is short, ADAPTER=NAME picks one, PEERS adds ONNX files
+	@scripts/setup --bench-gpu || echo "bench-gpu: what exports YOLO26n or computes on CUDA cannot be installed here, see above" >&2
 	$(CARGO) build --release
 	benches/gpu/run
 

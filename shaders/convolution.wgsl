@@ -2,6 +2,7 @@
 // #import shared/network.wgsl
 // #import shared/scalar.wgsl
 // #import shared/product.wgsl
+// #import shared/residual.wgsl
 
 /// Odd side of the window.
 override KERNEL: u32 = 3u;

@@ -1,6 +1,7 @@
 // Depthwise convolution whose result more than one operation needs.
 // #import shared/network.wgsl
 // #import shared/elementwise.wgsl
+// #import shared/doubled.wgsl
 // #import shared/window.wgsl
 
 fn output_quad(job: u32, channel: u32, quad: u32, image: u32) -> vec4<f32> {

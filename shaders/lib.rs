@@ -2,6 +2,8 @@
 
 /// Width and height of the output tiles that the unit shader is compiled for, the largest first.
 pub const UNIT_TILES: [(usize, usize); 3] = [(8, 8), (4, 4), (4, 2)];
+/// Positions of a workgroup that the block shader is compiled for, most first.
+pub const BLOCK_TILES: [usize; 3] = [32, 16, 8];
 
 /// A shared file: its name, the plain text, and what takes its place where the adapter has more.
 struct Shared {
@@ -26,12 +28,15 @@ macro_rules! shared {
 }
 
 /// A line `// #import shared/NAME.wgsl` in a shader's head asks for one of these.
-const SHARED: [Shared; 10] = [
+const SHARED: [Shared; 13] = [
     shared!("network"),
     shared!("product"),
     shared!("elementwise"),
+    shared!("residual"),
+    shared!("doubled"),
     shared!("window"),
     shared!("features"),
+    shared!("query"),
     shared!("resize"),
     shared!("detections"),
     shared!("scalar", half = "scalar_f16"),
@@ -108,6 +113,8 @@ shaders! {
     AttentionState = "attention_state",
     /// Query side of linear attention.
     AttentionQuery = "attention_query",
+    /// All of an attention block that comes after the sums over its keys.
+    Block = "block",
     /// Softmax attention.
     Softmax = "softmax",
     /// `u * silu(g)`.

@@ -3,11 +3,23 @@
 // #import shared/network.wgsl
 // #import shared/scalar.wgsl
 // #import shared/product.wgsl
+// #import shared/residual.wgsl
+// #import shared/doubled.wgsl
 
 override GATED: bool = false;
 
 fn input_quad(job: u32, k: u32, quad: u32, image: u32) -> vec4<f32> {
-    let value = arena[plane_of(jobs[job].inputs, k, image) / 4u + quad];
+    let plane = plane_of(jobs[job].inputs, k, image);
+    var value = arena[plane / 4u + quad];
+    if DOUBLED && (plane & 1u) != 0u {
+        let width = jobs[job].out_width;
+        for (var part = 0u; part < 4u; part++) {
+            let position = quad * 4u + part;
+            // Padding beyond the last row repeats it.
+            let y = min(position / width, jobs[job].out_height - 1u);
+            value[part] = value_at(place_of(plane, position % width, y, width));
+        }
+    }
     if !GATED {
         return value;
     }

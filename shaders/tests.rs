@@ -1,17 +1,32 @@
 use naga::back;
 use naga::valid::{Capabilities, ValidationFlags, Validator};
 
-use super::{Shader, ShaderFeatures, UNIT_TILES};
+use super::{BLOCK_TILES, Shader, ShaderFeatures, UNIT_TILES};
 
 /// Values of the `override` constants that some pipeline uses, all combinations that matter.
 fn constants_of(shader: Shader) -> Vec<Vec<(&'static str, f64)>> {
     let windows = [(3.0, 1.0), (3.0, 2.0), (5.0, 1.0), (5.0, 2.0)];
     match shader {
-        Shader::Convolution | Shader::Depthwise | Shader::Separable => {
-            windows.map(|(kernel, stride)| vec![("KERNEL", kernel), ("STRIDE", stride)]).to_vec()
+        Shader::Convolution => windows.map(|(kernel, stride)| vec![("KERNEL", kernel), ("STRIDE", stride)]).to_vec(),
+        Shader::Depthwise => {
+            with_either("DOUBLED", windows.map(|(kernel, stride)| vec![("KERNEL", kernel), ("STRIDE", stride)]))
         }
-        Shader::Unit => UNIT_TILES.map(|(x, y)| vec![("TILE_WIDTH", x as f64), ("TILE_HEIGHT", y as f64)]).to_vec(),
-        Shader::Pointwise => vec![vec![("GATED", 0.0)], vec![("GATED", 1.0)]],
+        Shader::Separable => {
+            let windows = windows.map(|(kernel, stride)| vec![("KERNEL", kernel), ("STRIDE", stride)]);
+            with_either("GHOST", with_either("DOUBLED", windows))
+        }
+        Shader::Unit => {
+            let tiles = UNIT_TILES.map(|(x, y)| vec![("TILE_WIDTH", x as f64), ("TILE_HEIGHT", y as f64)]);
+            with_either("GHOST", with_either("DOUBLED", tiles))
+        }
+        Shader::Pointwise => with_either("DOUBLED", with_either("GATED", [Vec::new()])),
+        Shader::Block => BLOCK_TILES
+            .into_iter()
+            .flat_map(|tile| {
+                [0.0, 1.0, 2.0, 3.0]
+                    .map(|similarity| vec![("TILE", tile as f64), ("SIMILARITY", similarity), ("HEAD", 16.0)])
+            })
+            .collect(),
         Shader::AttentionState | Shader::AttentionQuery => {
             [0.0, 1.0, 2.0, 3.0].map(|similarity| vec![("SIMILARITY", similarity), ("HEAD", 16.0)]).to_vec()
         }
@@ -19,6 +34,15 @@ fn constants_of(shader: Shader) -> Vec<Vec<(&'static str, f64)>> {
         Shader::Letterbox => [0.0, 1.0, 2.0, 3.0].map(|format| vec![("FORMAT", format)]).to_vec(),
         _ => vec![Vec::new()],
     }
+}
+
+/// The same with a constant that is 0, and with one that is 1.
+fn with_either(
+    name: &'static str,
+    constants: impl IntoIterator<Item = Vec<(&'static str, f64)>>,
+) -> Vec<Vec<(&'static str, f64)>> {
+    let with = |constants: Vec<_>| [0.0, 1.0].map(|value| [constants.clone(), vec![(name, value)]].concat());
+    constants.into_iter().flat_map(with).collect()
 }
 
 /// No GPU takes part: the same checks and translations that drivers would ask for.

@@ -1,10 +1,15 @@
 // A shuffle unit's branch in one pass: pointwise, depthwise 3x3 and pointwise convolution of a tile, whose halo the first
-// one computes again in every workgroup. What lies between them never leaves workgroup memory.
+// one computes again in every workgroup. What lies between them never leaves workgroup memory. Of a ghost the last one reads
+// what the first has made, too.
 // #import shared/network.wgsl
+// #import shared/doubled.wgsl
 
 /// Positions of a tile.
 override TILE_WIDTH: u32 = 4u;
 override TILE_HEIGHT: u32 = 4u;
+
+/// Whether the last convolution reads the result of the first, then that of the depthwise one.
+override GHOST: bool = false;
 
 const THREADS = 128u;
 
@@ -51,11 +56,10 @@ fn unit(
         // One past the left or upper border wraps to a huge number.
         let inside = x < width && y < height;
         if inside {
-            let position = y * width + x;
             let row = min(vec4(channel) + vec4(0u, 1u, 2u, 3u), vec4(channels - 1u)) * inputs + jobs[job].first_weight;
             for (var k = 0u; k < inputs; k++) {
                 let w = vec4(weights[row.x + k], weights[row.y + k], weights[row.z + k], weights[row.w + k]);
-                sum += w * value_at(plane_of(jobs[job].inputs, k, image) + position);
+                sum += w * value_at(place_of(plane_of(jobs[job].inputs, k, image), x, y, width));
             }
         }
         for (var part = 0u; part < min(4u, channels - channel); part++) {
@@ -79,6 +83,7 @@ fn unit(
     workgroupBarrier();
 
     let outputs = jobs[job].out_channels;
+    let depth = select(channels, 2u * channels, GHOST);
     for (var item = thread; item < (outputs + 3u) / 4u * positions; item += THREADS) {
         let channel = item / positions * 4u;
         let at = item % positions;
@@ -87,10 +92,19 @@ fn unit(
         if x >= width || y >= height {
             continue;
         }
-        let row = min(vec4(channel) + vec4(0u, 1u, 2u, 3u), vec4(outputs - 1u)) * channels + jobs[job].weight;
+        let row = min(vec4(channel) + vec4(0u, 1u, 2u, 3u), vec4(outputs - 1u)) * depth + jobs[job].weight;
         var sum = vec4(0.0);
+        if GHOST {
+            let centre = (at / TILE_WIDTH + 1u) * halo_width + at % TILE_WIDTH + 1u;
+            for (var k = 0u; k < channels; k++) {
+                let w = vec4(weights[row.x + k], weights[row.y + k], weights[row.z + k], weights[row.w + k]);
+                sum += w * first[k * halo + centre];
+            }
+        }
+        let of_window = row + depth - channels;
         for (var k = 0u; k < channels; k++) {
-            let w = vec4(weights[row.x + k], weights[row.y + k], weights[row.z + k], weights[row.w + k]);
+            let at_k = of_window + k;
+            let w = vec4(weights[at_k.x], weights[at_k.y], weights[at_k.z], weights[at_k.w]);
             sum += w * second[k * positions + at];
         }
         for (var part = 0u; part < min(4u, outputs - channel); part++) {

@@ -16,7 +16,7 @@ use yolo_lat::engine::cpu::{CpuEngine, InstructionSet};
 #[cfg(feature = "gpu")]
 use yolo_lat::engine::gpu::{Gpu, GpuEngine, ShaderFeatures};
 use yolo_lat::engine::reference::ReferenceEngine;
-use yolo_lat::model::config::{AttentionKind, KernelKind};
+use yolo_lat::model::config::{AttentionKind, KernelKind, MemoryKind};
 use yolo_lat::model::graph::{Activation, Mask, Mixing, Node, NodeId, Op, Scale, Shape};
 use yolo_lat::model::{CheckedGraph, Graph, Model, ModelConfig, Network, Tensor, Weights, graph_of};
 
@@ -489,13 +489,19 @@ fn small_config(change: impl Fn(&mut ModelConfig)) -> ModelConfig {
 #[test]
 fn whole_networks_agree_with_the_reference() {
     use yolo_lat::model::config::{ActivationConfig, Fusion, Split};
-    let changes: [fn(&mut ModelConfig); 8] = [
+    let changes: [fn(&mut ModelConfig); 10] = [
         |_| {},
         |config| config.neck.attention = AttentionKind::Softmax,
         |config| config.neck.attention = AttentionKind::None,
         |config| config.neck.kernel = KernelKind::SumDistance,
         |config| config.neck.kernel = KernelKind::ModulatedDot,
         |config| config.neck.hyper_link = false,
+        |config| config.neck.memory = MemoryKind::Flow,
+        |config| {
+            config.neck.hyper_link = false;
+            config.neck.memory = MemoryKind::Input;
+            config.neck.memory_width = Some(6);
+        },
         |config| {
             config.backbone.split = Split::Halves;
             config.activation = ActivationConfig::LeakyRelu(0.1);
@@ -519,6 +525,39 @@ fn whole_networks_agree_with_the_reference() {
             let network = with_random_weights(&graph, &mut seed);
             let images = random_images(2, graph.input(), 1.0, &mut seed);
             assert_engines_agree(&network, &images, 1e-5);
+        }
+    }
+}
+
+/// Its last map: that of its result, or else its values.
+#[test]
+fn a_memory_whose_last_map_is_zero_changes_no_bit() {
+    for memory_width in [None, Some(8)] {
+        let config = small_config(|_| {});
+        let graph = graph_of(&config, 64, 96).unwrap();
+        let plain = with_random_weights(&graph, &mut 8);
+        let config = small_config(|config| {
+            config.neck.memory = MemoryKind::Flow;
+            config.neck.memory_width = memory_width;
+        });
+        let graph = graph_of(&config, 64, 96).unwrap();
+        let mut weights = Weights::default();
+        for (name, tensor) in with_random_weights(&graph, &mut 9).weights().iter() {
+            let mut values = tensor.values.to_vec();
+            let kept = values.len() / 3 * 2;
+            match plain.weights().get(name) {
+                Some(same) => values = same.values.to_vec(),
+                None if name.contains(".memory.proj") => values.fill(0.0),
+                None if memory_width.is_none() => values[kept..].fill(0.0),
+                None => {}
+            }
+            weights.insert(name.to_owned(), Tensor { shape: tensor.shape.clone(), values: values.into() });
+        }
+        let with_memory = graph.with(weights).unwrap();
+        let images = random_images(2, plain.input(), 1.0, &mut 10);
+        for (mut plain, mut with_memory) in engines(&plain, true).into_iter().zip(engines(&with_memory, true)) {
+            let expected = plain.run(images.view()).unwrap().to_vec();
+            assert!(expected == with_memory.run(images.view()).unwrap(), "{memory_width:?} {}", plain.description());
         }
     }
 }

@@ -27,6 +27,6 @@ fn state_of(job: u32, head: u32, chunk: u32, image: u32) -> u32 {
 }
 
 fn channel_at(job: u32, part: u32, head: u32, channel: u32, position: u32, image: u32) -> f32 {
-    let index = part * jobs[job].out_channels + head * HEAD + channel;
+    let index = (part * jobs[job].parts + head) * HEAD + channel;
     return value_at(plane_of(jobs[job].inputs, index, image) + position);
 }

@@ -4,7 +4,7 @@
 struct Job {
     first_group: u32, // workgroups of this dispatch before this job's
     inputs: u32, // first of the input's planes in `planes`
-    second: u32, // of the second input: addend, gate, boxes; NONE without
+    second: u32, // of the second input: addend, gate, boxes, state; NONE without
     residual: u32, // added after everything; NONE without
     outputs: u32, // of the output's planes
     in_channels: u32,
@@ -25,9 +25,13 @@ struct Job {
     chunks: u32, // pieces into which the keys are divided; first cell of a scale
     scale: f32, // of queries and keys; pixels of a bin; stride
     stride: f32, // pixels between two cells
-    first_weight: u32, // of the convolution before the window, in one pass with it: (parts, in_channels)
-    first_bias: u32, // (parts); NONE without
+    first_weight: u32, // of the convolution before the window, in one pass with it: (parts, in_channels); of attention's projection
+    first_bias: u32, // NONE without
     first_slope: f32,
+    extra_weight: u32, // of one convolution more: the second half of the ghost that is added; the gated layer's first
+    extra_bias: u32, // NONE without
+    extra_slope: f32,
+    extra_channels: u32, // of the ghost's first half; between the gated layer's convolutions
 }
 
 struct Dispatch {

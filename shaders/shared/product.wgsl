@@ -1,6 +1,7 @@
 // Matrix product of weights (out_channels, DEPTH of the importer) and inputs (depth, positions), 64 outputs by 32
 // positions for each workgroup of 8 x 16 threads; a thread has 4 outputs of 4 positions. The importer gives
-// `input_quad`: 4 neighbouring positions of one row of the inputs, and imports scalar.wgsl.
+// `input_quad` and `residual_quad`: 4 neighbouring positions of one row of the inputs, and of what is added to one of the outputs;
+// and imports scalar.wgsl.
 
 const COLUMNS = 8u;
 const ROWS = 16u;
@@ -67,7 +68,7 @@ fn product(job: u32, group: u32, image: u32, thread: u32, depth: u32) {
             }
             value = leaky(value, jobs[job].slope);
             if jobs[job].residual != NONE {
-                value += arena[plane_of(jobs[job].residual, output, image) / 4u + quad];
+                value += residual_quad(job, output, quad, image);
             }
             arena[plane_of(jobs[job].outputs, output, image) / 4u + quad] = value;
         }

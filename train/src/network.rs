@@ -64,6 +64,17 @@ fn has_norm(node: &Node) -> bool {
     }
 }
 
+/// Whether a layer is the last map of an attention block or of its memory.
+fn closes_block(name: &str) -> bool {
+    name.ends_with(".down") || name.ends_with(".memory.proj")
+}
+
+/// Whether a layer makes the values of a memory that no other map follows.
+fn is_last_map_of_memory(graph: &CheckedGraph, name: &str) -> bool {
+    let block = name.strip_suffix(".memory.qkv");
+    block.is_some_and(|block| !graph.nodes.iter().any(|node| node.name == format!("{block}.memory.proj")))
+}
+
 impl Network {
     /// Random weights (He et al. 2015); class scores start at 1 %, attention blocks change nothing (their last scale is 0,
     /// Goyal et al. 2017), so that they do not disturb weights that [`Network::init`] takes.
@@ -78,8 +89,12 @@ impl Network {
             parameters.insert(weight.name.clone(), in_order(&value));
             let vector = |value: f64| Tensor::full([shape[0]], value, (Kind::Float, device));
             if has_norm(node) {
-                let closes_block = node.name.ends_with(".down");
-                parameters.insert(format!("{}.norm.weight", node.name), vector(if closes_block { 0.0 } else { 1.0 }));
+                let scale = vector(if closes_block(&node.name) { 0.0 } else { 1.0 });
+                if is_last_map_of_memory(&graph, &node.name) {
+                    // Its values.
+                    let _ = scale.narrow(0, shape[0] / 3 * 2, shape[0] / 3).fill_(0.0);
+                }
+                parameters.insert(format!("{}.norm.weight", node.name), scale);
                 parameters.insert(format!("{}.norm.bias", node.name), vector(0.0));
                 buffers.insert(format!("{}.norm.mean", node.name), vector(0.0));
                 buffers.insert(format!("{}.norm.variance", node.name), vector(1.0));
@@ -361,7 +376,7 @@ pub(crate) fn layer(graph: &Graph, name: &str) -> anyhow::Result<usize> {
 mod tests {
     use yolo_lat::engine::Engine;
     use yolo_lat::engine::reference::ReferenceEngine;
-    use yolo_lat::model::config::{AttentionKind, KernelKind};
+    use yolo_lat::model::config::{AttentionKind, KernelKind, MemoryKind};
     use yolo_lat::model::{Model, ModelConfig, graph_of};
 
     use super::*;
@@ -407,7 +422,7 @@ mod tests {
     #[test]
     fn every_kind_of_network_agrees_with_the_reference() {
         type Change = fn(&mut ModelConfig);
-        let changes: [(&str, Change); 7] = [
+        let changes: [(&str, Change); 9] = [
             ("as it is", |_| ()),
             ("softmax", |config| config.neck.attention = AttentionKind::Softmax),
             ("no attention", |config| config.neck.attention = AttentionKind::None),
@@ -415,6 +430,11 @@ mod tests {
             ("difference distance", |config| config.neck.kernel = KernelKind::DiffDistance),
             ("modulated dot", |config| config.neck.kernel = KernelKind::ModulatedDot),
             ("no hyper link", |config| config.neck.hyper_link = false),
+            ("memory", |config| config.neck.memory = MemoryKind::Flow),
+            ("narrow memory of the input", |config| {
+                config.neck.memory = MemoryKind::Input;
+                config.neck.memory_width = Some(12);
+            }),
         ];
         for (what, change) in changes {
             let mut config = ModelConfig::parse(include_str!("../../models/yolo-lat-s.toml"), "test").unwrap();
@@ -426,6 +446,28 @@ mod tests {
             tch::no_grad(|| network.forward(&images, Mode::Restore));
             let worst = difference(&network, &graph, network.fold().unwrap());
             assert!(worst < 1e-4, "{what}: {worst}");
+        }
+    }
+
+    #[test]
+    fn a_fresh_memory_changes_no_bit() {
+        let model = Model::load("../tests/golden/bootstrap/yolo-lat-n.toml").unwrap();
+        tch::manual_seed(4);
+        let images = Tensor::rand([2, 3, 64, 64], (Kind::Float, Device::Cpu));
+        let answers = |config: &ModelConfig| {
+            let mut network = Network::new(graph_of(config, 64, 64).unwrap(), Device::Cpu);
+            let report = network.init(&model.weights, |_| true).unwrap();
+            assert!(report.missing.iter().all(|name| name.contains(".memory.")), "{report:?}");
+            tch::no_grad(|| network.forward(&images, Mode::Restore));
+            tch::no_grad(|| network.forward(&images, Mode::Eval))
+        };
+        let expected = answers(&model.config);
+        for (memory, memory_width) in
+            [(MemoryKind::Flow, None), (MemoryKind::Flow, Some(16)), (MemoryKind::Input, Some(16))]
+        {
+            let mut config = model.config.clone();
+            (config.neck.memory, config.neck.memory_width) = (memory, memory_width);
+            assert!(answers(&config) == expected, "{memory:?} {memory_width:?}");
         }
     }
 

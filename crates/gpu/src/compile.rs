@@ -4,11 +4,11 @@
 use std::collections::HashMap;
 
 use yolo_lat_core::engine::Unsupported;
-use yolo_lat_core::lower::{Fusion, Layout, Operand, Pass, Plan, Target, Task, lower};
+use yolo_lat_core::lower::{At, Fusion, Layout, Operand, Pass, Plan, Target, Task, ghost, lower};
 use yolo_lat_core::model::CheckedGraph;
 use yolo_lat_core::model::config::KernelKind;
 use yolo_lat_core::model::graph::{Activation, Mask, Mixing, Node, NodeId, Op, Shape};
-use yolo_lat_shaders::{Shader, UNIT_TILES};
+use yolo_lat_shaders::{BLOCK_TILES, Shader, UNIT_TILES};
 
 /// No list or weight.
 const NONE: u32 = u32::MAX;
@@ -21,6 +21,8 @@ const CHUNK: usize = 256;
 const CHUNKS: usize = 16;
 /// What fits the unit shader's workgroup memory: channels times positions with their halo, and without.
 const UNIT_MEMORY: (usize, usize) = (2400, 1536);
+/// What fits the block shader's: the wider of attention and gate times positions, and the projection's channels times positions.
+const BLOCK_MEMORY: (usize, usize) = (1400, 1536);
 /// Channels of an attention head that fit the shaders' workgroup memory.
 const WIDEST_HEAD: usize = 32;
 
@@ -54,6 +56,10 @@ pub(crate) struct Job {
     pub(crate) first_weight: u32,
     pub(crate) first_bias: u32,
     pub(crate) first_slope: f32,
+    pub(crate) extra_weight: u32,
+    pub(crate) extra_bias: u32,
+    pub(crate) extra_slope: f32,
+    pub(crate) extra_channels: u32,
 }
 
 /// Values of `override` constants: they decide which pipeline runs.
@@ -99,7 +105,7 @@ pub(crate) struct Program {
 
 /// What there are shaders for.
 struct Shaders {
-    /// Whether shuffle units are computed in one pass.
+    /// Whether shuffle units, ghosts and attention blocks are computed in one pass.
     units: bool,
 }
 
@@ -129,9 +135,17 @@ impl Target for Shaders {
             Fusion::DepthwisePointwise | Fusion::GatePointwise | Fusion::AddDepthwise => true,
             // Only on the way into a window.
             Fusion::UpsampleAdd => graph.nodes[last].op != Op::Add,
-            Fusion::PointwiseDepthwise => self.units && unit_tile(graph, last).is_some(),
+            Fusion::PointwiseDepthwise | Fusion::GhostPointwise => self.units && unit_tile(graph, last).is_some(),
+            Fusion::GhostResidual => self.units && is_separable(graph, last),
+            Fusion::PointwisePointwise | Fusion::PointwiseGate | Fusion::AttentionDepthwise => {
+                self.units && Block::ending(graph, last).is_some()
+            }
             Fusion::ConvolutionPool => false,
         }
+    }
+
+    fn doubles(&self, graph: &CheckedGraph, reader: NodeId, index: usize) -> bool {
+        index == 0 && matches!(graph.nodes[reader].op, Op::Conv { kernel: 1, stride: 1, .. } | Op::Depthwise { .. })
     }
 
     /// The sums over the keys of each chunk, as attention_query.wgsl reads them.
@@ -155,21 +169,51 @@ fn chunks(tokens: usize) -> usize {
     tokens.div_ceil(length)
 }
 
-/// The tile of the unit whose last convolution is `last`: 1x1, depthwise 3x3, 1x1 without residuals that fit workgroup memory.
-fn unit_tile(graph: &CheckedGraph, last: NodeId) -> Option<(usize, usize)> {
-    let alone = |node: NodeId| match graph.nodes[node].inputs[..] {
+/// How often nodes and outputs read a node.
+fn uses(graph: &CheckedGraph, node: NodeId) -> usize {
+    graph
+        .nodes
+        .iter()
+        .flat_map(|node| node.inputs.iter().copied())
+        .chain(graph.outputs())
+        .filter(|&input| input == node)
+        .count()
+}
+
+fn is_pointwise(graph: &CheckedGraph, node: NodeId) -> bool {
+    matches!(graph.nodes[node].op, Op::Conv { kernel: 1, stride: 1, .. })
+}
+
+/// The input of a node that has no other.
+fn only_input(graph: &CheckedGraph, node: NodeId) -> Option<NodeId> {
+    match graph.nodes[node].inputs[..] {
         [input] => Some(input),
         _ => None,
-    };
-    let window = alone(last)?;
-    let first = alone(window)?;
-    alone(first)?;
-    let pointwise = |node: NodeId| matches!(graph.nodes[node].op, Op::Conv { kernel: 1, stride: 1, .. });
+    }
+}
+
+/// Whether a 1x1 convolution is computed with the depthwise one before it, both at the same positions.
+fn is_separable(graph: &CheckedGraph, last: NodeId) -> bool {
+    let window = graph.nodes[last].inputs[0];
+    matches!(graph.nodes[window].op, Op::Depthwise { stride: 1, .. }) && uses(graph, window) == 1
+}
+
+/// The tile of the unit whose last convolution is `last`: 1x1, depthwise 3x3, 1x1 without residuals that fit workgroup memory, where
+/// the last one may read the first's result before that of the depthwise one.
+fn unit_tile(graph: &CheckedGraph, last: NodeId) -> Option<(usize, usize)> {
+    let before = only_input(graph, last)?;
+    let ghost = ghost(graph, before);
+    let window = ghost.unwrap_or(before);
+    let first = only_input(graph, window)?;
+    only_input(graph, first)?;
     let (true, true, Op::Depthwise { kernel: 3, stride: 1, .. }) =
-        (pointwise(last), pointwise(first), graph.nodes[window].op)
+        (is_pointwise(graph, last), is_pointwise(graph, first), graph.nodes[window].op)
     else {
         return None;
     };
+    if ghost.is_some() && [before, window, first].map(|node| uses(graph, node)) != [1, 1, 2] {
+        return None;
+    }
     let channels = graph.nodes[first].shape.channels;
     let fits = |&(width, height): &(usize, usize)| {
         channels * (width + 2) * (height + 2) <= UNIT_MEMORY.0 && channels * width * height <= UNIT_MEMORY.1
@@ -184,36 +228,115 @@ fn unit(graph: &CheckedGraph, task: &Task) -> Option<(NodeId, (usize, usize))> {
     matches!(graph.nodes[first].op, Op::Conv { .. }).then_some((first, tile))
 }
 
+/// What of an attention block comes after its queries, keys and values: attention, its sum with a depthwise 3x3 of the values,
+/// projection, gated feed-forward layer, without a residual but the last.
+struct Block {
+    attention: NodeId,
+    position: NodeId,
+    projection: NodeId,
+    up: NodeId,
+    /// Positions of a workgroup.
+    tile: usize,
+}
+
+impl Block {
+    /// That whose last convolution is `down`, if there is one that fits workgroup memory and nothing else reads what lies between.
+    fn ending(graph: &CheckedGraph, down: NodeId) -> Option<Self> {
+        let plain = |node: NodeId| {
+            matches!(graph.nodes[node].op, Op::Conv { kernel: 1, stride: 1, activation: Activation::Identity, .. })
+        };
+        let gate = *graph.nodes[down].inputs.first()?;
+        let &[u, g] = &graph.nodes[gate].inputs[..] else { return None };
+        let up = only_input(graph, u).filter(|&up| only_input(graph, g) == Some(up))?;
+        let projection = only_input(graph, up)?;
+        let position = only_input(graph, projection)?;
+        let &[v, attention] = &graph.nodes[position].inputs[..] else { return None };
+        let Op::Depthwise { kernel: 3, stride: 1, activation: Activation::Identity, .. } = graph.nodes[position].op
+        else {
+            return None;
+        };
+        let Op::Attention { mixing: Mixing::Linear(_), mask: Mask::Full, heads } = graph.nodes[attention].op else {
+            return None;
+        };
+        let channels = |node: NodeId| graph.nodes[node].shape.channels;
+        let (inner, hidden, width) = (channels(attention), channels(gate), channels(down));
+        let values = graph.planes(graph.nodes[attention].inputs[0]).split_off(2 * inner);
+        let once = [gate, u, g, projection, position, attention].into_iter().all(|node| uses(graph, node) == 1);
+        let fits = graph.nodes[gate].op == Op::Gate
+            && [down, up, projection].into_iter().all(plain)
+            && once
+            && uses(graph, up) == 2
+            && channels(projection) == width
+            && inner / heads <= WIDEST_HEAD
+            && graph.planes(v) == values;
+        let of_memory = |&tile: &usize| inner.max(hidden) * tile <= BLOCK_MEMORY.0 && width * tile <= BLOCK_MEMORY.1;
+        let tile = BLOCK_TILES.into_iter().find(of_memory).filter(|_| fits)?;
+        Some(Self { attention, position, projection, up, tile })
+    }
+
+    /// That which a task computes.
+    fn of(graph: &CheckedGraph, task: &Task) -> Option<Self> {
+        Self::ending(graph, task.nodes[0]).filter(|block| task.computes(block.attention))
+    }
+}
+
+/// The depthwise convolution that makes the second half of the ghost which a task adds to its result.
+fn added_ghost(graph: &CheckedGraph, task: &Task) -> Option<NodeId> {
+    let residual = *graph.nodes[task.nodes[0]].inputs.get(1)?;
+    ghost(graph, residual).filter(|&window| task.computes(window))
+}
+
+/// The kind of similarity and the channels of a head, as the shaders of linear attention have them.
+fn linear_attention(graph: &CheckedGraph, attention: NodeId) -> Constants {
+    let node = &graph.nodes[attention];
+    let Op::Attention { mixing: Mixing::Linear(kernel), heads, .. } = node.op else { return Vec::new() };
+    let similarity = match kernel {
+        KernelKind::HadamardExp => 0,
+        KernelKind::SumDistance => 1,
+        KernelKind::DiffDistance => 2,
+        KernelKind::ModulatedDot => 3,
+    };
+    vec![("HEAD", (node.shape.channels / heads) as u32), ("SIMILARITY", similarity)]
+}
+
 /// The shader of a task and its constants; none for the image, which the letterbox writes.
 fn pipeline(graph: &CheckedGraph, task: &Task) -> Option<(Shader, Constants)> {
     let node = &graph.nodes[task.nodes[0]];
     let before = task.nodes.get(1).map(|&before| graph.nodes[before].op);
     let window = |kernel: usize, stride: usize| vec![("KERNEL", kernel as u32), ("STRIDE", stride as u32)];
+    let either = |name: &'static str, is: bool| (name, u32::from(is));
+    let doubled = either("DOUBLED", task.operands.iter().flat_map(|operand| &operand.at).any(|at| at.doubled));
     Some(match (node.op, before) {
         (Op::Conv { kernel: 1, stride: 1, .. }, Some(Op::Depthwise { kernel, stride, .. })) => {
             match unit(graph, task) {
                 Some((_, (width, height))) => {
-                    (Shader::Unit, vec![("TILE_WIDTH", width as u32), ("TILE_HEIGHT", height as u32)])
+                    let is_ghost = only_input(graph, task.nodes[0]).and_then(|input| ghost(graph, input)).is_some();
+                    let tile = [("TILE_WIDTH", width as u32), ("TILE_HEIGHT", height as u32)];
+                    (Shader::Unit, [&tile[..], &[either("GHOST", is_ghost), doubled]].concat())
                 }
-                None => (Shader::Separable, window(kernel, stride)),
+                None => {
+                    let is_ghost = added_ghost(graph, task).is_some();
+                    (Shader::Separable, [window(kernel, stride), vec![either("GHOST", is_ghost), doubled]].concat())
+                }
             }
         }
-        (Op::Conv { kernel: 1, stride: 1, .. }, gate) => {
-            (Shader::Pointwise, vec![("GATED", u32::from(gate == Some(Op::Gate)))])
-        }
+        (Op::Conv { kernel: 1, stride: 1, .. }, gate) => match Block::of(graph, task) {
+            Some(block) => {
+                let tile = vec![("TILE", block.tile as u32)];
+                (Shader::Block, [tile, linear_attention(graph, block.attention)].concat())
+            }
+            None => (Shader::Pointwise, vec![either("GATED", gate == Some(Op::Gate)), doubled]),
+        },
         (Op::Conv { kernel, stride, .. }, _) => (Shader::Convolution, window(kernel, stride)),
-        (Op::Depthwise { kernel, stride, .. }, _) => (Shader::Depthwise, window(kernel, stride)),
-        (Op::Attention { mixing, heads, .. }, _) => {
-            let head = ("HEAD", (node.shape.channels / heads) as u32);
-            let similarity = match mixing {
-                Mixing::Softmax => return Some((Shader::Softmax, vec![head])),
-                Mixing::Linear(KernelKind::HadamardExp) => 0,
-                Mixing::Linear(KernelKind::SumDistance) => 1,
-                Mixing::Linear(KernelKind::DiffDistance) => 2,
-                Mixing::Linear(KernelKind::ModulatedDot) => 3,
-            };
+        (Op::Depthwise { kernel, stride, .. }, _) => {
+            (Shader::Depthwise, [window(kernel, stride), vec![doubled]].concat())
+        }
+        (Op::Attention { mixing: Mixing::Softmax, heads, .. }, _) => {
+            (Shader::Softmax, vec![("HEAD", (node.shape.channels / heads) as u32)])
+        }
+        (Op::Attention { .. }, _) => {
             let shader = if task.pass == Pass::First { Shader::AttentionState } else { Shader::AttentionQuery };
-            (shader, vec![head, ("SIMILARITY", similarity)])
+            (shader, linear_attention(graph, task.nodes[0]))
         }
         (Op::MaxPool, _) => (Shader::MaxPool, Vec::new()),
         (Op::Gate, _) => (Shader::Gate, Vec::new()),
@@ -271,7 +394,7 @@ impl Compiler<'_> {
         }
         self.program.network = self.program.steps.len();
         let shapes = self.graph.outputs().map(|output| self.graph.nodes[output].shape);
-        let planes = self.plan.outputs().into_iter().map(as_planes);
+        let planes = self.plan.outputs().into_iter().map(as_offsets);
         self.program.outputs = shapes.zip(planes).collect();
     }
 
@@ -311,6 +434,10 @@ impl Compiler<'_> {
             first_weight: NONE,
             first_bias: NONE,
             first_slope: 1.0,
+            extra_weight: NONE,
+            extra_bias: NONE,
+            extra_slope: 1.0,
+            extra_channels: 0,
         }
     }
 
@@ -326,7 +453,12 @@ impl Compiler<'_> {
     }
 
     fn list(&mut self, operand: Option<&Operand>) -> u32 {
-        operand.map_or(NONE, |operand| self.write(as_planes(self.plan.offsets(&operand.at))))
+        operand.map_or(NONE, |operand| self.write(self.planes(&operand.at)))
+    }
+
+    /// Planes as the shaders find them: the lowest bit marks those of half the resolution.
+    fn planes(&self, at: &[At]) -> Vec<u32> {
+        at.iter().map(|at| self.plan.offset(*at) as u32 + u32::from(at.doubled)).collect()
     }
 
     fn job(&mut self, task: &Task) -> Job {
@@ -337,21 +469,24 @@ impl Compiler<'_> {
         match node.op {
             Op::Conv { activation, .. } => {
                 job.slope = slope(activation);
-                job.residual = self.list(second.take());
+                job.residual = match added_ghost(self.graph, task) {
+                    Some(window) => self.ghost(&mut job, task, window),
+                    None => self.list(second),
+                };
+                second = None;
                 match task.nodes.get(1) {
                     Some(&window) if matches!(self.graph.nodes[window].op, Op::Depthwise { .. }) => {
                         (inputs, second) = self.window(&mut job, task, window);
+                    }
+                    Some(_) if let Some(block) = Block::of(self.graph, task) => {
+                        (inputs, second) = self.block(&mut job, task, &block);
                     }
                     Some(&gate) => (inputs, second) = (task.operand(gate, 0), task.operand(gate, 1)),
                     None => {}
                 }
             }
             Op::Depthwise { .. } => (inputs, second) = self.window(&mut job, task, id),
-            Op::Attention { mixing, heads, .. } => {
-                job.scale = ((node.shape.channels / heads) as f32).powf(-0.25);
-                job.parts = heads as u32;
-                job.chunks = if mixing == Mixing::Softmax { 0 } else { chunks(node.shape.positions()) as u32 };
-            }
+            Op::Attention { .. } => self.attention(&mut job, id),
             _ => {}
         }
         job.inputs = self.list(inputs);
@@ -360,8 +495,44 @@ impl Compiler<'_> {
             Pass::First => vec![self.plan.output(task)],
             _ => self.plan.channels(task, node.shape.positions()),
         };
-        job.outputs = self.write(as_planes(outputs));
+        job.outputs = self.write(as_offsets(outputs));
         job
+    }
+
+    /// What a job that attends has.
+    fn attention(&self, job: &mut Job, id: NodeId) {
+        let node = &self.graph.nodes[id];
+        let Op::Attention { mixing, heads, .. } = node.op else { return };
+        job.scale = ((node.shape.channels / heads) as f32).powf(-0.25);
+        job.parts = heads as u32;
+        job.chunks = if mixing == Mixing::Softmax { 0 } else { chunks(node.shape.positions()) as u32 };
+    }
+
+    /// All of an attention block behind its state; the queries, keys and values, and the state.
+    fn block<'t>(&self, job: &mut Job, task: &'t Task, block: &Block) -> (Option<&'t Operand>, Option<&'t Operand>) {
+        self.attention(job, block.attention);
+        let [position, projection, up] =
+            [block.position, block.projection, block.up].map(|node| &self.graph.nodes[node]);
+        job.window_weight = self.weight(position, "weight");
+        job.window_bias = self.weight(position, "bias");
+        job.first_weight = self.weight(projection, "weight");
+        job.first_bias = self.weight(projection, "bias");
+        job.extra_weight = self.weight(up, "weight");
+        job.extra_bias = self.weight(up, "bias");
+        job.extra_channels = (up.shape.channels / 2) as u32;
+        (task.operand(block.attention, 0), task.operand(block.attention, 1))
+    }
+
+    /// The list of planes of a ghost that is added: its first half, and for its second what that is made of.
+    fn ghost(&mut self, job: &mut Job, task: &Task, window: NodeId) -> u32 {
+        let node = &self.graph.nodes[window];
+        let Op::Depthwise { activation, .. } = node.op else { return NONE };
+        job.extra_weight = self.weight(node, "weight");
+        job.extra_bias = self.weight(node, "bias");
+        job.extra_slope = slope(activation);
+        job.extra_channels = node.shape.channels as u32;
+        let halves = [(task.nodes[0], 1), (window, 0)].map(|(node, index)| task.operand(node, index));
+        self.write(halves.into_iter().flatten().flat_map(|half| self.planes(&half.at)).collect())
     }
 
     /// The depthwise convolution of a task, with what comes before it; the operands that are read first and second.
@@ -397,6 +568,13 @@ impl Compiler<'_> {
         }
     }
 
+    /// Multiply-adds of a node in one task; the two passes of linear attention share its.
+    fn arithmetic(&self, id: NodeId) -> u64 {
+        let node = &self.graph.nodes[id];
+        let all = self.graph.multiply_adds_of(node);
+        if matches!(node.op, Op::Attention { mixing: Mixing::Linear(_), .. }) { all / 2 } else { all }
+    }
+
     /// Workgroups of a task.
     fn groups(&self, shader: Shader, task: &Task) -> usize {
         let shape = self.graph.nodes[task.nodes[0]].shape;
@@ -410,6 +588,7 @@ impl Compiler<'_> {
             }
             Shader::Unit => unit(self.graph, task)
                 .map_or(0, |(_, (width, height))| shape.width.div_ceil(width) * shape.height.div_ceil(height)),
+            Shader::Block => Block::of(self.graph, task).map_or(0, |block| shape.positions().div_ceil(block.tile)),
             Shader::AttentionState => heads * chunks(shape.positions()),
             Shader::AttentionQuery | Shader::Softmax => shape.positions().div_ceil(THREADS) * heads,
             _ => (shape.positions().div_ceil(4) * shape.channels).div_ceil(THREADS),
@@ -427,17 +606,16 @@ impl Compiler<'_> {
             step.groups += self.groups(shader, task);
             let nodes = || task.nodes.iter().map(|&id| &self.graph.nodes[id]);
             let read = task.operands.iter().map(|operand| {
-                if operand.node == task.nodes[0] {
+                if operand.node == operand.input.0 {
                     return Shaders { units: false }.state(self.graph, operand.node).next_multiple_of(4);
                 }
-                operand.at.len() * self.graph.nodes[operand.node].shape.positions()
+                let positions = self.graph.nodes[operand.node].shape.positions();
+                operand.at.iter().map(|at| if at.doubled { positions / 4 } else { positions }).sum::<usize>()
             });
             let weights = nodes().map(|node| self.graph.parameters_of(node));
             let floats = self.plan.floats(task) + read.chain(weights).sum::<usize>();
             step.bytes += 4 * floats as u64;
-            let arithmetic = nodes().map(|node| self.graph.multiply_adds_of(node)).sum::<u64>();
-            // The two passes of linear attention share it.
-            step.multiply_adds += if task.pass == Pass::Only { arithmetic } else { arithmetic / 2 };
+            step.multiply_adds += task.nodes.iter().map(|&id| self.arithmetic(id)).sum::<u64>();
             step.names.extend(nodes().map(|node| node.name.clone()));
         }
         self.program.steps.push(step);
@@ -484,6 +662,6 @@ impl Compiler<'_> {
 }
 
 /// Offsets as the shaders read them: all lie within a buffer of 32-bit offsets.
-fn as_planes(offsets: Vec<usize>) -> Vec<u32> {
+fn as_offsets(offsets: Vec<usize>) -> Vec<u32> {
     offsets.into_iter().map(|offset| offset as u32).collect()
 }

@@ -63,11 +63,14 @@ fn jobs_have_the_layout_of_the_shaders() {
     assert_eq!(offset("out_channels"), Some(std::mem::offset_of!(Job, out_channels)));
     assert_eq!(offset("window_residual"), Some(std::mem::offset_of!(Job, window_residual)));
     assert_eq!(offset("stride"), Some(std::mem::offset_of!(Job, stride)));
+    assert_eq!(offset("extra_channels"), Some(std::mem::offset_of!(Job, extra_channels)));
 }
 
 #[test]
 fn a_frame_takes_few_dispatches() {
-    for (name, most) in [("n", 64), ("s", 74), ("../../tests/golden/bootstrap/yolo-lat-n.toml", 45)] {
+    for (name, most, most_apart) in
+        [("n", 44, 75), ("s", 54, 75), ("../../tests/golden/bootstrap/yolo-lat-n.toml", 39, 58)]
+    {
         let model = Model::load(name).unwrap();
         let plan = Program::new(&model.graph(320, 320).unwrap()).unwrap();
         // And the letterbox.
@@ -80,7 +83,11 @@ fn a_frame_takes_few_dispatches() {
         assert_eq!(arithmetic, graph.multiply_adds(), "{name}: something is computed twice or not at all");
         // As on OpenGL: more dispatches, the same work.
         let apart = Program::with_units(&graph, false).unwrap();
-        assert!(apart.steps.len() > plan.steps.len() && apart.steps.len() < most + 20, "{name}: {}", apart.steps.len());
+        let dispatches_apart = apart.steps.len() + 1;
+        assert!(
+            dispatches_apart > dispatches && dispatches_apart <= most_apart,
+            "{name}: {dispatches_apart} dispatches"
+        );
         assert_eq!(apart.steps.iter().map(|step| step.multiply_adds).sum::<u64>(), arithmetic);
     }
 }

@@ -15,5 +15,5 @@ pub use config::{
 pub use decoder::Decoder;
 pub use model::{LmError, Model};
 pub use text::{Generation, Sampling, Surprise, surprise};
-pub use tokenizer::{END_OF_TEXT, Tokenizer, TokenizerError};
+pub use tokenizer::{END_OF_TEXT, END_OF_TEXT_WORD, Tokenizer, TokenizerError};
 pub use weights::WeightsError;

@@ -42,7 +42,7 @@ impl<'a> Generation<'a> {
     pub fn new(model: &'a Model, prompt: &str, tokens: usize, sampling: Sampling) -> Result<Self, LmError> {
         let mut decoder = Decoder::new(model)?;
         decoder.step(END_OF_TEXT)?;
-        for token in model.tokenizer().encode(prompt)? {
+        for token in model.tokenizer().encode(prompt) {
             decoder.step(token)?;
         }
         let logits = decoder.logits().to_vec();
@@ -131,7 +131,7 @@ impl Surprise {
 /// [`LmError`] if the model cannot be decoded.
 pub fn surprise(model: &Model, text: &str, length: Option<usize>) -> Result<Surprise, LmError> {
     let mut tokens = vec![END_OF_TEXT];
-    tokens.extend(model.tokenizer().encode(text)?);
+    tokens.extend(model.tokenizer().encode(text));
     tokens.push(END_OF_TEXT);
     let mut decoder = Decoder::new(model)?;
     let mut nats = 0.0;

@@ -23,7 +23,7 @@ pub enum InstructionSet {
     #[cfg(target_arch = "aarch64")]
     Neon,
     /// 4 lanes (WebAssembly). Whether a module uses it is settled when it is compiled: one that does is refused as a whole by
-    /// an engine without it.
+    /// an engine without it. Compiled with relaxed-simd, too, it multiplies and adds in one, as AVX2 does.
     #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
     Simd128,
     /// Arrays of 4, on any machine.
@@ -88,7 +88,7 @@ impl InstructionSet {
     }
 }
 
-/// As people write it: `avx512`, `avx2`, `neon`, `simd128`, `plain`.
+/// As people write it: `avx512`, `avx2`, `neon`, `simd128` or `relaxedsimd`, `plain`.
 impl std::str::FromStr for InstructionSet {
     type Err = String;
 
@@ -111,6 +111,8 @@ impl std::fmt::Display for InstructionSet {
             Self::Avx2 => "AVX2",
             #[cfg(target_arch = "aarch64")]
             Self::Neon => "NEON",
+            #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+            Self::Simd128 if cfg!(target_feature = "relaxed-simd") => "relaxed-simd",
             #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
             Self::Simd128 => "simd128",
             Self::Plain => "plain",
@@ -439,8 +441,8 @@ mod wasm {
     #[allow(clippy::undocumented_unsafe_blocks)]
     impl Simd for Simd128 {
         const LANES: usize = 4;
-        // There is no fused multiply-add: the product takes one register more of the 16 that x86-64 has.
-        const TILE: usize = 4;
+        // Without a fused multiply-add the product takes one register more of the 16 that x86-64 has.
+        const TILE: usize = if cfg!(target_feature = "relaxed-simd") { 6 } else { 4 };
         type Vector = v128;
 
         #[inline(always)]
@@ -482,6 +484,9 @@ mod wasm {
         }
         #[inline(always)]
         unsafe fn fma(a: v128, b: v128, c: v128) -> v128 {
+            #[cfg(target_feature = "relaxed-simd")]
+            return f32x4_relaxed_madd(a, b, c);
+            #[cfg(not(target_feature = "relaxed-simd"))]
             f32x4_add(f32x4_mul(a, b), c)
         }
         #[inline(always)]

@@ -11,7 +11,7 @@ export type Picture =
 export interface LoadOptions {
   /**
    * What computes the network. `"auto"`: WebGPU where the browser has a hardware adapter, else the processor. `"gpu"`: WebGPU,
-   * a software adapter too. `"cpu"`: the processor, with WebAssembly's simd128, in one thread.
+   * a software adapter too. `"cpu"`: the processor, with WebAssembly's relaxed-simd, in older browsers simd128, in one thread.
    */
   engine?: "auto" | "gpu" | "cpu";
   /** Least confidence of what is reported, 0 to 1; the model's own unless given. */

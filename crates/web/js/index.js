@@ -1,5 +1,4 @@
 // The detector for programs: loads a model, takes what browsers have of pictures, gives objects. index.d.ts describes it.
-import init, { Network, notices } from "./yolo_lat_web.js";
 import { MODELS } from "./models.js";
 
 // The smallest module with an instruction on vectors: (func (result v128) i32.const 0 i8x16.splat).
@@ -7,13 +6,25 @@ const WITH_VECTORS = new Uint8Array([
   0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 8, 1, 6, 0, 65, 0, 253, 15, 11,
 ]);
 
+// The same for a fused multiply-add: (func (result v128) i32.const 0 i8x16.splat, three times, f32x4.relaxed_madd).
+const WITH_RELAXED_VECTORS = new Uint8Array([
+  0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 19, 1, 17, 0, 65, 0, 253, 15, 65, 0, 253, 15, 65, 0, 253, 15,
+  253, 133, 2, 11,
+]);
+
 let started;
+// What the module gives once it is there: the same code in two forms.
+let rust;
 
 async function start() {
   if (!WebAssembly.validate(WITH_VECTORS)) {
     throw new Error("This browser is too old: its WebAssembly has no vectors (simd128, there since 2021 to 2023).");
   }
-  started ??= init();
+  const form = WebAssembly.validate(WITH_RELAXED_VECTORS) ? "relaxed" : "simd128";
+  started ??= import(`./${form}/yolo_lat_web.js`).then(async (module) => {
+    await module.default();
+    rust = module;
+  });
   try {
     await started;
   } catch (error) {
@@ -64,7 +75,7 @@ export class Detector {
       read(new URL(files.weights, base), "arrayBuffer"),
     ]);
     const origin = files.weights.replace(/\.safetensors$/, "");
-    return new Detector(await Network.make(config, new Uint8Array(weights), origin, engine, confidence));
+    return new Detector(await rust.Network.make(config, new Uint8Array(weights), origin, engine, confidence));
   }
 
   get engine() {
@@ -126,7 +137,7 @@ export class Detector {
         const [number, confidence, left, top, right, bottom] = values.subarray(at, at + 6);
         objects.push({ class: this.classes[number], number, confidence, left, top, right, bottom });
       }
-      return { objects, width, height, milliseconds, engine: this.engine, notices: notices() };
+      return { objects, width, height, milliseconds, engine: this.engine, notices: rust.notices() };
     });
   }
 

@@ -14,6 +14,10 @@ pub(crate) enum Initialisation {
     /// Normal with deviation 0.02, maps into the residual `0.02 / sqrt(2 L)`.
     #[default]
     Small,
+    /// Normal with deviation `1 / sqrt(inputs)`, maps into the residual that divided by `sqrt(2 L)`, the embedding 0.02. What passes
+    /// through a map keeps its size at any width; with [`Self::Small`] experts that see what attention says without a norm get
+    /// next to nothing at width 128, and answer with its square.
+    Width,
     /// As the paper's program: embedding normal with deviation 1, maps uniform within `1 / sqrt(inputs)`.
     Published,
 }
@@ -234,5 +238,9 @@ fn first_value(config: &LmConfig, initialisation: Initialisation, name: &str, sh
         return if name == "embedding" { normal(1.0) } else { (Tensor::rand(shape, options) * 2.0 - 1.0) * bound };
     }
     let into_residual = end == "attention.output.weight" || end == "experts.down.weight" || end.starts_with("memory.");
-    normal(if into_residual { 0.02 / (2.0 * config.layers as f64).sqrt() } else { 0.02 })
+    let deviation = match initialisation {
+        Initialisation::Width if name != "embedding" => (shape[shape.len() - 1] as f64).powf(-0.5),
+        _ => 0.02,
+    };
+    normal(if into_residual { deviation / (2.0 * config.layers as f64).sqrt() } else { deviation })
 }

@@ -226,8 +226,8 @@ impl Trainer {
         write_tensors(&folder.join("model.safetensors"), &weights.collect::<Vec<_>>())?;
         let toml = toml::to_string(&self.config.model)?;
         write_atomically(&folder.join("model.toml"), |file| file.write_all(toml.as_bytes()))?;
-        let tokenizer = self.texts.tokenizer.to_json()?;
-        Ok(write_atomically(&folder.join("model.tokenizer.json"), |file| file.write_all(tokenizer.as_bytes()))?)
+        let tokenizer = self.texts.tokenizer.as_bytes();
+        Ok(write_atomically(&folder.join("model.tokenizer.json"), |file| file.write_all(tokenizer))?)
     }
 }
 

@@ -14,7 +14,7 @@ use super::config::RunConfig;
 use super::evaluate::{bits_per_byte, measure, nats_per_token};
 use super::model::{Initialisation, LanguageModel};
 use super::run::Trainer;
-use super::text::{Chapter, Texts};
+use super::text::{Chapter, Texts, learn};
 
 const ATTENTIONS: [Attention; 5] =
     [Attention::Softmax, Attention::Hadamard, Attention::Sum, Attention::Difference, Attention::Modulated];
@@ -262,7 +262,7 @@ fn noise(vocabulary: u32, seed: u64) -> Texts {
     };
     let text = "It is a truth universally acknowledged, that a single man in possession of a good fortune";
     Texts {
-        tokenizer: yolo_lat_lm::Tokenizer::learn(&[text], 257).unwrap(),
+        tokenizer: learn(&[text], 257).unwrap(),
         train: tokens(400_000, seed),
         validation: vec![Chapter { text: text.into(), tokens: tokens(8000, seed + 1) }],
     }
@@ -382,8 +382,7 @@ fn without_libtorch(model: &LanguageModel) -> yolo_lat_lm::Model {
         model.parameters.iter().map(|(name, value)| (name, value.detach().to_kind(Kind::Float).contiguous())).collect();
     crate::checkpoint::write_tensors(&file, &weights).unwrap();
     let config = toml::to_string(&model.config).unwrap();
-    let tokenizer = yolo_lat_lm::Tokenizer::learn(&["in want of a wife, in want of a wife"], 260).unwrap();
-    let tokenizer = tokenizer.to_json().unwrap();
+    let tokenizer = learn(&["in want of a wife, in want of a wife"], 260).unwrap();
     yolo_lat_lm::Model::parse("model", &config, &std::fs::read(&file).unwrap(), tokenizer.as_bytes()).unwrap()
 }
 
@@ -431,8 +430,8 @@ fn the_golden_logits_are_the_trainers() {
         let weights: Vec<_> = model.parameters.iter().map(|(name, value)| (name, (value * 3.0).detach())).collect();
         crate::checkpoint::write_tensors(&folder.join("tiny.safetensors"), &weights).unwrap();
         std::fs::write(folder.join("tiny.toml"), toml::to_string(&config).unwrap()).unwrap();
-        let tokenizer = yolo_lat_lm::Tokenizer::learn(&["in want of a wife, in want of a wife"], 260).unwrap();
-        std::fs::write(folder.join("tiny.tokenizer.json"), tokenizer.to_json().unwrap()).unwrap();
+        let tokenizer = learn(&["in want of a wife, in want of a wife"], 260).unwrap();
+        std::fs::write(folder.join("tiny.tokenizer.json"), tokenizer).unwrap();
         let tokens = random_tokens(20, 260, 12);
         let logits = Vec::<f64>::try_from(golden_model(folder, &tokens).flatten(0, -1).to_kind(Kind::Double)).unwrap();
         let logits: Vec<f64> = logits.iter().map(|logit| (logit * 1e6).round() / 1e6).collect();

@@ -2,13 +2,17 @@
 
 use std::path::Path;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Tensor};
+use tokenizers::models::TrainerWrapper;
+use tokenizers::models::bpe::{BPE, BpeTrainer};
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::{AddedToken, Tokenizer as Learner};
 use yolo_lat::sink::write_atomically;
-use yolo_lat_lm::{END_OF_TEXT, Tokenizer};
+use yolo_lat_lm::{END_OF_TEXT, END_OF_TEXT_WORD, Tokenizer};
 
 use super::corpus::{Text, hash};
 
@@ -32,7 +36,8 @@ pub(crate) struct Chapter {
 
 /// Every tenth chapter is measured on, every tenth is kept for a last test and not read here, the others are learnt from.
 pub(crate) struct Texts {
-    pub(crate) tokenizer: Tokenizer,
+    /// The tokeniser's `tokenizer.json`.
+    pub(crate) tokenizer: String,
     /// Tokens of all chapters to learn from, an end of text before each.
     pub(crate) train: Vec<u32>,
     pub(crate) validation: Vec<Chapter>,
@@ -64,17 +69,16 @@ impl Texts {
         }
         let learnt: Vec<&str> = part(&chapters, |place| place != TEST && place != VALIDATION).collect();
         let tokenizer = tokenizer(&learnt, vocabulary, data)?;
-        let tokens = |text: &str| -> anyhow::Result<Vec<u32>> {
-            Ok([vec![END_OF_TEXT], tokenizer.encode(text)?, vec![END_OF_TEXT]].concat())
-        };
-        let mut train = Vec::new();
+        let bpe = Tokenizer::from_bytes(tokenizer.as_bytes())?;
+        bpe.check(vocabulary)?;
+        let tokens = |text: &str| [vec![END_OF_TEXT], bpe.encode(text), vec![END_OF_TEXT]].concat();
+        let mut train = vec![END_OF_TEXT];
         for text in learnt {
-            train.extend(&tokens(text)?[1..]);
+            train.extend(&tokens(text)[1..]);
         }
-        train.insert(0, END_OF_TEXT);
         let validation = part(&chapters, |place| place == VALIDATION)
-            .map(|text| Ok(Chapter { text: text.to_owned(), tokens: tokens(text)? }))
-            .collect::<anyhow::Result<_>>()?;
+            .map(|text| Chapter { text: text.to_owned(), tokens: tokens(text) })
+            .collect();
         Ok(Self { tokenizer, train, validation })
     }
 
@@ -95,19 +99,35 @@ fn part(chapters: &[String], wanted: impl Fn(usize) -> bool) -> impl Iterator<It
     chapters.iter().enumerate().filter(move |(index, _)| wanted(index % 10)).map(|(_, text)| text.as_str())
 }
 
-/// The tokeniser of these texts: from its file in `data`, or learnt.
-fn tokenizer(texts: &[&str], vocabulary: usize, data: &Path) -> anyhow::Result<Tokenizer> {
+/// The `tokenizer.json` of these texts: from its file in `data`, or learnt.
+fn tokenizer(texts: &[&str], vocabulary: usize, data: &Path) -> anyhow::Result<String> {
     let path = data.join(format!("tokenizer-{vocabulary}-{}.json", &hash(&texts.concat())[..12]));
     if path.exists() {
-        let tokenizer = Tokenizer::load(&path)?;
-        tokenizer.check(vocabulary)?;
-        return Ok(tokenizer);
+        return std::fs::read_to_string(&path).with_context(|| path.display().to_string());
     }
-    let tokenizer = Tokenizer::learn(texts, vocabulary)?;
-    let json = tokenizer.to_json()?;
+    let json = learn(texts, vocabulary)?;
     std::fs::create_dir_all(data).with_context(|| data.display().to_string())?;
     write_atomically(&path, |file| std::io::Write::write_all(file, json.as_bytes()))?;
-    Ok(tokenizer)
+    Ok(json)
+}
+
+/// Learns a vocabulary of `vocabulary` tokens (at least 257: all bytes and the end of a text; fewer if the texts are too short) as a
+/// `tokenizer.json`.
+///
+/// # Errors
+/// What the crate `tokenizers` says.
+pub(super) fn learn(texts: &[&str], vocabulary: usize) -> anyhow::Result<String> {
+    let mut learner = Learner::new(BPE::default());
+    learner.with_pre_tokenizer(Some(ByteLevel::new(false, true, true)));
+    learner.with_decoder(Some(ByteLevel::default()));
+    let trainer = BpeTrainer::builder()
+        .vocab_size(vocabulary)
+        .show_progress(false)
+        .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
+        .special_tokens(vec![AddedToken::from(END_OF_TEXT_WORD, true)]);
+    let mut trainer: TrainerWrapper = trainer.build().into();
+    let json = learner.train(&mut trainer, texts.iter()).and_then(|learner| learner.to_string(false));
+    json.map_err(|error| anyhow!("tokeniser: {error}"))
 }
 
 /// A chapter begins with a line of that word and its number, or with a new novel (form feed), whose title goes with its first chapter.
@@ -181,7 +201,7 @@ mod tests {
         let texts = Texts::load(&[Source::File { file }], 270, folder.path()).unwrap();
         let text = |chapters: &[Chapter]| chapters.iter().map(|chapter| chapter.text.clone()).collect::<Vec<_>>();
         assert_eq!(text(&texts.validation), [chapter(9), chapter(19)]);
-        let learnt = texts.tokenizer.decode(&texts.train).unwrap();
+        let learnt = Tokenizer::from_bytes(texts.tokenizer.as_bytes()).unwrap().decode(&texts.train).unwrap();
         let expected: String =
             (0..20).filter(|n| n % 10 != 4 && n % 10 != 9).map(|n| chapter(n) + "<|endoftext|>").collect();
         assert_eq!(learnt, format!("<|endoftext|>{expected}"));

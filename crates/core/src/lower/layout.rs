@@ -6,9 +6,9 @@
 
 use std::collections::BTreeMap;
 
-use super::{At, Buffer, Layout, Operand, Pass, Target, Task};
+use super::{At, Buffer, Layout, Operand, Pass, Target, Task, fuse};
 use crate::model::CheckedGraph;
-use crate::model::graph::{NodeId, Op, Shape};
+use crate::model::graph::{NodeId, Op, Plane, Shape};
 
 /// The order of channels in blocks: channel c is lane `slots[c] % lanes` of block `slots[c] / lanes`. Other lanes hold
 /// values that nobody reads.
@@ -29,6 +29,8 @@ pub(super) struct Maps<'a> {
     pub(super) buffers: Vec<Buffer>,
     /// Buffer and arrangement of each node that owns data, once its task is made.
     homes: Vec<Option<(usize, Arrangement)>>,
+    /// Whether each node is an upsampling that is never stored: its readers take what it reads.
+    pub(super) doubled: Vec<bool>,
 }
 
 /// Whether an operation reads channels of this input as parts of vectors.
@@ -43,9 +45,10 @@ fn reads_vectors(op: Op, index: usize) -> bool {
 }
 
 impl<'a> Maps<'a> {
-    pub(super) fn new(graph: &'a CheckedGraph, target: &'a dyn Target) -> Self {
+    pub(super) fn new(graph: &'a CheckedGraph, target: &'a dyn Target, inside: &[Option<NodeId>]) -> Self {
         let (layout, homes) = (target.layout(), vec![None; graph.nodes.len()]);
-        Self { graph, target, layout, tasks: Vec::new(), buffers: Vec::new(), homes }
+        let doubled = fuse::doubled(graph, target, inside);
+        Self { graph, target, layout, tasks: Vec::new(), buffers: Vec::new(), homes, doubled }
     }
 
     /// Makes the tasks of `nodes`, of which the first is the last to be computed.
@@ -57,8 +60,9 @@ impl<'a> Maps<'a> {
         let inputs = nodes.iter().flat_map(|&node| {
             self.graph.nodes[node].inputs.iter().enumerate().map(move |(index, &input)| ((node, index), input))
         });
-        let inputs: Vec<_> = inputs.filter(|(_, input)| !nodes.contains(input)).collect();
         let (graph, lanes) = (self.graph, self.layout.lanes);
+        let is_read = |input: NodeId| graph.planes(input).iter().any(|plane| !nodes.contains(&plane.node));
+        let inputs: Vec<_> = inputs.filter(|&(_, input)| is_read(input)).collect();
         let vectors = |(node, index): (NodeId, usize)| lanes > 1 && reads_vectors(graph.nodes[node].op, index);
         let arrangement = self.order(id, inputs.iter().find(|(input, _)| vectors(*input)).map(|&(_, input)| input));
         let mut operands: Vec<Operand> = Vec::with_capacity(inputs.len());
@@ -67,13 +71,22 @@ impl<'a> Maps<'a> {
             operands.push(Operand { input, node, at });
         }
         let mut pass = Pass::Only;
-        let state = self.target.state(self.graph, id);
-        if state > 0 {
-            let output = self.buffer(state);
-            let (nodes, arrangement) = (nodes.clone(), Arrangement::default());
-            self.tasks.push(Task { nodes, pass: Pass::First, operands: operands.clone(), arrangement, output });
-            operands.push(Operand { input: (id, 1), node: id, at: vec![At { buffer: output, offset: 0 }] });
-            pass = Pass::Second;
+        for &node in &nodes {
+            let state = self.target.state(graph, node);
+            if state > 0 {
+                let output = self.buffer(state);
+                let operands_of_first = operands.iter().filter(|operand| operand.input.0 == node).cloned().collect();
+                self.tasks.push(Task {
+                    nodes: vec![node],
+                    pass: Pass::First,
+                    operands: operands_of_first,
+                    arrangement: Arrangement::default(),
+                    output,
+                });
+                let at = At { buffer: output, offset: 0, doubled: false };
+                operands.push(Operand { input: (node, graph.nodes[node].inputs.len()), node, at: vec![at] });
+                pass = Pass::Second;
+            }
         }
         let output = self.map(self.graph.nodes[id].shape.positions(), &arrangement);
         self.homes[id] = Some((output, arrangement.clone()));
@@ -121,20 +134,23 @@ impl<'a> Maps<'a> {
     /// Where each channel of a node is, views resolved; none of an image that stays where it is.
     pub(super) fn channels(&self, node: NodeId) -> Vec<At> {
         let channels = self.lanes(node).into_iter();
-        channels.map(|(At { buffer, offset }, lane)| At { buffer, offset: offset + lane }).collect()
+        channels.map(|(at, lane)| At { offset: at.offset + lane, ..at }).collect()
     }
 
     /// The blocks that the channels of a node lie in, and their lanes there.
     fn lanes(&self, node: NodeId) -> Vec<(At, usize)> {
-        let positions = self.graph.nodes[node].shape.positions();
-        let planes = self.graph.planes(node).into_iter();
-        let lane = |plane: crate::model::graph::Plane| {
+        let lane = |mut plane: Plane| {
+            let doubled = self.doubled[plane.node];
+            if doubled {
+                plane = self.graph.planes(self.graph.nodes[plane.node].inputs[0])[plane.channel];
+            }
             let (buffer, arrangement) = self.homes[plane.node].as_ref()?;
             let slot = arrangement.slots[plane.channel];
             let lane = slot % self.layout.lanes;
-            Some((At { buffer: *buffer, offset: self.layout.offset(slot - lane, positions) }, lane))
+            let positions = self.graph.nodes[plane.node].shape.positions();
+            Some((At { buffer: *buffer, offset: self.layout.offset(slot - lane, positions), doubled }, lane))
         };
-        planes.filter_map(lane).collect()
+        self.graph.planes(node).into_iter().filter_map(lane).collect()
     }
 
     /// The blocks that hold the channels of a node, and an arrangement with the same lanes in them. A channel that is wanted
@@ -181,7 +197,7 @@ impl<'a> Maps<'a> {
             arrangement: arrangement.clone(),
             output,
         });
-        let block = |index| At { buffer: output, offset: self.layout.offset(index * lanes, positions) };
+        let block = |index| At { buffer: output, offset: self.layout.offset(index * lanes, positions), doubled: false };
         (0..arrangement.blocks).map(block).collect()
     }
 

@@ -10,7 +10,7 @@ use crate::engine::Unsupported;
 use crate::model::CheckedGraph;
 use crate::model::graph::NodeId;
 
-pub use self::fuse::Fusion;
+pub use self::fuse::{Fusion, ghost};
 pub use self::layout::Arrangement;
 use self::layout::Maps;
 
@@ -28,6 +28,12 @@ pub trait Target {
     /// Whether a kernel does both nodes of `fusion`, where all ends in `last`, and the first never meets memory. In layouts of
     /// several lanes all vectors of a task have the order of its result: nothing that reads vectors may come before a product.
     fn fuses(&self, graph: &CheckedGraph, fusion: Fusion, last: NodeId) -> bool;
+
+    /// Whether `reader` takes its input `index` from a map of half the resolution where that is upsampled for it; if all readers do, the
+    /// upsampled map is never stored.
+    fn doubles(&self, _graph: &CheckedGraph, _reader: NodeId, _index: usize) -> bool {
+        false
+    }
 
     /// Whether `reader` takes the image from where the caller has it; it must be the only input.
     fn reads_image(&self, _graph: &CheckedGraph, _reader: NodeId) -> bool {
@@ -62,6 +68,8 @@ pub struct Layout {
 pub struct At {
     buffer: usize,
     offset: usize,
+    /// The map there has half of the reader's rows and columns: each value stands for four ([`Target::doubles`]).
+    pub doubled: bool,
 }
 
 /// What a task reads.
@@ -71,7 +79,7 @@ pub struct Operand {
     pub input: (NodeId, usize),
     /// What it reads: any node, views too.
     pub node: NodeId,
-    /// The values at position 0: of every channel where single channels are read, of the blocks of the task's arrangement
+    /// The values at position 0: of every channel that is not computed here where single channels are read, of the blocks of the task's arrangement
     /// where whole vectors are. None where the image is read from the caller's memory.
     pub at: Vec<At>,
 }
@@ -156,9 +164,9 @@ pub struct Plan {
 pub fn lower(graph: &CheckedGraph, target: &dyn Target) -> Result<Plan, Unsupported> {
     (0..graph.nodes.len()).try_for_each(|node| target.supports(graph, node))?;
     let inside = fuse::inside(graph, target);
-    let mut maps = Maps::new(graph, target);
+    let mut maps = Maps::new(graph, target, &inside);
     for node in 0..graph.nodes.len() {
-        if inside[node].is_none() && !graph.nodes[node].op.is_view() {
+        if inside[node].is_none() && !graph.nodes[node].op.is_view() && !maps.doubled[node] {
             maps.add(fuse::members(graph, &inside, node));
         }
     }

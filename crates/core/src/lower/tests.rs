@@ -4,7 +4,7 @@ use arbtest::arbitrary::{Result, Unstructured};
 use arbtest::arbtest;
 
 use super::*;
-use crate::model::graph::{Activation, Mask, Mixing, Op, Shape};
+use crate::model::graph::{Activation, Mask, Mixing, Node, Op, Shape};
 use crate::model::{Graph, Model};
 
 /// An engine that has kernels for whatever is asked, with maps of so many lanes.
@@ -26,6 +26,10 @@ impl Target for Toy {
         self.lanes == 1 || matches!(fusion, Fusion::UpsampleAdd | Fusion::ConvolutionPool)
     }
 
+    fn doubles(&self, graph: &CheckedGraph, reader: NodeId, index: usize) -> bool {
+        self.lanes == 1 && index == 0 && matches!(graph.nodes[reader].op, Op::Conv { .. } | Op::Depthwise { .. })
+    }
+
     fn reads_image(&self, graph: &CheckedGraph, reader: NodeId) -> bool {
         self.lanes > 1 && matches!(graph.nodes[reader].op, Op::Conv { .. }) && graph.nodes[reader].inputs == [0]
     }
@@ -43,13 +47,18 @@ impl Target for Toy {
 type Memory = HashMap<usize, (NodeId, usize, usize)>;
 
 /// Plays a plan with the names of values in place of values: everything that is read must be what is meant, even if all tasks
-/// of a stage have written before the first one reads.
-fn verify(graph: &CheckedGraph, target: &Toy) {
+/// of a stage have written before the first one reads. How many channels are read at half the resolution.
+fn verify(graph: &CheckedGraph, target: &Toy) -> usize {
     let plan = lower(graph, target).unwrap();
     let (layout, mut memory, mut computed) = (target.layout(), Memory::new(), Vec::new());
-    let holds = |memory: &Memory, at: usize, node: NodeId, channel: usize| {
-        let plane = graph.planes(node)[channel];
-        let positions = graph.nodes[node].shape.positions();
+    let mut doubled = 0;
+    let holds = |memory: &Memory, at: usize, doubled: bool, node: NodeId, channel: usize| {
+        let mut plane = graph.planes(node)[channel];
+        if doubled {
+            let Node { op: Op::Upsample, inputs, .. } = &graph.nodes[plane.node] else { panic!("{plane:?}") };
+            plane = graph.planes(inputs[0])[plane.channel];
+        }
+        let positions = graph.nodes[plane.node].shape.positions();
         for position in [0, positions - 1] {
             let found = memory.get(&(at + position * layout.lanes));
             assert_eq!(found, Some(&(plane.node, plane.channel, position)), "{:?}", graph.nodes[node]);
@@ -84,17 +93,22 @@ fn verify(graph: &CheckedGraph, target: &Toy) {
             }
         }
         for task in stage {
-            for operand in task.operands.iter().filter(|operand| operand.node != task.nodes[0]) {
-                let channels = graph.nodes[operand.node].shape.channels;
-                for channel in (0..channels).filter(|_| !operand.at.is_empty()) {
-                    let at = if operand.at.len() == channels && layout.lanes == 1 || !is_vector(graph, operand) {
-                        plan.offset(operand.at[channel])
+            // Other than states.
+            for operand in task.operands.iter().filter(|operand| operand.node != operand.input.0) {
+                let planes = graph.planes(operand.node).into_iter().enumerate();
+                let stored: Vec<usize> =
+                    planes.filter(|(_, plane)| !task.nodes.contains(&plane.node)).map(|(channel, _)| channel).collect();
+                for (index, &channel) in stored.iter().enumerate().filter(|_| !operand.at.is_empty()) {
+                    let (at, lane) = if layout.lanes == 1 || !is_vector(graph, operand) {
+                        assert_eq!(operand.at.len(), stored.len());
+                        (operand.at[index], 0)
                     } else {
                         let slot = task.arrangement.slots[channel];
-                        plan.offset(operand.at[slot / layout.lanes]) + slot % layout.lanes
+                        (operand.at[slot / layout.lanes], slot % layout.lanes)
                     };
-                    holds(&before, at, operand.node, channel);
-                    holds(&memory, at, operand.node, channel);
+                    doubled += usize::from(at.doubled);
+                    holds(&before, plan.offset(at) + lane, at.doubled, operand.node, channel);
+                    holds(&memory, plan.offset(at) + lane, at.doubled, operand.node, channel);
                 }
             }
             if !matches!(task.pass, Pass::Copy { .. } | Pass::First) {
@@ -103,12 +117,16 @@ fn verify(graph: &CheckedGraph, target: &Toy) {
         }
     }
     for (output, channels) in graph.outputs().zip(plan.outputs()) {
-        channels.into_iter().enumerate().for_each(|(channel, at)| holds(&memory, at, output, channel));
+        channels.into_iter().enumerate().for_each(|(channel, at)| holds(&memory, at, false, output, channel));
     }
     computed.sort_unstable();
-    let owners = (0..graph.nodes.len()).filter(|&node| !graph.nodes[node].op.is_view());
+    // Upsamplings may be left to their readers, which then found what is upsampled.
+    let left_out =
+        |node: &NodeId| graph.nodes[*node].op == Op::Upsample && !computed.contains(node) && layout.lanes == 1;
+    let owners = (0..graph.nodes.len()).filter(|node| !graph.nodes[*node].op.is_view() && !left_out(node));
     let first = usize::from(computed.first() != Some(&0));
     assert_eq!(computed, owners.skip(first).collect::<Vec<_>>(), "every node once, but the image where it stays");
+    doubled
 }
 
 fn is_vector(graph: &CheckedGraph, operand: &Operand) -> bool {
@@ -164,18 +182,24 @@ const TOYS: [Toy; 4] = [
 fn plans_read_what_is_meant_and_stay_inside_the_arena() {
     for (name, width, height) in [("n", 64, 96), ("s", 32, 32)] {
         let graph = Model::load(name).unwrap().graph(width, height).unwrap();
-        TOYS.iter().for_each(|toy| verify(&graph, toy));
+        for toy in &TOYS {
+            assert_eq!(
+                verify(&graph, toy) > 0,
+                toy.lanes == 1,
+                "both pyramids are read without storing what is upsampled"
+            );
+        }
     }
-    let mut copies = 0;
+    let (mut copies, mut doubled) = (0, 0);
     arbtest(|u| {
         let graph = any_graph(u)?;
         for toy in &TOYS {
-            verify(&graph, toy);
+            doubled += verify(&graph, toy);
             let plan = lower(&graph, toy).unwrap();
             copies += plan.tasks().iter().filter(|task| matches!(task.pass, Pass::Copy { .. })).count();
         }
         Ok(())
     })
     .budget_ms(5_000);
-    assert!(copies > 0, "no plan had to copy anything: the search is too narrow");
+    assert!(copies > 0 && doubled > 0, "no plan had to copy or to double anything: the search is too narrow");
 }

@@ -87,6 +87,12 @@ pub struct NeckConfig {
     /// One residual around the whole block (true) or one around each half (false).
     #[serde(default = "yes")]
     pub hyper_link: bool,
+    /// Whether a block has a second attention, whose result is added to its own (Memory Lobe), and what that reads.
+    #[serde(default, skip_serializing_if = "MemoryKind::is_none")]
+    pub memory: MemoryKind,
+    /// Channels of that attention's queries, keys and values, and a last map from them to `width`; `width` and no map unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_width: Option<usize>,
 }
 
 fn yes() -> bool {
@@ -97,6 +103,11 @@ impl NeckConfig {
     /// Channels of queries, of keys and of values.
     pub fn attention_width(&self) -> usize {
         self.attention_width.unwrap_or(self.width)
+    }
+
+    /// Channels of the memory's queries, of its keys and of its values.
+    pub fn memory_channels(&self) -> usize {
+        self.memory_width.unwrap_or(self.width)
     }
 
     /// What the blocks' attention nodes compute; `None` where there are none.
@@ -144,6 +155,26 @@ pub enum AttentionKind {
     Softmax,
     /// No mixing of distant positions: only the depthwise `position` path remains.
     None,
+}
+
+/// What the second attention of a block reads: exact linear attention of the same kernel and heads as the first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MemoryKind {
+    /// There is none.
+    #[default]
+    None,
+    /// What the block adds to its input, as in the paper.
+    Flow,
+    /// The block's input.
+    Input,
+}
+
+impl MemoryKind {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+    fn is_none(&self) -> bool {
+        *self == Self::None
+    }
 }
 
 /// A kernel of exact linear attention; the formulas are with `yolo_lat_attention`.
@@ -211,6 +242,7 @@ impl ModelConfig {
             ("backbone.stem", *stem),
             ("neck.width", width),
             ("neck.attention_width", attention_width),
+            ("neck.memory_width", self.neck.memory_channels()),
             ("neck.hidden", hidden),
             ("neck.heads", heads),
         ];
@@ -230,6 +262,13 @@ impl ModelConfig {
         }
         if !attention_width.is_multiple_of(heads) {
             return Err(format!("neck.heads: {heads} heads do not divide a width of {attention_width}"));
+        }
+        if self.neck.memory == MemoryKind::None && self.neck.memory_width.is_some() {
+            return Err("neck.memory_width: there is no memory; set memory = \"flow\" or \"input\"".into());
+        }
+        let memory_width = self.neck.memory_channels();
+        if self.neck.memory != MemoryKind::None && !memory_width.is_multiple_of(heads) {
+            return Err(format!("neck.heads: {heads} heads do not divide a memory of {memory_width} channels"));
         }
         if fusion == Fusion::Ghost && width % 2 == 1 {
             return Err(format!(

@@ -121,6 +121,10 @@ fn tensors_too_many_too_few_or_of_another_type_are_named() {
 fn wrong_configurations_are_named() {
     let error = |from: &str, to: &str| ModelConfig::parse(&PLAIN.replace(from, to), "x.toml").unwrap_err().to_string();
     assert!(error("heads = 4", "heads = 5").contains("5 heads do not divide a width of 64"));
+    let memory = error("heads = 4", "heads = 4\nmemory = \"flow\"\nmemory_width = 18");
+    assert!(memory.contains("4 heads do not divide a memory of 18 channels"), "{memory}");
+    let memory = error("heads = 4", "heads = 4\nmemory_width = 16");
+    assert!(memory.contains("neck.memory_width: there is no memory; set memory = "), "{memory}");
     assert!(error("heads = 4", "heads = 0").contains("neck.heads"));
     assert!(error("input = 320", "input = 321").contains("multiple of 32"));
     assert!(error("[48, 96, 192]", "[48, 97, 192]").contains("97 is odd"));

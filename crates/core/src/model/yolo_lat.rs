@@ -1,7 +1,7 @@
 //! The YOLO-LAT network: ShuffleNetV2 backbone, pyramid neck with exact linear attention, distribution focal heads.
 
-use super::config::{ActivationConfig, BackboneConfig, Fusion, ModelConfig, NeckConfig, STRIDES, Split};
-use super::graph::{Activation, Graph, Mask, NodeId, Op, Scale, Shape};
+use super::config::{ActivationConfig, BackboneConfig, Fusion, MemoryKind, ModelConfig, NeckConfig, STRIDES, Split};
+use super::graph::{Activation, Graph, Mask, Mixing, NodeId, Op, Scale, Shape};
 
 /// Builds the network for an image of `width` x `height` pixels, both multiples of 32.
 pub(super) fn build(config: &ModelConfig, width: usize, height: usize) -> Graph {
@@ -143,7 +143,7 @@ impl Builder {
     }
 
     /// Attention and gated feed-forward layer. With Hyper-Link one residual spans both: `x + ffn(attention(x))`;
-    /// without it each half has its own.
+    /// without it each half has its own. A memory attends once more to what the block adds, or to its input.
     fn attention_block(&mut self, name: &str, x: NodeId, config: &NeckConfig) -> NodeId {
         let NeckConfig { width, heads, hidden, hyper_link, .. } = *config;
         let inner = config.attention_width();
@@ -172,7 +172,27 @@ impl Builder {
         let g = self.graph.add(format!("{name}.g"), Op::Slice { start: hidden, step: 1, count: hidden }, &[up]);
         let gated = self.graph.add(format!("{name}.gate"), Op::Gate, &[u, g]);
         let residual = if hyper_link { x } else { mixed };
-        self.linear(&format!("{name}.down"), &[gated, residual], width)
+        let down = format!("{name}.down");
+        let input = match config.memory {
+            MemoryKind::None => return self.linear(&down, &[gated, residual], width),
+            MemoryKind::Flow => None,
+            MemoryKind::Input => Some(x),
+        };
+        let delta = self.linear(&down, &[gated], width);
+        let block = self.graph.add(format!("{name}.add"), Op::Add, &[residual, delta]);
+        self.memory(name, input.unwrap_or(delta), block, config)
+    }
+
+    /// The block's result with a second attention added to it, through a last map if its width is given.
+    fn memory(&mut self, name: &str, input: NodeId, block: NodeId, config: &NeckConfig) -> NodeId {
+        let inner = config.memory_channels();
+        let qkv = self.linear(&format!("{name}.memory.qkv"), &[input], 3 * inner);
+        let attention = Op::Attention { mixing: Mixing::Linear(config.kernel), heads: config.heads, mask: Mask::Full };
+        let attended = self.graph.add(format!("{name}.memory.attention"), attention, &[qkv]);
+        match config.memory_width {
+            Some(_) => self.linear(&format!("{name}.memory.proj"), &[attended, block], config.width),
+            None => self.graph.add(format!("{name}.memory.add"), Op::Add, &[block, attended]),
+        }
     }
 
     /// Depthwise 3x3 of the values, added to what attention gives: the part that knows where a token is.
