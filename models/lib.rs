@@ -30,3 +30,25 @@ pub const BUILTIN: &[Builtin] = &[
         weights: include_bytes!("yolo-lat-s.safetensors"),
     },
 ];
+
+/// A language model as its three files.
+#[derive(Clone, Copy, Debug)]
+pub struct BuiltinLanguageModel {
+    /// The name of its files.
+    pub name: &'static str,
+    /// Contents of `NAME.toml`.
+    pub config: &'static str,
+    /// Contents of `NAME.safetensors`.
+    pub weights: &'static [u8],
+    /// Contents of `NAME.tokenizer.json`.
+    pub tokenizer: &'static str,
+}
+
+/// The language model that comes with yolo-lat.
+#[cfg(feature = "embed-lm")]
+pub const LANGUAGE_MODEL: BuiltinLanguageModel = BuiltinLanguageModel {
+    name: "yolo-lat-lm",
+    config: include_str!("yolo-lat-lm.toml"),
+    weights: include_bytes!("yolo-lat-lm.safetensors"),
+    tokenizer: include_str!("yolo-lat-lm.tokenizer.json"),
+};

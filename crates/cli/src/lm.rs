@@ -26,9 +26,9 @@ enum LmCommand {
 
 #[derive(Args, Debug)]
 struct GenerateArguments {
-    /// Model: the path of a .toml with a .safetensors and a .tokenizer.json beside it
+    /// Model: the path of a .toml with a .safetensors and a .tokenizer.json beside it [default: the one that comes with yolo-lat]
     #[arg(short, long, value_name = "FILE")]
-    model: PathBuf,
+    model: Option<PathBuf>,
     /// What the text begins with
     #[arg(short, long, value_name = "TEXT")]
     prompt: OsString,
@@ -45,9 +45,9 @@ struct GenerateArguments {
 
 #[derive(Args, Debug)]
 struct EvalArguments {
-    /// Model: the path of a .toml with a .safetensors and a .tokenizer.json beside it
+    /// Model: the path of a .toml with a .safetensors and a .tokenizer.json beside it [default: the one that comes with yolo-lat]
     #[arg(short, long, value_name = "FILE")]
-    model: PathBuf,
+    model: Option<PathBuf>,
     /// Texts (UTF-8)
     #[arg(required = true, value_name = "FILE")]
     texts: Vec<PathBuf>,
@@ -71,10 +71,18 @@ pub(super) fn run(arguments: &LmArguments) -> anyhow::Result<ExitCode> {
     }
 }
 
+/// The model in a file, or the one that comes with the program.
+pub(super) fn load(path: Option<&Path>) -> anyhow::Result<Model> {
+    Ok(match path {
+        Some(path) => Model::load(path)?,
+        None => Model::builtin()?,
+    })
+}
+
 /// Writes the prompt and what follows, each piece as it comes.
 fn generate(arguments: &GenerateArguments) -> anyhow::Result<ExitCode> {
     let prompt = arguments.prompt.to_str().context("--prompt: no text in UTF-8")?;
-    let model = Model::load(&arguments.model)?;
+    let model = load(arguments.model.as_deref())?;
     let sampling = Sampling { temperature: arguments.temperature, seed: arguments.seed };
     let start = Instant::now();
     let mut generation = Generation::new(&model, prompt, arguments.tokens, sampling)?;
@@ -89,7 +97,7 @@ fn generate(arguments: &GenerateArguments) -> anyhow::Result<ExitCode> {
 
 /// A line a text; what is none is said, and the others go on.
 fn eval(arguments: &EvalArguments) -> anyhow::Result<ExitCode> {
-    let model = Model::load(&arguments.model)?;
+    let model = load(arguments.model.as_deref())?;
     let length = (arguments.length > 0).then_some(arguments.length);
     let mut failed = false;
     for path in &arguments.texts {

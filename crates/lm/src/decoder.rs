@@ -1,5 +1,7 @@
 //! A language model token by token: what it keeps of those before is one state of constant size a head.
 
+use std::time::{Duration, Instant};
+
 use yolo_lat_attention::{
     CausalState, DecodeState, DiffDistance, HadamardExp, KeyValueCache, ModulatedDot, SumDistance, vector_times_matrix,
 };
@@ -35,6 +37,7 @@ pub struct Decoder<'a> {
     layers: Vec<LayerState>,
     position: usize,
     logits: Vec<f32>,
+    attention_time: Duration,
 }
 
 impl<'a> Decoder<'a> {
@@ -62,7 +65,30 @@ impl<'a> Decoder<'a> {
             layers: (0..layers).map(layer).collect(),
             position: 0,
             logits: vec![0.0; model.config().vocabulary],
+            attention_time: Duration::ZERO,
         })
+    }
+
+    /// Takes `count` tokens that nobody wrote, their keys and values waves, without the cost of computing them: what a text of that
+    /// length leaves, for measuring time.
+    pub fn fill(&mut self, count: usize) {
+        let width = self.model.config().width;
+        for heads in self.layers.iter_mut().flat_map(|layer| [&mut layer.heads, &mut layer.lobe]) {
+            let width = width / heads.len().max(1);
+            let wave = |step: f32, token: usize| -> Vec<f32> {
+                (0..width).map(|at| ((token * width + at) as f32 * step).sin()).collect()
+            };
+            for token in 0..count {
+                let (key, value) = (wave(1.31, token), wave(0.37, token));
+                heads.iter_mut().for_each(|head| head.push(&key, &value));
+            }
+        }
+        self.position += count;
+    }
+
+    /// How long attention took in the last step, without the maps before and after it.
+    pub fn attention_time(&self) -> Duration {
+        self.attention_time
     }
 
     /// Tokens taken.
@@ -92,9 +118,11 @@ impl<'a> Decoder<'a> {
             return Err(LmError::Token { token, vocabulary: config.vocabulary });
         };
         let mut x = row.to_vec();
+        let mut attention_time = Duration::ZERO;
         for (layer, state) in layers.iter().zip(&mut self.layers) {
-            Step { config, layer, position: self.position }.run(&mut x, state);
+            Step { config, layer, position: self.position, attention_time: &mut attention_time }.run(&mut x, state);
         }
+        self.attention_time = attention_time;
         vector_times_matrix(&normalized(&x, norm), unembedding, &mut self.logits);
         self.position += 1;
         Ok(&self.logits)
@@ -106,10 +134,11 @@ struct Step<'a> {
     config: &'a LmConfig,
     layer: &'a Layer,
     position: usize,
+    attention_time: &'a mut Duration,
 }
 
 impl Step<'_> {
-    fn run(&self, x: &mut [f32], state: &mut LayerState) {
+    fn run(&mut self, x: &mut [f32], state: &mut LayerState) {
         let input = x.to_owned();
         let a = self.attention(&normalized(x, &self.layer.norm1), state);
         let second = || self.layer.norm2.as_deref().unwrap_or_default();
@@ -130,11 +159,11 @@ impl Step<'_> {
         if let (Some(memory), Some(maps)) = (self.config.memory, &self.layer.memory) {
             let read = if memory.input == MemoryInput::Delta { &delta } else { &input };
             let qkv = times(read, maps, 3 * self.config.width);
-            add(x, &attended(qkv, &mut state.lobe));
+            add(x, &self.attended(qkv, &mut state.lobe));
         }
     }
 
-    fn attention(&self, x: &[f32], state: &mut LayerState) -> Vec<f32> {
+    fn attention(&mut self, x: &[f32], state: &mut LayerState) -> Vec<f32> {
         let (width, heads) = (self.config.width, self.config.heads);
         let mut qkv = times(x, &self.layer.qkv, 3 * width);
         if let Some(taps) = &self.layer.convolution {
@@ -156,7 +185,15 @@ impl Step<'_> {
             let keys = qkv[width..2 * width].chunks_exact_mut(width / heads);
             keys.zip(scales).for_each(|(key, scale)| key.iter_mut().for_each(|key| *key *= scale));
         }
-        times(&attended(qkv, &mut state.heads), &self.layer.output, width)
+        let attended = self.attended(qkv, &mut state.heads);
+        times(&attended, &self.layer.output, width)
+    }
+
+    fn attended(&mut self, qkv: Vec<f32>, heads: &mut [Box<Head>]) -> Vec<f32> {
+        let start = Instant::now();
+        let result = attended(qkv, heads);
+        *self.attention_time += start.elapsed();
+        result
     }
 
     /// The chosen experts' sum.

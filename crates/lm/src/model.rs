@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::config::{Bias, ConfigError, LmConfig};
+use crate::config::{Attention, Bias, ConfigError, LmConfig};
 use crate::tokenizer::{Tokenizer, TokenizerError};
 use crate::weights::{Weights, WeightsError, turned};
 
@@ -97,12 +97,29 @@ impl Model {
         Self::new(config, weights, Tokenizer::from_bytes(tokenizer)?)
     }
 
+    /// The one that comes with yolo-lat.
+    ///
+    /// # Errors
+    /// [`LmError`], which a test rules out.
+    #[cfg(feature = "builtin-model")]
+    pub fn builtin() -> Result<Self, LmError> {
+        let yolo_lat_models::BuiltinLanguageModel { name, config, weights, tokenizer } = yolo_lat_models::LANGUAGE_MODEL;
+        Self::parse(name, config, weights, tokenizer.as_bytes())
+    }
+
     fn new(config: LmConfig, mut weights: Weights, tokenizer: Tokenizer) -> Result<Self, LmError> {
         tokenizer.check(config.vocabulary)?;
         let layers = (0..config.layers).map(|index| layer(&config, &mut weights, index)).collect();
         let embedding = weights.take("embedding");
         let unembedding = turned(&embedding, config.width);
         Ok(Self { embedding, unembedding, norm: weights.take("norm"), layers, tokenizer, config })
+    }
+
+    /// The same weights with another attention.
+    #[must_use]
+    pub fn with_attention(mut self, attention: Attention) -> Self {
+        self.config.attention = attention;
+        self
     }
 
     /// What it consists of.

@@ -70,6 +70,9 @@ export interface Attention {
   bottom: number;
 }
 
+/** How attention weighs: four kernels that split exactly into feature maps, so that its cost is linear, and softmax. */
+export type Kernel = "own" | "hadamard" | "sum" | "difference" | "modulated" | "softmax";
+
 /** Finds objects in pictures. Calls are done one after the other. */
 export class Detector {
   private constructor(network: unknown);
@@ -88,12 +91,18 @@ export class Detector {
   readonly classes: string[];
   /** Names of the layers of attention, in the order in which they run. */
   readonly layers: string[];
+  /** Names of the kernels that the layers of attention can have; `"own"` is the one that the model learnt with. */
+  readonly kernels: Kernel[];
   /** Least confidence of what is reported. */
   readonly confidence: number;
   /** Sets it. */
   setConfidence(confidence: number): Promise<void>;
   /** Reads a layer of attention with each picture from now on, by its number from 0; `undefined` for none. */
   watch(layer?: number): Promise<void>;
+  /**
+   * Gives all layers of attention another kernel while the weights stay: what changes in boxes and heat maps is the kernel's doing.
+   */
+  replace(kernel?: Kernel): Promise<void>;
   /** What is in a picture. After the loss of a GPU's device it goes on with a new one, then with the processor. */
   detect(picture: Picture): Promise<Detections>;
   /** What a point of the last picture looks at in the watched layer; nothing where none is watched, or no picture was seen since. */

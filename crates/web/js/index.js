@@ -61,6 +61,7 @@ export class Detector {
     this.#network = network;
     this.classes = network.classes;
     this.layers = network.layers;
+    this.kernels = network.kernels;
   }
 
   static get models() {
@@ -105,6 +106,10 @@ export class Detector {
 
   watch(layer) {
     return this.#next(() => this.#network.watch(layer));
+  }
+
+  replace(kernel = "own") {
+    return this.#next(() => this.#network.replace(kernel));
   }
 
   #pixels(source) {

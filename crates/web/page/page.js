@@ -4,6 +4,14 @@ import { colourOf, draw, pixelAt } from "./draw.js";
 import * as sources from "./source.js";
 
 const SAMPLES = ["astronaut", "chelsea", "coffee", "rocket"];
+const KERNELS = {
+  own: "the model's own",
+  hadamard: "Hadamard exp",
+  sum: "sum distance",
+  difference: "difference distance",
+  modulated: "modulated dot",
+  softmax: "softmax",
+};
 const at = (id) => document.getElementById(id);
 const canvas = at("picture");
 
@@ -147,8 +155,18 @@ async function load() {
   const layer = at("layer").value;
   at("layer").replaceChildren(...detector.layers.map((name, number) => new Option(name, number)));
   at("layer").value = layer in detector.layers ? layer : 0;
+  const kernel = at("kernel").value || "own";
+  at("kernel").replaceChildren(...detector.kernels.map((name) => new Option(KERNELS[name] ?? name, name)));
+  at("kernel").value = kernel;
   say("Ready.");
-  await again(point && (() => detector.watch(Number(at("layer").value))));
+  await again(async () => {
+    if (kernel !== "own") {
+      await detector.replace(kernel);
+    }
+    if (point) {
+      await detector.watch(Number(at("layer").value));
+    }
+  });
 }
 
 // Looks at the last picture again after a change; a camera's next one would show it anyway.
@@ -203,6 +221,7 @@ at("file").addEventListener("change", (event) => {
 at("model").addEventListener("change", load);
 at("engine").addEventListener("change", load);
 at("layer").addEventListener("change", () => point && again(() => detector?.watch(Number(at("layer").value))));
+at("kernel").addEventListener("change", () => again(() => detector?.replace(at("kernel").value)));
 at("confidence").addEventListener("input", () => {
   const confidence = Number(at("confidence").value);
   at("confidence-value").textContent = confidence.toFixed(2);

@@ -14,6 +14,8 @@ use yolo_lat::detector::{AttentionOptions, DetectorOptions};
 use yolo_lat::engine::EngineKind;
 use yolo_lat::engine::gpu::GpuOptions;
 use yolo_lat::geometry::BBox;
+use yolo_lat::model::config::KernelKind;
+use yolo_lat::model::graph::Mixing;
 use yolo_lat::model::{Model, ModelConfig, Weights};
 use yolo_lat::postprocess::PostprocessOptions;
 use yolo_lat::{AttentionLayer, AttentionView, Detector, Runtime, RuntimeOptions};
@@ -27,6 +29,16 @@ pub fn start() {
 fn error(error: impl std::fmt::Display) -> JsError {
     JsError::new(&error.to_string())
 }
+
+/// What can run in the layers of attention; nothing stands for the model's own.
+const KERNELS: [(&str, Option<Mixing>); 6] = [
+    ("own", None),
+    ("hadamard", Some(Mixing::Linear(KernelKind::HadamardExp))),
+    ("sum", Some(Mixing::Linear(KernelKind::SumDistance))),
+    ("difference", Some(Mixing::Linear(KernelKind::DiffDistance))),
+    ("modulated", Some(Mixing::Linear(KernelKind::ModulatedDot))),
+    ("softmax", Some(Mixing::Softmax)),
+];
 
 /// A model on an engine.
 #[wasm_bindgen]
@@ -101,15 +113,39 @@ impl Network {
         self.detector.set_postprocess(self.options.postprocess.clone());
     }
 
+    /// Names of the kernels of attention, the model's own first.
+    #[wasm_bindgen(getter)]
+    pub fn kernels(&self) -> Vec<String> {
+        KERNELS.iter().map(|(name, _)| (*name).to_owned()).collect()
+    }
+
+    /// Gives all layers of attention the kernel of that name; the weights stay those of the model's own.
+    pub async fn replace(&mut self, kernel: String) -> Result<(), JsError> {
+        let Some((_, mixing)) = KERNELS.iter().find(|(name, _)| *name == kernel) else {
+            let names = KERNELS.map(|(name, _)| name).join(", ");
+            return Err(JsError::new(&format!("there is no kernel {kernel:?}: {names}")));
+        };
+        let replaced = mixing.map_or(Vec::new(), |mixing| (0..self.layers.len()).map(|layer| (layer, Some(mixing))).collect());
+        let attention = AttentionOptions { replaced, ..self.options.attention.clone() };
+        self.layers = AttentionLayer::all(&self.model, &attention).map_err(error)?;
+        self.options.attention = attention;
+        self.make_anew().await
+    }
+
+    async fn make_anew(&mut self) -> Result<(), JsError> {
+        self.detector = Detector::of_model_async(&self.model, &self.runtime, &self.options).await.map_err(error)?;
+        self.seen = None;
+        Ok(())
+    }
+
     /// Reads the queries, keys and values of a layer from now on, which [`Network::look`] needs; of none without a number.
     pub async fn watch(&mut self, layer: Option<usize>) -> Result<(), JsError> {
         if layer.is_some_and(|layer| layer >= self.layers.len()) {
             return Err(JsError::new(&format!("there are {} layers of attention, from 0", self.layers.len())));
         }
         if self.options.attention.watched != layer {
-            self.options.attention = AttentionOptions { watched: layer, ..AttentionOptions::default() };
-            self.detector = Detector::of_model_async(&self.model, &self.runtime, &self.options).await.map_err(error)?;
-            self.seen = None;
+            self.options.attention.watched = layer;
+            self.make_anew().await?;
         }
         Ok(())
     }

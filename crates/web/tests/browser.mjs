@@ -354,6 +354,13 @@ async function looks(browser) {
   await page.screenshot({ path: join(folder, "attention.png") });
   await page.locator("#layer").selectOption({ index: 1 });
   await changed(first);
+  const own = await pixels();
+  await page.locator("#kernel").selectOption("softmax");
+  await changed(own);
+  const softmax = await pixels();
+  await page.locator("#kernel").selectOption("own");
+  await changed(softmax);
+  assert.equal(await pixels(), own, "the model's own kernel shows what it did before");
   await page.keyboard.press("Escape");
   const end = Date.now() + TIMEOUT;
   while ((await pixels()) !== before) {

@@ -9,6 +9,9 @@ export async function example(picture: HTMLVideoElement | ImageData): Promise<st
   const attention: Attention | undefined = await detector.attention(1, 2);
   const sum: number = attention?.weights.reduce((sum, weight) => sum + weight, 0) ?? 0;
   await detector.setConfidence(0.5);
+  await detector.replace("softmax");
+  // @ts-expect-error There is no such kernel.
+  await detector.replace("cosine");
   // @ts-expect-error There is no such engine.
   await Detector.load("n", { engine: "quantum" });
   // @ts-expect-error A path is no picture.

@@ -38,6 +38,13 @@ pub(crate) enum LmCommand {
     Train(LmArguments),
     /// Make all runs of an experiment that are not finished, then its table and picture; several processes share the work
     Suite(LmArguments),
+    /// Write a finished run's model with weights in 16 bits, as it is shipped
+    Export {
+        /// Folder of the run
+        run: PathBuf,
+        /// NAME: writes NAME.toml, NAME.safetensors and NAME.tokenizer.json
+        name: PathBuf,
+    },
     /// Table and picture of an experiment's finished runs
     Report {
         /// The experiment
@@ -73,6 +80,7 @@ pub(crate) fn lm(command: &LmCommand) -> anyhow::Result<ExitCode> {
             log::say(&report::report(&suite::Suite::load(config)?)?);
             Ok(ExitCode::SUCCESS)
         }
+        LmCommand::Export { run, name } => run::export_halves(run, name).map(|()| ExitCode::SUCCESS),
         LmCommand::Train(LmArguments { config, data, threads }) => {
             tch::set_num_threads((*threads).into());
             let config = RunConfig::load(config)?;

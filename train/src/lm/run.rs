@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
-use tch::Kind;
+use tch::{Kind, Tensor};
 use yolo_lat::sink::write_atomically;
 
 use super::config::RunConfig;
@@ -229,6 +229,24 @@ impl Trainer {
         let tokenizer = self.texts.tokenizer.as_bytes();
         Ok(write_atomically(&folder.join("model.tokenizer.json"), |file| file.write_all(tokenizer))?)
     }
+}
+
+/// Writes the model in the folder of a finished run as `name.toml`, `name.safetensors` with weights in 16 bits, and
+/// `name.tokenizer.json`.
+///
+/// # Errors
+/// A file cannot be read or written.
+pub(crate) fn export_halves(run: &Path, name: &Path) -> anyhow::Result<()> {
+    let file = run.join("model.safetensors");
+    let weights = Tensor::read_safetensors(&file).with_context(|| format!("{}: no finished run", file.display()))?;
+    let halves: Vec<_> = weights.into_iter().map(|(name, value)| (name, value.to_kind(Kind::Half))).collect();
+    write_tensors(&name.with_extension("safetensors"), &halves)?;
+    for extension in ["toml", "tokenizer.json"] {
+        let from = run.join("model").with_extension(extension);
+        let bytes = std::fs::read(&from).with_context(|| from.display().to_string())?;
+        write_atomically(&name.with_extension(extension), |file| file.write_all(&bytes))?;
+    }
+    Ok(())
 }
 
 /// What decides a run, less where it is written.

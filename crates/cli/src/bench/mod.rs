@@ -2,6 +2,7 @@
 //! disturbs all alike; minimum and median are given.
 
 mod attention;
+#[cfg(feature = "lm")]
 mod decode;
 mod engines;
 #[cfg(feature = "gpu")]
@@ -36,6 +37,7 @@ pub(super) struct BenchArguments {
 enum What {
     /// Time and memory of attention against the number of tokens: linear, softmax, ONNX Runtime's softmax
     Attention(attention::AttentionArguments),
+    #[cfg(feature = "lm")]
     /// Token by token decoding of a small language model: constant state against a cache of keys and values
     Decode(decode::DecodeArguments),
     /// Entropy of the weights against the number of tokens: how far each kernel stays from the plain mean
@@ -98,6 +100,7 @@ pub(super) fn run(arguments: &BenchArguments) -> anyhow::Result<ExitCode> {
     };
     match what {
         What::Attention(arguments) => attention::run(arguments),
+        #[cfg(feature = "lm")]
         What::Decode(arguments) => decode::run(arguments),
         What::TokenDilution(arguments) => token_dilution::run(arguments),
         #[cfg(feature = "gpu")]
