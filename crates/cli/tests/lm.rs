@@ -24,6 +24,26 @@ fn a_prompt_is_gone_on_with() {
     assert_ne!(generate(&["--tokens", "20", "--seed", "4"]), text);
 }
 
+/// It learnt Jane Austen and the King James Bible, and knows them better than letters without order.
+#[test]
+fn the_model_that_comes_with_the_program_is_the_default() {
+    let output = yolo_lat(&["lm", "generate", "--prompt", "It is a truth", "--tokens", "12", "--temperature", "0"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(stdout(&output).starts_with("It is a truth") && stdout(&output).len() > 30, "{}", stdout(&output));
+    let folder = tempfile::tempdir().unwrap();
+    let bits = |text: &str| {
+        let file = folder.path().join("text.txt");
+        std::fs::write(&file, text).unwrap();
+        let output = yolo_lat(&["lm", "eval", "--json", utf8(&file)]);
+        let line: Value = serde_json::from_str(&stdout(&output)).unwrap();
+        line["bits_per_byte"].as_f64().unwrap()
+    };
+    let sentence = "She was very glad to see him, and could not help saying that it was a great pleasure to her.";
+    let mut letters: Vec<char> = sentence.chars().collect();
+    letters.sort_by_key(|letter| (*letter as u32).wrapping_mul(2_654_435_761));
+    assert!(bits(sentence) < 2.2 && bits(&letters.into_iter().collect::<String>()) > 4.0);
+}
+
 #[test]
 fn texts_are_measured() {
     let folder = tempfile::tempdir().unwrap();

@@ -103,7 +103,8 @@ impl Model {
     /// [`LmError`], which a test rules out.
     #[cfg(feature = "builtin-model")]
     pub fn builtin() -> Result<Self, LmError> {
-        let yolo_lat_models::BuiltinLanguageModel { name, config, weights, tokenizer } = yolo_lat_models::LANGUAGE_MODEL;
+        let yolo_lat_models::BuiltinLanguageModel { name, config, weights, tokenizer } =
+            yolo_lat_models::LANGUAGE_MODEL;
         Self::parse(name, config, weights, tokenizer.as_bytes())
     }
 

@@ -125,7 +125,8 @@ impl Network {
             let names = KERNELS.map(|(name, _)| name).join(", ");
             return Err(JsError::new(&format!("there is no kernel {kernel:?}: {names}")));
         };
-        let replaced = mixing.map_or(Vec::new(), |mixing| (0..self.layers.len()).map(|layer| (layer, Some(mixing))).collect());
+        let replaced =
+            mixing.map_or(Vec::new(), |mixing| (0..self.layers.len()).map(|layer| (layer, Some(mixing))).collect());
         let attention = AttentionOptions { replaced, ..self.options.attention.clone() };
         self.layers = AttentionLayer::all(&self.model, &attention).map_err(error)?;
         self.options.attention = attention;

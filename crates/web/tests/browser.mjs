@@ -1,4 +1,4 @@
-// The page in headless Chromium: node browser.mjs DIST FOLDER short|full. FOLDER has expected.json, which tests/web.rs writes, and gets
+// The page in headless Chromium: node browser.mjs DIST FOLDER short|full|figures. FOLDER has expected.json, which tests/web.rs writes, and gets
 // screenshots and figures.
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
@@ -411,7 +411,9 @@ async function figures(browser) {
 
 const browser = await launch();
 try {
-  if (form === "full") {
+  if (form === "figures") {
+    await figures(browser);
+  } else if (form === "full") {
     await shadersCompile(browser);
     await enginesAgree(browser, models);
     await withoutHardware(browser);

@@ -80,7 +80,16 @@ pub(super) fn run(arguments: &DecodeArguments) -> anyhow::Result<ExitCode> {
     let mut table = format!(
         "{layers} layers, width {width}, {heads} heads of {}, vocabulary {vocabulary}; one thread; median us a token\n\
          {:>8} {:>11} {:>11} {:>7} {:>11} {:>11} {:>7} {:>11} {:>11}\n",
-        width / heads, "context", "step state", "step cache", "ratio", "att. state", "att. cache", "ratio", "state B", "cache B"
+        width / heads,
+        "context",
+        "step state",
+        "step cache",
+        "ratio",
+        "att. state",
+        "att. cache",
+        "ratio",
+        "state B",
+        "cache B"
     );
     for row in &rows {
         // Writing to a String cannot fail.
