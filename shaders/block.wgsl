@@ -13,17 +13,6 @@ var<workgroup> narrow: array<f32, 1400>;
 /// The projection: (channels, TILE)
 var<workgroup> wide: array<f32, 1536>;
 
-fn bias_at(list: u32, channel: u32) -> f32 {
-    if list == NONE {
-        return 0.0;
-    }
-    return weights[list + channel];
-}
-
-fn four_weights(at: vec4<u32>) -> vec4<f32> {
-    return vec4(weights[at.x], weights[at.y], weights[at.z], weights[at.w]);
-}
-
 /// The depthwise 3x3 of a plane of the values.
 fn window_at(job: u32, channel: u32, position: u32, image: u32) -> f32 {
     let width = jobs[job].out_width;
@@ -81,7 +70,7 @@ fn block(
         let row = min(vec4(channel) + vec4(0u, 1u, 2u, 3u), vec4(outputs - 1u)) * inner + jobs[job].first_weight;
         var sum = vec4(0.0);
         for (var k = 0u; k < inner; k++) {
-            sum += four_weights(row + k) * narrow[k * TILE + item % TILE];
+            sum += weights_at(row + k) * narrow[k * TILE + item % TILE];
         }
         for (var part = 0u; part < min(4u, outputs - channel); part++) {
             wide[(channel + part) * TILE + item % TILE] = sum[part] + bias_at(jobs[job].first_bias, channel + part);
@@ -96,7 +85,7 @@ fn block(
         let row = vec4(channel, next, hidden + channel, hidden + next) * outputs + jobs[job].extra_weight;
         var sum = vec4(0.0);
         for (var k = 0u; k < outputs; k++) {
-            sum += four_weights(row + k) * wide[k * TILE + item % TILE];
+            sum += weights_at(row + k) * wide[k * TILE + item % TILE];
         }
         for (var part = 0u; part < min(2u, hidden - channel); part++) {
             let u = sum[part] + bias_at(jobs[job].extra_bias, channel + part);
@@ -115,7 +104,7 @@ fn block(
         let row = min(vec4(channel) + vec4(0u, 1u, 2u, 3u), vec4(outputs - 1u)) * hidden + jobs[job].weight;
         var sum = vec4(0.0);
         for (var k = 0u; k < hidden; k++) {
-            sum += four_weights(row + k) * narrow[k * TILE + item % TILE];
+            sum += weights_at(row + k) * narrow[k * TILE + item % TILE];
         }
         for (var part = 0u; part < min(4u, outputs - channel); part++) {
             var value = sum[part] + bias_at(jobs[job].bias, channel + part);

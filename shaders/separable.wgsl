@@ -19,10 +19,7 @@ fn residual_quad(job: u32, output: u32, quad: u32, image: u32) -> vec4<f32> {
         return arena[plane / 4u + quad];
     }
     let channel = output - jobs[job].extra_channels;
-    var bias = 0.0;
-    if jobs[job].extra_bias != NONE {
-        bias = weights[jobs[job].extra_bias + channel];
-    }
+    let bias = bias_at(jobs[job].extra_bias, channel);
     let sums = window_sums(job, vec2(plane, NONE), vec2(3u, 1u), jobs[job].extra_weight + channel * 9u, bias, quad);
     return leaky(sums, jobs[job].extra_slope);
 }

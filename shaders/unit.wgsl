@@ -18,13 +18,6 @@ var<workgroup> first: array<f32, 2400>;
 /// After the depthwise one: (channels, TILE_HEIGHT, TILE_WIDTH)
 var<workgroup> second: array<f32, 1536>;
 
-fn bias_at(list: u32, channel: u32) -> f32 {
-    if list == NONE {
-        return 0.0;
-    }
-    return weights[list + channel];
-}
-
 @compute @workgroup_size(128)
 fn unit(
     @builtin(workgroup_id) id: vec3<u32>,
@@ -58,8 +51,7 @@ fn unit(
         if inside {
             let row = min(vec4(channel) + vec4(0u, 1u, 2u, 3u), vec4(channels - 1u)) * inputs + jobs[job].first_weight;
             for (var k = 0u; k < inputs; k++) {
-                let w = vec4(weights[row.x + k], weights[row.y + k], weights[row.z + k], weights[row.w + k]);
-                sum += w * value_at(place_of(plane_of(jobs[job].inputs, k, image), x, y, width));
+                sum += weights_at(row + k) * value_at(place_of(plane_of(jobs[job].inputs, k, image), x, y, width));
             }
         }
         for (var part = 0u; part < min(4u, channels - channel); part++) {
@@ -97,15 +89,12 @@ fn unit(
         if GHOST {
             let centre = (at / TILE_WIDTH + 1u) * halo_width + at % TILE_WIDTH + 1u;
             for (var k = 0u; k < channels; k++) {
-                let w = vec4(weights[row.x + k], weights[row.y + k], weights[row.z + k], weights[row.w + k]);
-                sum += w * first[k * halo + centre];
+                sum += weights_at(row + k) * first[k * halo + centre];
             }
         }
         let of_window = row + depth - channels;
         for (var k = 0u; k < channels; k++) {
-            let at_k = of_window + k;
-            let w = vec4(weights[at_k.x], weights[at_k.y], weights[at_k.z], weights[at_k.w]);
-            sum += w * second[k * positions + at];
+            sum += weights_at(of_window + k) * second[k * positions + at];
         }
         for (var part = 0u; part < min(4u, outputs - channel); part++) {
             let value = sum[part] + bias_at(jobs[job].bias, channel + part);

@@ -529,6 +529,41 @@ fn whole_networks_agree_with_the_reference() {
     }
 }
 
+/// Ghosts before a product and beside one, of windows that the shaders make on the way and of such that they do not, and what is
+/// upsampled before products and windows, on maps whose rows are no whole quads.
+#[test]
+fn ghosts_and_upsampled_maps_agree_with_the_reference() {
+    let activation = Activation::LeakyRelu(0.1);
+    let pointwise = |channels| Op::Conv { channels, kernel: 1, stride: 1, activation };
+    let window = |kernel, stride| Op::Depthwise { kernel, stride, bias: true, activation };
+    for (round, (kernel, (width, height))) in
+        [3, 5].into_iter().flat_map(|kernel| [(7, 5), (8, 3), (1, 1)].map(|size| (kernel, size))).enumerate()
+    {
+        let mut graph = Graph::new("ghosts", Shape { channels: 5, height, width });
+        let up = graph.add("up", Op::Upsample, &[0]);
+        let own = graph.add("own", pointwise(3), &[up]);
+        let joined = graph.add("joined", Op::Concat, &[up, own]);
+        let first = graph.add("first", pointwise(6), &[joined]);
+        let cheap = graph.add("cheap", window(kernel, 1), &[first]);
+        let ghost = graph.add("ghost", Op::Concat, &[first, cheap]);
+        let second = graph.add("second", pointwise(4), &[ghost]);
+        let cheap2 = graph.add("cheap2", window(kernel, 1), &[second]);
+        let ghost2 = graph.add("ghost2", Op::Concat, &[second, cheap2]);
+        let shortcut = graph.add("shortcut", window(5, 1), &[joined]);
+        let sum = graph.add("sum", pointwise(8), &[shortcut, ghost2]);
+        // Where the shortcut has no window, and where a window with stride reads what is upsampled.
+        let plain = graph.add("plain", pointwise(8), &[joined, ghost2]);
+        let again = graph.add("again", Op::Upsample, &[sum]);
+        let strided = graph.add("strided", window(kernel, 2), &[again]);
+        graph.taps = vec![plain, strided];
+        let graph = graph.check().unwrap();
+        let mut seed = round as u32;
+        let network = with_random_weights(&graph, &mut seed);
+        let images = random_images(2, graph.input(), 1.0, &mut seed);
+        assert_engines_agree(&network, &images, 1e-5);
+    }
+}
+
 /// Its last map: that of its result, or else its values.
 #[test]
 fn a_memory_whose_last_map_is_zero_changes_no_bit() {

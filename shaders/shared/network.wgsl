@@ -81,6 +81,19 @@ fn plane_of(list: u32, channel: u32, image: u32) -> u32 {
     return planes[list + channel] + image * dispatch.image_stride;
 }
 
+/// The bias of a channel; zero without a list.
+fn bias_at(list: u32, channel: u32) -> f32 {
+    if list == NONE {
+        return 0.0;
+    }
+    return weights[list + channel];
+}
+
+/// Four weights.
+fn weights_at(at: vec4<u32>) -> vec4<f32> {
+    return vec4(weights[at.x], weights[at.y], weights[at.z], weights[at.w]);
+}
+
 /// Vec4s of a plane.
 fn quads_of(width: u32, height: u32) -> u32 {
     return (width * height + 3u) / 4u;

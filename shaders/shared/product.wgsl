@@ -62,11 +62,7 @@ fn product(job: u32, group: u32, image: u32, thread: u32, depth: u32) {
     for (var part = 0u; part < 4u; part++) {
         let output = first_row + row * 4u + part;
         if output < jobs[job].out_channels {
-            var value = sums[part];
-            if jobs[job].bias != NONE {
-                value += weights[jobs[job].bias + output];
-            }
-            value = leaky(value, jobs[job].slope);
+            var value = leaky(sums[part] + bias_at(jobs[job].bias, output), jobs[job].slope);
             if jobs[job].residual != NONE {
                 value += residual_quad(job, output, quad, image);
             }

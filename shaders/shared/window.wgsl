@@ -63,10 +63,7 @@ fn window_quad(job: u32, channel: u32, quad: u32, image: u32) -> vec4<f32> {
     if jobs[job].second != NONE {
         plane.y = plane_of(jobs[job].second, channel, image);
     }
-    var bias = 0.0;
-    if jobs[job].window_bias != NONE {
-        bias = weights[jobs[job].window_bias + channel];
-    }
+    let bias = bias_at(jobs[job].window_bias, channel);
     let filter_at = jobs[job].window_weight + channel * KERNEL * KERNEL;
     var result = leaky(window_sums(job, plane, vec2(KERNEL, STRIDE), filter_at, bias, quad), jobs[job].window_slope);
     if jobs[job].window_residual != NONE {

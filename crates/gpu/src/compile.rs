@@ -136,7 +136,7 @@ impl Target for Shaders {
             // Only on the way into a window.
             Fusion::UpsampleAdd => graph.nodes[last].op != Op::Add,
             Fusion::PointwiseDepthwise | Fusion::GhostPointwise => self.units && unit_tile(graph, last).is_some(),
-            Fusion::GhostResidual => self.units && is_separable(graph, last),
+            Fusion::GhostResidual => self.units && adds_ghost(graph, last),
             Fusion::PointwisePointwise | Fusion::PointwiseGate | Fusion::AttentionDepthwise => {
                 self.units && Block::ending(graph, last).is_some()
             }
@@ -192,10 +192,13 @@ fn only_input(graph: &CheckedGraph, node: NodeId) -> Option<NodeId> {
     }
 }
 
-/// Whether a 1x1 convolution is computed with the depthwise one before it, both at the same positions.
-fn is_separable(graph: &CheckedGraph, last: NodeId) -> bool {
-    let window = graph.nodes[last].inputs[0];
-    matches!(graph.nodes[window].op, Op::Depthwise { stride: 1, .. }) && uses(graph, window) == 1
+/// Whether a 1x1 convolution is computed with the depthwise one before it, both at the same positions, and adds a ghost of 3x3.
+fn adds_ghost(graph: &CheckedGraph, last: NodeId) -> bool {
+    let inputs = &graph.nodes[last].inputs;
+    let ghost = inputs.get(1).and_then(|&residual| ghost(graph, residual));
+    matches!(graph.nodes[inputs[0]].op, Op::Depthwise { stride: 1, .. })
+        && uses(graph, inputs[0]) == 1
+        && ghost.is_some_and(|window| matches!(graph.nodes[window].op, Op::Depthwise { kernel: 3, .. }))
 }
 
 /// The tile of the unit whose last convolution is `last`: 1x1, depthwise 3x3, 1x1 without residuals that fit workgroup memory, where

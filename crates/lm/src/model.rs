@@ -37,6 +37,7 @@ pub enum LmError {
 }
 
 /// Rows of the labels of experts.
+#[derive(Clone)]
 pub(crate) struct Router {
     /// (d, E)
     pub(crate) turned: Vec<f32>,
@@ -45,6 +46,7 @@ pub(crate) struct Router {
 }
 
 /// A layer's weights; matrices are (inputs, outputs).
+#[derive(Clone)]
 pub(crate) struct Layer {
     pub(crate) norm1: Vec<f32>,
     pub(crate) norm2: Option<Vec<f32>>,
@@ -64,6 +66,7 @@ pub(crate) struct Layer {
 }
 
 /// A language model.
+#[derive(Clone)]
 pub struct Model {
     pub(crate) config: LmConfig,
     /// (V, d)

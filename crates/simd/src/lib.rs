@@ -486,9 +486,13 @@ mod wasm {
         #[inline(always)]
         unsafe fn fma(a: v128, b: v128, c: v128) -> v128 {
             #[cfg(target_feature = "relaxed-simd")]
-            return f32x4_relaxed_madd(a, b, c);
+            {
+                f32x4_relaxed_madd(a, b, c)
+            }
             #[cfg(not(target_feature = "relaxed-simd"))]
-            f32x4_add(f32x4_mul(a, b), c)
+            {
+                f32x4_add(f32x4_mul(a, b), c)
+            }
         }
         #[inline(always)]
         unsafe fn exp2_integral(n: v128) -> v128 {

@@ -44,7 +44,7 @@ pub(super) fn run(arguments: &DecodeArguments) -> anyhow::Result<ExitCode> {
     let model = lm::load(arguments.model.as_deref())?;
     let LmConfig { vocabulary, width, layers, heads, attention, .. } = *model.config();
     let model = if attention == Attention::Softmax { model.with_attention(Attention::Hadamard) } else { model };
-    let softmax = lm::load(arguments.model.as_deref())?.with_attention(Attention::Softmax);
+    let softmax = model.clone().with_attention(Attention::Softmax);
     let rows = arguments.context.iter().map(|&context| measure([&model, &softmax], context as usize, arguments.tokens));
     let rows: Vec<Row> = rows.collect::<Result<_, _>>()?;
     if let Some(path) = &arguments.output.plot {
