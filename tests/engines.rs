@@ -552,7 +552,10 @@ fn ghosts_and_upsampled_maps_agree_with_the_reference() {
         let shortcut = graph.add("shortcut", window(5, 1), &[joined]);
         let sum = graph.add("sum", pointwise(8), &[shortcut, ghost2]);
         // Where the shortcut has no window, and where a window with stride reads what is upsampled.
-        let plain = graph.add("plain", pointwise(8), &[joined, ghost2]);
+        let third = graph.add("third", pointwise(4), &[joined]);
+        let cheap3 = graph.add("cheap3", window(kernel, 1), &[third]);
+        let ghost3 = graph.add("ghost3", Op::Concat, &[third, cheap3]);
+        let plain = graph.add("plain", pointwise(8), &[joined, ghost3]);
         let again = graph.add("again", Op::Upsample, &[sum]);
         let strided = graph.add("strided", window(kernel, 2), &[again]);
         graph.taps = vec![plain, strided];
