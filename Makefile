@@ -16,7 +16,7 @@ ARGUMENTS ?= # more of the trainer: --init FILE, --teacher FILE
 DATA ?= data
 JOBS ?= 2
 
-.PHONY: accuracy check-features check-kernels check-macos check-wasm demo dist miri sanitize test test-aarch64 test-camera test-dist test-onnx test-windows soak screenshots check bench bench-cpu bench-attention bench-gpu bench-peers bench-peers-times fuzz train train-plot ablate average test-train lm-corpus lm-fair lm-quick wheel test-wheel test-cluster bench-wheel test-wasm test-web web web-serve clean setup
+.PHONY: accuracy check-features check-kernels check-macos check-wasm demo dist miri sanitize test test-aarch64 test-camera test-dist test-onnx test-windows soak screenshots check bench bench-cpu bench-attention bench-gpu bench-peers bench-peers-times fuzz train train-plot ablate average test-train lm-confirm lm-corpus lm-fair lm-paper lm-quick wheel test-wheel test-cluster bench-wheel test-wasm test-web web web-serve clean setup
 
 demo: setup ## Detect objects on the sample photographs
 	$(CARGO) build --release
@@ -216,9 +216,18 @@ lm-corpus: setup ## Texts of the language model out of Debian packages, into DAT
 	@scripts/setup --train
 	$(TORCH) $(CARGO) run -p yolo-lat-train --release -- lm corpus --data $(DATA)/lm
 
-lm-fair: lm-corpus ## What each part brings to a language model: hours, by JOBS processes; the same command goes on; table and picture in benches/runs/lm-fair
-	seq $(JOBS) | $(TORCH) xargs -P $(JOBS) -I{} nice -n 19 $${CARGO_TARGET_DIR:-target}/release/yolo-lat-train lm suite train/configs/lm/fair.toml --data $(DATA)/lm
-	$(TORCH) $${CARGO_TARGET_DIR:-target}/release/yolo-lat-train lm report train/configs/lm/fair.toml
+# JOBS processes share an experiment's runs: what is finished is not made again. Hours; the same command goes on.
+lm_suite = seq $(JOBS) | $(TORCH) xargs -P $(JOBS) -I{} nice $${CARGO_TARGET_DIR:-target}/release/yolo-lat-train lm suite train/configs/lm/$(1).toml --data $(DATA)/lm && \
+	$(TORCH) $${CARGO_TARGET_DIR:-target}/release/yolo-lat-train lm report train/configs/lm/$(1).toml
+
+lm-fair: lm-corpus ## What each part brings to a language model, with seeds: hours, by JOBS processes; table and picture in benches/runs/lm-fair
+	$(call lm_suite,fair)
+
+lm-paper: lm-corpus ## The paper's experiment as its program has it, faults and all: hours; into benches/runs/lm-paper
+	$(call lm_suite,paper)
+
+lm-confirm: lm-corpus ## Some of lm-fair at the paper's size: many hours; into benches/runs/lm-confirm
+	$(call lm_suite,confirm)
 
 lm-quick: setup ## The whole path of lm-fair in minutes on an excerpt
 	@scripts/setup --train

@@ -170,7 +170,7 @@ impl Compiler<'_> {
     fn packed(&self, task: &Task, node: &Node) -> Packed {
         let (weights, bias) = self.network.filter(node);
         let (slots, blocks) = (&task.arrangement.slots, task.arrangement.blocks);
-        Packed::new(&weights, &bias, slots, blocks, self.set.block(), self.set.lanes())
+        Packed::new(&weights, &bias, slots, blocks, self.set)
     }
 
     /// Values (channels, count) as `[block][count][lane]`.

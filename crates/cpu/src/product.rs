@@ -1,6 +1,6 @@
 //! Convolutions as matrix products without im2col: what is multiplied is read where it lies.
 //!
-//! Out (positions, channels) = In (positions, depth) x W (depth, channels). A step of the depth loads two vectors of
+//! Out (positions, channels) = In (positions, depth) x W (depth, channels). A step of the depth loads `BESIDE` vectors of
 //! weights (neighbouring output channels) and multiplies them by one value of each of `TILE` positions, whose sums stay in
 //! registers for the whole depth. The values only have to lie equally far apart from position to position: in a feature
 //! map that is a block of channels for every channel of every map, in a row of the image the stride.
@@ -10,9 +10,10 @@ use super::memory::{Aligned, Memory, units_of, unrolled};
 use super::window::Window;
 use super::windows::pool_row;
 use yolo_lat_core::model::graph::Activation;
-use yolo_lat_simd::Simd;
+use yolo_lat_simd::{InstructionSet, Simd};
 
-/// Filters packed for the kernels: `[pair of vectors][depth][2 * lanes]`, of an odd number the last as `[depth][lanes]`.
+/// Filters packed for the kernels: `[group of vectors][depth][vectors of the group][lanes]`, each group of as many vectors as a tile has
+/// beside each other, the last of what is left.
 pub(super) struct Packed {
     weights: Aligned,
     bias: Aligned,
@@ -27,22 +28,17 @@ pub(super) struct Packed {
 impl Packed {
     /// `weights` (channels, depth) row-major and `bias` (channels). Output channel c goes to `slots[c]`, which is lane
     /// `slot % block` of block `slot / block`; what no channel goes to becomes zero.
-    pub(super) fn new(
-        weights: &[f32],
-        bias: &[f32],
-        slots: &[usize],
-        blocks: usize,
-        block: usize,
-        lanes: usize,
-    ) -> Self {
+    pub(super) fn new(weights: &[f32], bias: &[f32], slots: &[usize], blocks: usize, set: InstructionSet) -> Self {
+        let (block, lanes, beside) = (set.block(), set.lanes(), set.beside());
         let depth = weights.len() / bias.len();
         let vectors = (blocks * block).div_ceil(lanes);
         let (mut packed, mut packed_bias) = (vec![0.0; vectors * depth * lanes], vec![0.0; vectors * lanes]);
         for ((filter, &bias), &slot) in weights.chunks_exact(depth).zip(bias).zip(slots) {
-            let pair = slot / (2 * lanes);
-            let row = lanes * (vectors - 2 * pair).min(2);
+            let whole = beside * lanes;
+            let group = slot / whole;
+            let row = lanes * (vectors - beside * group).min(beside);
             for (k, &weight) in filter.iter().enumerate() {
-                packed[pair * 2 * lanes * depth + k * row + slot % (2 * lanes)] = weight;
+                packed[group * whole * depth + k * row + slot % whole] = weight;
             }
             packed_bias[slot] = bias;
         }
@@ -69,7 +65,7 @@ struct Epilogue<'a> {
     residual: Option<(&'a [usize], *const f32)>,
 }
 
-/// Positions for which a pair of weight vectors is used before the next: their inputs stay in the first cache.
+/// Positions for which vectors of weights are used before the next: their inputs stay in the first cache.
 const GROUP: usize = 48;
 
 /// Positions of a map so small that a third thread would wait longer than it works.
@@ -90,8 +86,7 @@ unsafe fn multiply<S: Simd, W: Simd>(
     unsafe {
         for start in positions.clone().step_by(GROUP) {
             let end = (start + GROUP).min(positions.end);
-            for pair in 0..packed.vectors.div_ceil(2) {
-                let vector = 2 * pair;
+            for vector in (0..packed.vectors).step_by(W::BESIDE) {
                 let weights = packed.weights.as_ptr().add(vector * W::LANES * packed.depth);
                 let job = Job {
                     weights,
@@ -102,7 +97,10 @@ unsafe fn multiply<S: Simd, W: Simd>(
                     epilogue,
                 };
                 let mut at = start;
-                if vector + 1 < packed.vectors {
+                if W::BESIDE == 3 && vector + 2 < packed.vectors {
+                    job.tiles::<S, W, 3, 3>(&mut at, end);
+                    job.tiles::<S, W, 1, 3>(&mut at, end);
+                } else if vector + 1 < packed.vectors {
                     match W::TILE {
                         8 => job.tiles::<S, W, 8, 2>(&mut at, end),
                         6 => job.tiles::<S, W, 6, 2>(&mut at, end),
@@ -112,8 +110,10 @@ unsafe fn multiply<S: Simd, W: Simd>(
                     job.tiles::<S, W, 1, 2>(&mut at, end);
                 } else {
                     // A multiply-add takes four cycles and two start in each: eight sums at least, or the units wait.
-                    if W::TILE > 4 {
-                        job.tiles::<S, W, 12, 1>(&mut at, end);
+                    match W::TILE {
+                        3 => job.tiles::<S, W, 8, 1>(&mut at, end),
+                        4 => {}
+                        _ => job.tiles::<S, W, 12, 1>(&mut at, end),
                     }
                     job.tiles::<S, W, 4, 1>(&mut at, end);
                     job.tiles::<S, W, 1, 1>(&mut at, end);
@@ -123,7 +123,7 @@ unsafe fn multiply<S: Simd, W: Simd>(
     }
 }
 
-/// One or two vectors of output channels.
+/// One vector of output channels to three.
 struct Job<'a> {
     weights: *const f32,
     bias: *const f32,
@@ -144,7 +144,9 @@ impl Job<'_> {
         }
     }
 
-    #[inline(always)]
+    // A browser's compiler gives a short function's registers away better than a long one's.
+    #[cfg_attr(target_arch = "wasm32", inline(never))]
+    #[cfg_attr(not(target_arch = "wasm32"), inline(always))]
     unsafe fn tile<S: Simd, W: Simd, const P: usize, const V: usize>(&self, at: usize) {
         let Operand { base, offsets, stride } = self.operand;
         // SAFETY: the caller's.
@@ -174,8 +176,11 @@ impl Job<'_> {
                 ($p:literal) => {
                     if $p < P {
                         self.finish::<S, W>(self.vector, at + $p, sums[$p % P][0]);
-                        if V == 2 {
+                        if V > 1 {
                             self.finish::<S, W>(self.vector + 1, at + $p, sums[$p % P][1 % V]);
+                        }
+                        if V > 2 {
+                            self.finish::<S, W>(self.vector + 2, at + $p, sums[$p % P][2 % V]);
                         }
                     }
                 };

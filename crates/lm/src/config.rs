@@ -39,6 +39,18 @@ pub enum Attention {
     Modulated,
 }
 
+/// What causal attention adds up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Axis {
+    /// The tokens before and the token itself, in each head.
+    #[default]
+    Tokens,
+    /// The heads before and the head itself, in each token, as the paper's program does with its linear kernels: no token sees another.
+    /// Keys and queries are not scaled by their width there either.
+    Heads,
+}
+
 /// Which tokens a Memory Lobe reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -124,11 +136,17 @@ pub struct LmConfig {
     pub link: Link,
     /// How queries weigh keys.
     pub attention: Attention,
+    /// What attention adds up.
+    #[serde(default, skip_serializing_if = "is_tokens")]
+    pub axis: Axis,
     /// Feed-forward part.
     pub experts: Experts,
     /// Rotary positions on queries and keys.
     #[serde(default = "yes")]
     pub rope: bool,
+    /// A norm between the last layer and the logits; the paper's program has none.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub final_norm: bool,
     /// Causal depthwise convolution on queries, keys and values; 0 taps for none.
     #[serde(default)]
     pub convolution: ConvolutionTaps,
@@ -144,6 +162,17 @@ pub struct LmConfig {
 
 fn yes() -> bool {
     true
+}
+
+// Not written where they say nothing, so that files and logs from before they could say something are what is written today.
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's")]
+fn is_yes(value: &bool) -> bool {
+    *value
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's")]
+fn is_tokens(value: &Axis) -> bool {
+    *value == Axis::Tokens
 }
 
 /// Why a configuration is not one.
@@ -187,6 +216,9 @@ pub enum ConfigError {
         /// Width of the model.
         width: usize,
     },
+    /// Softmax or forgetting over heads, which nobody published.
+    #[error("axis = \"heads\": only linear kernels add up heads, and without decay")]
+    OverHeads,
     /// A bias without a router.
     #[error("experts.bias: one expert alone has no router and no bias")]
     BiasAlone,
@@ -241,13 +273,19 @@ impl LmConfig {
                 return Err(ConfigError::Heads { name, heads, width: self.width });
             }
         }
+        if self.axis == Axis::Heads && (self.attention == Attention::Softmax || self.decay) {
+            return Err(ConfigError::OverHeads);
+        }
         if count == 1 && bias != Bias::None { Err(ConfigError::BiasAlone) } else { Ok(()) }
     }
 
     /// Names and shapes of all weights. Matrices are (outputs, inputs); names of those that weight decay is for end in `.weight`.
     pub fn parameters(&self) -> Vec<(String, Vec<usize>)> {
         let (d, Experts { count, width, bias, .. }) = (self.width, self.experts);
-        let mut all = vec![("embedding".to_owned(), vec![self.vocabulary, d]), ("norm".to_owned(), vec![d])];
+        let mut all = vec![("embedding".to_owned(), vec![self.vocabulary, d])];
+        if self.final_norm {
+            all.push(("norm".to_owned(), vec![d]));
+        }
         for layer in 0..self.layers {
             let mut add = |name: &str, shape: &[usize]| all.push((format!("layers.{layer}.{name}"), shape.to_vec()));
             add("norm1", &[d]);
@@ -307,8 +345,10 @@ mod tests {
             heads: 4,
             link: Link::Hyper,
             attention: Attention::Hadamard,
+            axis: Axis::Tokens,
             experts,
             rope: true,
+            final_norm: true,
             convolution: ConvolutionTaps(0),
             key_scale: false,
             decay: false,
@@ -362,6 +402,10 @@ mod tests {
         assert_eq!(refused("active = 2", "active = 5"), "experts.active = 5: expected 1 to 4");
         assert!(refused("heads = 4", "head = 4").contains("unknown field"));
         assert!(refused("hyper", "hypr").contains("hypr"));
+        assert_eq!(
+            refused("attention = \"hadamard\"", "attention = \"softmax\"\naxis = \"heads\""),
+            "axis = \"heads\": only linear kernels add up heads, and without decay"
+        );
         let dense = Experts { count: 1, active: 1, width: 8, bias: Bias::Outer };
         assert!(LmConfig { experts: dense, ..small() }.check().is_err());
     }

@@ -6,7 +6,7 @@ use yolo_lat_attention::{
     CausalState, DecodeState, DiffDistance, HadamardExp, KeyValueCache, ModulatedDot, SumDistance, vector_times_matrix,
 };
 
-use crate::config::{Attention, Bias, Link, LmConfig, Mask, MemoryInput, RMS_EPSILON, ROPE_BASE};
+use crate::config::{Attention, Axis, Bias, Link, LmConfig, Mask, MemoryInput, RMS_EPSILON, ROPE_BASE};
 use crate::model::{Layer, LmError, Model};
 
 type Head = dyn DecodeState + Send;
@@ -44,11 +44,14 @@ impl<'a> Decoder<'a> {
     /// No token yet.
     ///
     /// # Errors
-    /// [`LmError::SeesTheFuture`] and [`LmError::Forgets`]: models that no state of constant size decodes, or none here.
+    /// [`LmError::SeesTheFuture`], [`LmError::MixesNoTokens`] and [`LmError::Forgets`]: models that no state of constant size decodes, or none here.
     pub fn new(model: &'a Model) -> Result<Self, LmError> {
-        let LmConfig { layers, heads, width, attention, memory, convolution, decay, .. } = *model.config();
+        let LmConfig { layers, heads, width, attention, axis, memory, convolution, decay, .. } = *model.config();
         if memory.is_some_and(|memory| memory.mask == Mask::Bidirectional) {
             return Err(LmError::SeesTheFuture);
+        }
+        if axis == Axis::Heads {
+            return Err(LmError::MixesNoTokens);
         }
         if decay {
             return Err(LmError::Forgets);
@@ -123,7 +126,10 @@ impl<'a> Decoder<'a> {
             Step { config, layer, position: self.position, attention_time: &mut attention_time }.run(&mut x, state);
         }
         self.attention_time = attention_time;
-        vector_times_matrix(&normalized(&x, norm), unembedding, &mut self.logits);
+        if let Some(norm) = norm {
+            x = normalized(&x, norm);
+        }
+        vector_times_matrix(&x, unembedding, &mut self.logits);
         self.position += 1;
         Ok(&self.logits)
     }

@@ -9,8 +9,8 @@ mod tokenizer;
 mod weights;
 
 pub use config::{
-    Attention, Bias, ConfigError, ConvolutionTaps, Experts, Link, LmConfig, Mask, Memory, MemoryInput, RMS_EPSILON,
-    ROPE_BASE,
+    Attention, Axis, Bias, ConfigError, ConvolutionTaps, Experts, Link, LmConfig, Mask, Memory, MemoryInput,
+    RMS_EPSILON, ROPE_BASE,
 };
 pub use decoder::Decoder;
 pub use model::{LmError, Model};

@@ -23,6 +23,11 @@ pub enum LmError {
         "memory.mask = \"bidirectional\": each new token changes what all before it gave, so no state can decode it; it sees what it is to predict and is no language model"
     )]
     SeesTheFuture,
+    /// Its attention adds up heads.
+    #[error(
+        "axis = \"heads\": attention over the heads of one token, as published, mixes no tokens; only the trainer has it, to show that"
+    )]
+    MixesNoTokens,
     /// Its heads forget.
     #[error("decay = true: decoding by a state is not there for heads that forget")]
     Forgets,
@@ -73,7 +78,7 @@ pub struct Model {
     pub(crate) embedding: Vec<f32>,
     /// (d, V)
     pub(crate) unembedding: Vec<f32>,
-    pub(crate) norm: Vec<f32>,
+    pub(crate) norm: Option<Vec<f32>>,
     pub(crate) layers: Vec<Layer>,
     tokenizer: Tokenizer,
 }
@@ -116,7 +121,14 @@ impl Model {
         let layers = (0..config.layers).map(|index| layer(&config, &mut weights, index)).collect();
         let embedding = weights.take("embedding");
         let unembedding = turned(&embedding, config.width);
-        Ok(Self { embedding, unembedding, norm: weights.take("norm"), layers, tokenizer, config })
+        Ok(Self {
+            embedding,
+            unembedding,
+            norm: config.final_norm.then(|| weights.take("norm")),
+            layers,
+            tokenizer,
+            config,
+        })
     }
 
     /// The same weights with another attention.

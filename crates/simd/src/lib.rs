@@ -8,7 +8,7 @@ mod rows;
 #[cfg(test)]
 mod tests;
 
-pub use rows::RowFilter;
+pub use rows::{RowFilter, rgb_of_rgba};
 
 /// Instruction sets the kernels exist for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +72,15 @@ impl InstructionSet {
         }
     }
 
+    /// Vectors of weights that a tile of a matrix product has beside each other.
+    pub fn beside(self) -> usize {
+        match self {
+            #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+            Self::Simd128 => <wasm::Simd128 as Simd>::BESIDE,
+            _ => 2,
+        }
+    }
+
     /// Floats in the widest vector: output channels that a matrix product computes together.
     pub fn lanes(self) -> usize {
         match self {
@@ -129,10 +138,12 @@ impl std::fmt::Display for InstructionSet {
 pub trait Simd: Copy {
     /// Floats in a vector.
     const LANES: usize;
-    /// Rows of two vectors that a tile of a matrix product sums up: with two vectors and a value beside them, a register or
-    /// more stays free. Of tiles that need every register the compiler keeps a sum on the stack, and the product runs at
+    /// Rows of [`Simd::BESIDE`] vectors that a tile of a matrix product sums up: with as many vectors and a value beside them, a
+    /// register or more stays free. Of tiles that need every register the compiler keeps a sum on the stack, and the product runs at
     /// half its speed; it also does so with 12 x 2 of the 32 that AVX-512 has (`scripts/check-kernels` finds such loops).
     const TILE: usize;
+    /// Vectors beside each other in such a tile: [`InstructionSet::beside`].
+    const BESIDE: usize = 2;
     /// One register.
     type Vector: Copy;
 
@@ -441,9 +452,11 @@ mod wasm {
     #[allow(clippy::undocumented_unsafe_blocks)]
     impl Simd for Simd128 {
         const LANES: usize = 4;
-        // Of the 16 registers that x86-64 has, browsers' compilers leave fewer than AVX2 gets: with 6 a picture takes 1.4 times as long,
-        // fused multiply-add or not.
-        const TILE: usize = 4;
+        // Of the 16 registers that x86-64 has, browsers' compilers leave 15, and LLVM has all values of a step of the depth in some at once: 9
+        // sums, 3 values and a vector of weights. Tiles of 10 sums or 12 take 1.5 times as long, 4 x 2, with too few sums for two units that
+        // take four cycles each, 1.15 times.
+        const TILE: usize = 3;
+        const BESIDE: usize = 3;
         type Vector = v128;
 
         #[inline(always)]

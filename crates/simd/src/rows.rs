@@ -1,5 +1,7 @@
 //! Rows of pixels to shorter or longer ones, straight into planes of floats.
 
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+use std::arch::wasm32::*;
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
 
@@ -77,6 +79,8 @@ impl RowFilter {
         match InstructionSet::best() {
             #[cfg(target_arch = "x86_64")]
             InstructionSet::Avx512 | InstructionSet::Avx2 => true,
+            #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+            InstructionSet::Simd128 => true,
             _ => false,
         }
     }
@@ -93,15 +97,15 @@ impl RowFilter {
     pub fn apply(&self, bytes: &[u8], mut planes: [&mut [f32]; 3], factors: [f32; 3], shifts: [f32; 3]) {
         assert!(bytes.len() >= self.reach(), "{} bytes where {} may be read", bytes.len(), self.reach());
         assert!(planes.iter().all(|plane| plane.len() == self.to), "planes are not of {} pixels", self.to);
-        #[cfg(target_arch = "x86_64")]
+        #[cfg(any(target_arch = "x86_64", all(target_arch = "wasm32", target_feature = "simd128")))]
         let done = if Self::is_fast() {
-            // SAFETY: both sets have AVX2; lengths are those of the filter.
+            // SAFETY: the sets that are fast have AVX2, or are the module's own; lengths are those of the filter.
             unsafe { self.blocks(bytes, &mut planes, factors, shifts) };
             self.to / TOGETHER * TOGETHER
         } else {
             0
         };
-        #[cfg(not(target_arch = "x86_64"))]
+        #[cfg(not(any(target_arch = "x86_64", all(target_arch = "wasm32", target_feature = "simd128"))))]
         let done = 0;
         self.pixels(done, bytes, &mut planes, factors, shifts);
     }
@@ -176,6 +180,92 @@ impl RowFilter {
     }
 }
 
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+impl RowFilter {
+    /// All blocks of 8 pixels, each half of one in a vector of its own.
+    ///
+    /// # Safety
+    /// `bytes` has [`RowFilter::reach`] and each plane the filter's length.
+    unsafe fn blocks(&self, bytes: &[u8], planes: &mut [&mut [f32]; 3], factors: [f32; 3], shifts: [f32; 3]) {
+        const NONE: i8 = -1;
+        // Both taps of a pair side by side, channel by channel, in 16 bits.
+        let pairs = [
+            i8x16(0, NONE, 3, NONE, 1, NONE, 4, NONE, 2, NONE, 5, NONE, NONE, NONE, NONE, NONE),
+            i8x16(6, NONE, 9, NONE, 7, NONE, 10, NONE, 8, NONE, 11, NONE, NONE, NONE, NONE, NONE),
+        ];
+        let half = i32x4_splat(1 << self.precision >> 1);
+        let blocks = self.starts.as_chunks::<TOGETHER>().0.iter().zip(self.weights.chunks_exact(self.groups * GROUP));
+        for (block, (starts, weights)) in blocks.enumerate() {
+            for (part, starts) in starts.as_chunks::<HALF>().0.iter().enumerate() {
+                let mut sums = [half; HALF];
+                for (group, weights) in weights.as_chunks::<GROUP>().0.iter().enumerate() {
+                    for (pixel, sum) in sums.iter_mut().enumerate() {
+                        // SAFETY: a tap begins within the row, and `reach` counts what is read behind it.
+                        let taps =
+                            unsafe { v128_load(bytes.as_ptr().add(starts[pixel] as usize + STEP * group).cast()) };
+                        for (pair, order) in pairs.iter().enumerate() {
+                            let weights = &weights[((2 * pixel + pair) * 2 + part) * 8..][..8];
+                            // SAFETY: 8 weights.
+                            let weights = unsafe { v128_load(weights.as_ptr().cast()) };
+                            *sum = i32x4_add(*sum, i32x4_dot_i16x8(i8x16_swizzle(taps, *order), weights));
+                        }
+                    }
+                }
+                // Channels of a pixel to pixels of a channel.
+                let [a, b, c, d] = sums;
+                let (low, high) = (i32x4_shuffle::<0, 4, 1, 5>(a, b), i32x4_shuffle::<0, 4, 1, 5>(c, d));
+                let (low_blue, high_blue) = (i32x4_shuffle::<2, 6, 3, 7>(a, b), i32x4_shuffle::<2, 6, 3, 7>(c, d));
+                let channels = [
+                    i64x2_shuffle::<0, 2>(low, high),
+                    i64x2_shuffle::<1, 3>(low, high),
+                    i64x2_shuffle::<0, 2>(low_blue, high_blue),
+                ];
+                for (channel, sums) in channels.into_iter().enumerate() {
+                    let bytes = f32x4_convert_i32x4(i32x4_shr(sums, self.precision));
+                    let values =
+                        f32x4_add(f32x4_mul(bytes, f32x4_splat(factors[channel])), f32x4_splat(shifts[channel]));
+                    let plane = &mut planes[channel][TOGETHER * block + HALF * part..][..HALF];
+                    // SAFETY: 4 floats.
+                    unsafe { v128_store(plane.as_mut_ptr().cast(), values) };
+                }
+            }
+        }
+    }
+}
+
+/// Pixels of four bytes without their last.
+///
+/// # Panics
+/// There are not as many of one as of the other.
+pub fn rgb_of_rgba(rgba: &[[u8; 4]], rgb: &mut [[u8; 3]]) {
+    assert_eq!(rgba.len(), rgb.len(), "pixels");
+    #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+    let (rgba, rgb) = {
+        let (whole, rest) = rgba.as_chunks::<16>();
+        let (to, to_rest) = rgb.as_chunks_mut::<16>();
+        for (rgba, rgb) in whole.iter().zip(to) {
+            let (from, to): (*const v128, *mut v128) = (rgba.as_ptr().cast(), rgb.as_mut_ptr().cast());
+            // SAFETY: 16 pixels are 4 vectors on one side, 3 on the other.
+            unsafe {
+                let [a, b, c, d] = [0, 1, 2, 3].map(|at| v128_load(from.add(at)));
+                v128_store(to, i8x16_shuffle::<0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, 16, 17, 18, 20>(a, b));
+                v128_store(
+                    to.add(1),
+                    i8x16_shuffle::<5, 6, 8, 9, 10, 12, 13, 14, 16, 17, 18, 20, 21, 22, 24, 25>(b, c),
+                );
+                v128_store(
+                    to.add(2),
+                    i8x16_shuffle::<10, 12, 13, 14, 16, 17, 18, 20, 21, 22, 24, 25, 26, 28, 29, 30>(c, d),
+                );
+            }
+        }
+        (rest, to_rest)
+    };
+    for (rgb, [red, green, blue, _]) in rgb.iter_mut().zip(rgba) {
+        *rgb = [*red, *green, *blue];
+    }
+}
+
 /// Where the first copy of a tap's weight lies. The vectors want pixels `k` and `k + 4` side by side, each pair of taps once a channel.
 fn place(groups: usize, pixel: usize, tap: usize) -> usize {
     let (block, half, pixel) = (pixel / TOGETHER, pixel % TOGETHER / HALF, pixel % HALF);
@@ -206,6 +296,18 @@ mod tests {
             let one = planes(&filter, |mut planes| filter.pixels(0, &bytes, &mut planes, factors, shifts));
             let all = planes(&filter, |planes| filter.apply(&bytes, planes, factors, shifts));
             assert_eq!(one, all, "{from} to {to}");
+        }
+    }
+
+    #[test]
+    fn a_fourth_byte_is_left_out() {
+        for pixels in [0, 1, 15, 16, 17, 50] {
+            let rgba = row(4 * pixels);
+            let mut rgb = vec![[0; 3]; pixels];
+            rgb_of_rgba(rgba.as_chunks().0, &mut rgb);
+            for (at, pixel) in rgb.iter().enumerate() {
+                assert_eq!(pixel[..], rgba[4 * at..4 * at + 3], "pixel {at} of {pixels}");
+            }
         }
     }
 

@@ -19,6 +19,7 @@ use yolo_lat::model::graph::Mixing;
 use yolo_lat::model::{Model, ModelConfig, Weights};
 use yolo_lat::postprocess::PostprocessOptions;
 use yolo_lat::{AttentionLayer, AttentionView, Detector, Runtime, RuntimeOptions};
+use yolo_lat_simd::rgb_of_rgba;
 
 /// Called once, when the module is loaded: tells the console and the page what there is to tell.
 #[wasm_bindgen(start)]
@@ -49,6 +50,9 @@ pub struct Network {
     detector: Detector,
     layers: Vec<AttentionLayer>,
     reason: String,
+    /// The last image's bytes as they come, and as the detector sees them: memory for the next one.
+    rgba: Vec<u8>,
+    image: RgbImage,
     /// Width and height of the last image.
     seen: Option<(u32, u32)>,
 }
@@ -73,7 +77,17 @@ impl Network {
         let options = DetectorOptions { engine, postprocess, ..DetectorOptions::default() };
         let detector = Detector::of_model_async(&model, &runtime, &options).await.map_err(error)?;
         let layers = AttentionLayer::all(&model, &options.attention).map_err(error)?;
-        Ok(Self { model, runtime, options, detector, layers, reason, seen: None })
+        Ok(Self {
+            model,
+            runtime,
+            options,
+            detector,
+            layers,
+            reason,
+            rgba: Vec::new(),
+            image: RgbImage::default(),
+            seen: None,
+        })
     }
 
     /// What runs, for people.
@@ -155,18 +169,17 @@ impl Network {
     /// confidence, left, top, right and bottom edge in pixels.
     pub async fn detect(&mut self, rgba: Uint8ClampedArray, width: u32, height: u32) -> Result<Vec<f32>, JsError> {
         self.seen = None;
-        let pixels = rgba.to_vec();
-        let count = width as usize * height as usize;
-        if pixels.len() != 4 * count {
-            let found = pixels.len();
-            return Err(error(format!("an image of {width}x{height} pixels has {} bytes, not {found}", 4 * count)));
+        let (length, found) = (width as usize * height as usize * 4, rgba.length() as usize);
+        if found != length {
+            return Err(error(format!("an image of {width}x{height} pixels has {length} bytes, not {found}")));
         }
-        let mut rgb = vec![0; 3 * count];
-        for (rgb, rgba) in rgb.as_chunks_mut::<3>().0.iter_mut().zip(pixels.as_chunks::<4>().0) {
-            *rgb = [rgba[0], rgba[1], rgba[2]];
+        self.rgba.resize(length, 0);
+        rgba.copy_to(&mut self.rgba);
+        if self.image.dimensions() != (width, height) {
+            self.image = RgbImage::new(width, height);
         }
-        let image = RgbImage::from_raw(width, height, rgb).ok_or_else(|| error("the image is too large"))?;
-        let (found, _) = self.detector.detect_async(&image).await.map_err(error)?;
+        rgb_of_rgba(self.rgba.as_chunks().0, self.image.as_chunks_mut().0);
+        let (found, _) = self.detector.detect_async(&self.image).await.map_err(error)?;
         self.seen = Some((width, height));
         Ok(found
             .iter()

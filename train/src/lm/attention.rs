@@ -9,6 +9,8 @@ use crate::attention::features;
 
 /// Largest difference between two running maxima of a key's dimension at which features stay far from the least f32.
 const SPREAD: f64 = 40.0;
+/// Tokens whose weights on each other [`in_chunks`] computes by logarithms.
+const CHUNK: i64 = 16;
 
 /// Attention of each token to those before and itself, or to all: (B, h, T, D). `log_decay` (h, 1, 1), if given, is what a token's
 /// weight loses of its logarithm with each token that follows.
@@ -19,9 +21,7 @@ pub(super) fn attend([q, k, v]: [&Tensor; 3], attention: Attention, mask: Mask, 
     let kernel = match attention {
         Attention::Softmax => return softmax(q.matmul(&k.transpose(-1, -2)), faded, mask).matmul(v),
         Attention::Hadamard if mask == Mask::Causal && spread(&k) > SPREAD => {
-            // Exact for any numbers, and T D as large: w_ij = log sum_d exp(q_id + k_jd).
-            let scores = (q.unsqueeze(-2) + k.unsqueeze(-3)).logsumexp(&[-1i64][..], false);
-            return softmax(scores, faded, mask).matmul(v);
+            return in_chunks([&q, &k, v], faded.as_ref());
         }
         Attention::Hadamard => KernelKind::HadamardExp,
         Attention::Sum => KernelKind::SumDistance,
@@ -38,6 +38,43 @@ pub(super) fn attend([q, k, v]: [&Tensor; 3], attention: Attention, mask: Mask, 
     }
     let total = weights.sum_dim_intlist(&[-1i64][..], true, weights.kind());
     weights.matmul(v) / total.clamp_min(f64::from(f32::MIN_POSITIVE))
+}
+
+/// Causal attention with the Hadamard kernel for keys of any size: features are relative to the maxima of what lies before a chunk of
+/// queries, weights within the chunk are `log sum_d exp(q_id + k_jd)`.
+pub(super) fn in_chunks([q, k, v]: [&Tensor; 3], faded: Option<&Tensor>) -> Tensor {
+    let length = q.size()[2];
+    let chunk = |start: usize| {
+        let start = start as i64;
+        let count = CHUNK.min(length - start);
+        let (q, within) = (q.narrow(2, start, count), k.narrow(2, start, count));
+        let faded = |from: i64, to: i64| faded.map(|faded| faded.narrow(1, start, count).narrow(2, from, to - from));
+        let mut scores = (q.unsqueeze(-2) + within.unsqueeze(-3)).logsumexp(&[-1i64][..], false);
+        // Not in place: the logarithm's gradient is made of its result.
+        if let Some(faded) = faded(start, start + count) {
+            scores = &scores + faded;
+        }
+        let later = Tensor::ones([count, count], (Kind::Bool, q.device())).triu(1);
+        let scores = scores.masked_fill(&later, f64::NEG_INFINITY);
+        let mut top = scores.detach().amax(-1, true);
+        let weights = if start == 0 {
+            (scores - top).exp()
+        } else {
+            let before = k.narrow(2, 0, start);
+            let peak = before.detach().amax(-2, true);
+            let query = q + &peak;
+            top = top.maximum(&query.detach().amax(-1, true));
+            let mut weights = (query - &top).exp().matmul(&(before - peak).exp().transpose(-1, -2));
+            if let Some(faded) = faded(0, start) {
+                weights *= faded.exp();
+            }
+            Tensor::cat(&[weights, (scores - top).exp()], -1)
+        };
+        let total = weights.sum_dim_intlist(&[-1i64][..], true, weights.kind());
+        weights.matmul(&v.narrow(2, 0, start + count)) / total.clamp_min(f64::from(f32::MIN_POSITIVE))
+    };
+    let chunks: Vec<Tensor> = (0..length as usize).step_by(CHUNK as usize).map(chunk).collect();
+    Tensor::cat(&chunks, 2)
 }
 
 fn softmax(mut scores: Tensor, faded: Option<Tensor>, mask: Mask) -> Tensor {

@@ -17,6 +17,9 @@ pub(crate) struct RunConfig {
     pub(crate) output: PathBuf,
     /// Texts to learn from and to measure on.
     pub(crate) texts: Vec<Source>,
+    /// So many of their tokens are learnt from, the first ones; all without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) train_tokens: Option<usize>,
     pub(crate) steps: usize,
     /// Stretches of text a step, and tokens of each.
     pub(crate) batch: usize,

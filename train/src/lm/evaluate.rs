@@ -59,6 +59,21 @@ fn losses(model: &LanguageModel, stretches: &[(usize, &[u32])], length: usize) -
     Ok(Vec::try_from(nats.to_kind(Kind::Double))?)
 }
 
+/// How far logits move where another token stands in the middle of a stretch of `length` tokens of `text`: the most before it, which
+/// tells of a leak, and the most behind it, where nothing but 0 tells that tokens are not mixed.
+pub(crate) fn moved(model: &LanguageModel, text: &[u32], length: usize) -> [f64; 2] {
+    let (mut tokens, place) = (text[..length].iter().map(|&token| i64::from(token)).collect::<Vec<_>>(), length / 2);
+    let logits =
+        |tokens: &[i64]| tch::no_grad(|| model.forward(&Tensor::from_slice(tokens).unsqueeze(0)).logits.get(0));
+    let before = logits(&tokens);
+    tokens[place] = (tokens[place] + 1) % model.config.vocabulary as i64;
+    let moved = (logits(&tokens) - before).abs().amax(-1, false);
+    let most = |from: usize, to: usize| {
+        if from < to { moved.narrow(0, from as i64, (to - from) as i64).max().double_value(&[]) } else { 0.0 }
+    };
+    [most(0, place), most(place + 1, length)]
+}
+
 /// Mean over all tokens, in nats.
 pub(crate) fn nats_per_token(measured: &[Measured]) -> f64 {
     measured.iter().map(|chapter| chapter.nats).sum::<f64>()

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use tch::{Device, Kind, Tensor};
-use yolo_lat_lm::{Attention, Bias, Experts, Link, LmConfig, Mask, Memory, MemoryInput, RMS_EPSILON};
+use yolo_lat_lm::{Attention, Axis, Bias, Experts, Link, LmConfig, Mask, Memory, MemoryInput, RMS_EPSILON};
 
 use super::attention::{attend, rotate};
 
@@ -64,7 +64,10 @@ impl LanguageModel {
             (x, share) = layer.forward(&x);
             balance += share;
         }
-        Answer { logits: norm(&x, self.get("norm")).linear::<Tensor>(embedding, None), balance }
+        if self.config.final_norm {
+            x = norm(&x, self.get("norm"));
+        }
+        Answer { logits: x.linear::<Tensor>(embedding, None), balance }
     }
 }
 
@@ -117,7 +120,7 @@ impl Layer<'_> {
     }
 
     fn attention(&self, x: &Tensor) -> Tensor {
-        let LmConfig { heads, attention, rope, convolution, key_scale, decay, .. } = self.model.config;
+        let LmConfig { heads, attention, axis, rope, convolution, key_scale, decay, .. } = self.model.config;
         let maps = ["q", "k", "v"].map(|name| x.linear::<Tensor>(self.get(&format!("attention.{name}.weight")), None));
         let maps = if convolution.0 > 0 { self.convolve(&maps, convolution.0 as i64) } else { maps };
         let [mut q, mut k, v] = maps.map(|map| in_heads(&map, heads));
@@ -128,6 +131,12 @@ impl Layer<'_> {
             k *= self.get("attention.key_scale").unsqueeze(-1);
         }
         let fade = decay.then(|| self.get("attention.decay").log_sigmoid().reshape([-1, 1, 1]));
+        if axis == Axis::Heads {
+            // The sums run over what stands where tokens should; the paper's program does not scale, so undo what `attend` does.
+            let scale = (q.size()[3] as f64).powf(0.25);
+            let y = attend([&(q * scale), &(k * scale), &v], attention, Mask::Causal, None);
+            return y.flatten(2, 3).linear::<Tensor>(self.get("attention.output.weight"), None);
+        }
         let [q, k, v] = [q, k, v].map(|map| map.transpose(1, 2));
         let y = attend([&q, &k, &v], attention, Mask::Causal, fade.as_ref());
         together(&y).linear::<Tensor>(self.get("attention.output.weight"), None)

@@ -26,6 +26,12 @@ struct Finished {
     /// Norms of the gradients of the first and the last layer, means over the run.
     gradients: [f64; 2],
     tokens_per_step: f64,
+    /// Mean loss of the last tenth of the steps, on what was learnt from.
+    learnt: f64,
+    /// How far logits before and behind a changed token move, in runs that measured it.
+    moved: Option<[f64; 2]>,
+    /// What the last token leaves unknown of the next one in what was learnt from, in runs that counted it.
+    pair_entropy: Option<f64>,
 }
 
 impl Finished {
@@ -41,6 +47,7 @@ impl Finished {
         let chapters = chapters.into_iter().map(|(nats, tokens, bytes)| Measured { nats, tokens, bytes }).collect();
         let mut speeds: Vec<f64> = lines.iter().filter_map(|line| line["tokens_per_second"].as_f64()).collect();
         speeds.sort_by(f64::total_cmp);
+        let losses: Vec<f64> = lines.iter().filter_map(|line| line["loss"].as_f64()).collect();
         let norms: Vec<Vec<f64>> = lines
             .iter()
             .filter(|line| line["gradient_norms"].is_array())
@@ -58,6 +65,9 @@ impl Finished {
             tokens_per_second: speeds.get(speeds.len() / 2).copied().unwrap_or(f64::NAN),
             gradients: [of(|norms| norms.first()), of(|norms| norms.last())],
             tokens_per_step: number(&head["config"]["batch"])? * number(&head["config"]["length"])?,
+            learnt: mean(&losses[losses.len() - losses.len().div_ceil(10)..]),
+            moved: serde_json::from_value(last["moved"].clone())?,
+            pair_entropy: head["pair_entropy"].as_f64(),
         })
     }
 
@@ -85,7 +95,15 @@ pub(crate) fn report(suite: &Suite) -> anyhow::Result<String> {
     if runs.is_empty() {
         return Ok("no run is finished".into());
     }
-    let mut table = variants(suite, &runs);
+    let mut table = suite.note.as_ref().map_or(String::new(), |note| format!("{note}\n\n"));
+    table += &variants(suite, &runs);
+    if let Some(entropy) = runs.values().flatten().find_map(|run| run.pair_entropy) {
+        // Writing to a String cannot fail.
+        let _ = writeln!(
+            table,
+            "\nThe entropy of a token given the one before, counted in what was learnt from: {entropy:.2} nats."
+        );
+    }
     table.push('\n');
     table += &contrasts(suite, &runs);
     write_atomically(&suite.results.join("table.md"), |file| std::io::Write::write_all(file, table.as_bytes()))?;
@@ -95,17 +113,20 @@ pub(crate) fn report(suite: &Suite) -> anyhow::Result<String> {
 
 fn variants(suite: &Suite, runs: &Runs) -> String {
     let mut table = String::from(
-        "| variant | seeds | parameters | multiply-adds a token | nats a token, mean (sd) | bits a byte | tokens/s | gradient norm, first and last layer |\n|---|---|---|---|---|---|---|---|\n",
+        "| variant | seeds | parameters | multiply-adds a token | nats a token, mean (sd) | bits a byte | tokens/s | gradient norm, first and last layer | last tenth of training, nats | logits move before, behind a changed token |\n|---|---|---|---|---|---|---|---|---|---|\n",
     );
     for variant in &suite.variants {
         let Some(runs) = runs.get(&variant.name) else { continue };
         let of = |pick: &dyn Fn(&Finished) -> f64| runs.iter().map(pick).collect::<Vec<_>>();
         let losses = of(&Finished::loss);
+        // Of the run that moved most.
+        let moved = runs.iter().filter_map(|run| run.moved).reduce(|a, b| [a[0].max(b[0]), a[1].max(b[1])]);
+        let moved = moved.map_or(String::new(), |[before, behind]| format!("{before:.2}, {behind:.2}"));
         let spread = deviation(&losses).map_or(String::new(), |deviation| format!(" ({deviation:.4})"));
         // Writing to a String cannot fail.
         let _ = writeln!(
             table,
-            "| {} | {} | {} | {} | {:.4}{spread} | {:.4} | {:.0} | {:.4}, {:.4} |",
+            "| {} | {} | {} | {} | {:.4}{spread} | {:.4} | {:.0} | {:.4}, {:.4} | {:.3} | {moved} |",
             variant.name,
             runs.len(),
             runs[0].parameters,
@@ -115,6 +136,7 @@ fn variants(suite: &Suite, runs: &Runs) -> String {
             mean(&of(&|run| run.tokens_per_second)),
             mean(&of(&|run| run.gradients[0])),
             mean(&of(&|run| run.gradients[1])),
+            mean(&of(&|run| run.learnt)),
         );
     }
     table

@@ -15,9 +15,9 @@ use tch::{Kind, Tensor};
 use yolo_lat::sink::write_atomically;
 
 use super::config::RunConfig;
-use super::evaluate::{bits_per_byte, measure, nats_per_token};
+use super::evaluate::{bits_per_byte, measure, moved, nats_per_token};
 use super::model::LanguageModel;
-use super::text::Texts;
+use super::text::{Texts, pair_entropy, stretches};
 use crate::checkpoint::{self, Group, write_tensors};
 use crate::log::say;
 use crate::optimizer::{AdamW, Moments, learning_rate};
@@ -55,8 +55,9 @@ impl Trainer {
     /// # Errors
     /// The texts are shorter than a stretch.
     pub(crate) fn new(config: RunConfig, texts: Arc<Texts>, interrupted: Arc<AtomicBool>) -> anyhow::Result<Self> {
-        if texts.train.len() <= config.length {
-            bail!("length = {}: the texts have {} tokens only", config.length, texts.train.len());
+        let tokens = texts.first(config.train_tokens).len();
+        if tokens <= config.length {
+            bail!("length = {}: of {tokens} tokens to learn from there is no such stretch", config.length);
         }
         let mut model = LanguageModel::new(&config.model, config.initialisation, config.seed, Kind::Float);
         let mut optimizer = AdamW::new(&mut model.parameters, config.weight_decay, &BTreeMap::new())?;
@@ -106,11 +107,11 @@ impl Trainer {
 
     /// The first line of a log: all that decides the run, and sizes.
     fn head(&self) -> Value {
-        let model = &self.config.model;
+        let (model, learnt) = (&self.config.model, self.texts.first(self.config.train_tokens));
         let validation = self.texts.validation.iter().map(|chapter| chapter.tokens.len() - 1).sum::<usize>();
         json!({
             "config": settings(&self.config), "parameters": model.parameter_count(), "macs_per_token": model.macs_per_token(),
-            "train_tokens": self.texts.train.len(), "validation_tokens": validation,
+            "train_tokens": learnt.len(), "pair_entropy": round(pair_entropy(learnt), 1e4), "validation_tokens": validation,
         })
     }
 
@@ -155,8 +156,10 @@ impl Trainer {
     }
 
     fn one_step(&mut self) -> anyhow::Result<Step> {
-        let RunConfig { seed, batch, length, steps, rate, last_rate, warmup_steps, clip, balance, .. } = self.config;
-        let (input, target) = self.texts.batch(seed, self.step, [batch, length]);
+        let RunConfig {
+            seed, batch, length, steps, rate, last_rate, warmup_steps, clip, balance, train_tokens, ..
+        } = self.config;
+        let (input, target) = stretches(self.texts.first(train_tokens), seed, self.step, [batch, length]);
         let answer = self.model.forward(&input);
         let loss = answer.logits.flatten(0, 1).cross_entropy_for_logits(&target.flatten(0, 1));
         (&loss + &answer.balance * balance).backward();
@@ -193,9 +196,13 @@ impl Trainer {
         ));
         let chapters: Vec<Value> =
             measured.iter().map(|chapter| json!([round(chapter.nats, 1e3), chapter.tokens, chapter.bytes])).collect();
-        self.write(&json!({
+        let mut line = json!({
             "step": self.step, "validation": round(nats, 1e6), "bits_per_byte": round(bits, 1e6), "chapters": chapters,
-        }))
+        });
+        if self.step == self.config.steps {
+            line["moved"] = json!(moved(&self.model, self.texts.first(self.config.train_tokens), self.config.length));
+        }
+        self.write(&line)
     }
 
     fn write(&self, line: &Value) -> anyhow::Result<()> {

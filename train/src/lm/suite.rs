@@ -27,6 +27,8 @@ use crate::run::interrupt_flag;
 pub(crate) struct Suite {
     /// Folder for a log a run, the table and the picture.
     pub(crate) results: PathBuf,
+    /// What must be said before anyone reads the table.
+    pub(crate) note: Option<String>,
     /// Seeds of variants that name none.
     seeds: Vec<u64>,
     /// The run that all share, as [`RunConfig`] without a seed; `output` gets a folder for each.

@@ -7,9 +7,9 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use tch::{Kind, Reduction, Tensor};
 use yolo_lat::attention::{DiffDistance, HadamardExp, Kernel, ModulatedDot, Rows, SumDistance, causal_f32};
-use yolo_lat_lm::{Attention, Bias, ConvolutionTaps, Experts, Link, LmConfig, Mask, Memory, MemoryInput};
+use yolo_lat_lm::{Attention, Axis, Bias, ConvolutionTaps, Experts, Link, LmConfig, Mask, Memory, MemoryInput};
 
-use super::attention::{attend, rotate};
+use super::attention::{attend, in_chunks, rotate};
 use super::config::RunConfig;
 use super::evaluate::{bits_per_byte, measure, nats_per_token};
 use super::model::{Initialisation, LanguageModel};
@@ -27,8 +27,10 @@ fn tiny() -> LmConfig {
         heads: 2,
         link: Link::Hyper,
         attention: Attention::Hadamard,
+        axis: Axis::Tokens,
         experts: Experts { count: 4, active: 2, width: 8, bias: Bias::None },
         rope: true,
+        final_norm: true,
         convolution: ConvolutionTaps(0),
         key_scale: false,
         decay: false,
@@ -100,6 +102,18 @@ fn no_token_sees_those_to_come_and_all_see_those_before() {
 }
 
 #[test]
+fn attention_over_heads_mixes_no_tokens() {
+    for attention in [Attention::Hadamard, Attention::Sum, Attention::Difference, Attention::Modulated] {
+        for link in [Link::HyperA, Link::PublishedTwo] {
+            let config = LmConfig { attention, link, axis: Axis::Heads, final_norm: false, ..tiny() };
+            let moves = moves(&lively(&config, 1), 5);
+            let (place, others) = (moves[5], [&moves[..5], &moves[6..]].concat());
+            assert!(place > 1e-6 && others.iter().all(|&moved| moved < 1e-9), "{config:?}: {moves:?}");
+        }
+    }
+}
+
+#[test]
 fn a_bidirectional_lobe_sees_those_to_come() {
     let moves = moves(&lively(&LmConfig { memory: lobe(Mask::Bidirectional), ..tiny() }, 1), 5);
     assert!(moves[..5].iter().all(|&moved| moved > 1e-6), "{moves:?}");
@@ -108,17 +122,24 @@ fn a_bidirectional_lobe_sees_those_to_come() {
 #[test]
 fn the_first_loss_is_that_of_guessing() {
     let config = LmConfig { vocabulary: 2048, width: 128, layers: 4, heads: 4, ..tiny() };
-    let config = LmConfig { experts: Experts { width: 128, ..config.experts }, ..config };
-    let loss = |initialisation| {
-        let model = LanguageModel::new(&config, initialisation, 1, Kind::Float);
+    let mut config = LmConfig { experts: Experts { width: 128, ..config.experts }, ..config };
+    let loss = |config: &LmConfig, initialisation| {
+        let model = LanguageModel::new(config, initialisation, 1, Kind::Float);
         let tokens = Tensor::from_slice(&random_tokens(257, 2048, 2));
         let logits = tch::no_grad(|| model.forward(&tokens.narrow(0, 0, 256).unsqueeze(0)).logits);
         logits.squeeze_dim(0).cross_entropy_for_logits(&tokens.narrow(0, 1, 256)).double_value(&[])
     };
-    let small = loss(Initialisation::Small);
+    let small = loss(&config, Initialisation::Small);
     assert!((small - 2048f64.ln()).abs() < 0.15, "{small}");
     // What the paper's curves begin with: its initialisation, not the network.
-    assert!(loss(Initialisation::Published) > 20.0);
+    assert!(loss(&config, Initialisation::Published) > 20.0);
+    // Of the two links, that which adds its normalised input once more says the same louder.
+    config.final_norm = false;
+    let without = [Link::HyperA, Link::PublishedTwo].map(|link| {
+        config.link = link;
+        loss(&config, Initialisation::Published)
+    });
+    assert!(without[0] > 20.0 && without[1] > 2.0 * without[0], "{without:?}");
 }
 
 #[test]
@@ -144,7 +165,8 @@ fn rows(bound: f64, seed: u64) -> Tensor {
 #[test]
 fn the_products_equal_the_state_token_by_token() {
     let kernels: [(Attention, &dyn Kernel, &[f64]); 4] = [
-        (Attention::Hadamard, &HadamardExp, &[1.0, 30.0, 1e4]),
+        // At once, and in chunks.
+        (Attention::Hadamard, &HadamardExp, &[1.0, 30.0, 400.0, 1e4]),
         (Attention::Sum, &SumDistance, &[1.0, 1e4]),
         (Attention::Difference, &DiffDistance, &[1.0, 1e4]),
         (Attention::Modulated, &ModulatedDot, &[1.0, 1e4]),
@@ -166,6 +188,31 @@ fn the_products_equal_the_state_token_by_token() {
             };
             let worst = found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
             assert!(worst < 1e-4, "{} to {bound}: {worst}", kernel.name());
+        }
+    }
+}
+
+#[test]
+fn chunks_and_their_gradients_are_those_of_one_product() {
+    let grown = |x: Tensor| x.narrow(2, 0, 40).to_kind(Kind::Double).set_requires_grad(true);
+    let decay = Tensor::from_slice(&[0.9f64.ln()]).reshape([-1, 1, 1]);
+    let places = Tensor::arange(40, (Kind::Double, tch::Device::Cpu));
+    let faded = (places.unsqueeze(1) - places.unsqueeze(0)).clamp_min(0.0) * &decay;
+    for faded in [None, Some(&faded)] {
+        let side = |chunks: bool| {
+            let [q, k, v] = [1, 2, 3].map(|seed| grown(rows(2.0, seed)));
+            let y = if chunks {
+                let scale = 8f64.powf(-0.25);
+                in_chunks([&(&q * scale), &(&k * scale), &v], faded)
+            } else {
+                attend([&q, &k, &v], Attention::Hadamard, Mask::Causal, faded.map(|_| &decay))
+            };
+            // Not a plain sum: of that, weights that add up to 1 leave nothing to queries and keys.
+            (&y * y.cos()).sum(Kind::Double).backward();
+            [y.detach(), q.grad(), k.grad(), v.grad()]
+        };
+        for (a, b) in side(true).iter().zip(&side(false)) {
+            assert!((a - b).abs().max().double_value(&[]) < 1e-12);
         }
     }
 }
@@ -272,6 +319,7 @@ fn run_config(model: LmConfig, steps: usize, output: &std::path::Path) -> RunCon
     RunConfig {
         output: output.to_owned(),
         texts: vec![super::text::Source::File { file: "none".into() }],
+        train_tokens: None,
         steps,
         batch: 8,
         length: 64,
@@ -524,13 +572,17 @@ fn differences_are_paired_by_seed_and_chapter() {
         let head = serde_json::json!({
             "config": super::run::settings(&run.config), "parameters": 10, "macs_per_token": 20,
         });
-        let norms = serde_json::json!({ "step": 10, "gradient_norms": [0.25, 0.5], "tokens_per_second": 1000.0 });
+        let norms =
+            serde_json::json!({ "step": 10, "loss": nats, "gradient_norms": [0.25, 0.5], "tokens_per_second": 1000.0 });
         let log = format!("{head}\n{}\n{norms}\n{}\n", line(0, nats + 1.0), line(60, nats));
         std::fs::write(run.result(&suite.results), log).unwrap();
     }
     let table = super::report::report(&suite).unwrap();
     // 4 + seed: mean 5.5, deviation 0.7071; 550 nats in 250 bytes are 3.1739 bits a byte.
-    assert!(table.contains("| base | 2 | 10 | 20 | 5.5000 (0.7071) | 3.1739 | 1000 | 0.2500, 0.5000 |"), "{table}");
+    assert!(
+        table.contains("| base | 2 | 10 | 20 | 5.5000 (0.7071) | 3.1739 | 1000 | 0.2500, 0.5000 | 5.500 |  |"),
+        "{table}"
+    );
     // -0.1002 and -0.1004: t of one degree of freedom 12.706 times 0.0001.
     let row = "| F1 | base - softmax | 2 | -0.1003 | -0.1016 to -0.0990 | -0.1003 to -0.1003 | 0.001 | better |";
     assert!(table.contains(row), "{table}");

@@ -1,5 +1,6 @@
 //! Chapters of the texts, in three parts by their numbers, as tokens.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use anyhow::{Context, anyhow, bail};
@@ -82,17 +83,34 @@ impl Texts {
         Ok(Self { tokenizer, train, validation })
     }
 
-    /// Inputs and targets (batch, length) of a step: stretches that begin anywhere, the same for the same seed and step.
-    pub(crate) fn batch(&self, seed: u64, step: usize, [batch, length]: [usize; 2]) -> (Tensor, Tensor) {
-        let mut random = SmallRng::seed_from_u64(seed ^ (step as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15));
-        let mut tokens = Vec::with_capacity(batch * (length + 1));
-        for _ in 0..batch {
-            let start = random.random_range(0..self.train.len() - length);
-            tokens.extend(self.train[start..=start + length].iter().map(|&token| i64::from(token)));
-        }
-        let tokens = Tensor::from_slice(&tokens).view([batch as i64, length as i64 + 1]).to_device(Device::Cpu);
-        (tokens.narrow(1, 0, length as i64), tokens.narrow(1, 1, length as i64))
+    /// The tokens to learn from, if there is to be no more than `most` of them.
+    pub(crate) fn first(&self, most: Option<usize>) -> &[u32] {
+        &self.train[..most.map_or(self.train.len(), |most| most.min(self.train.len()))]
     }
+}
+
+/// Inputs and targets (batch, length) of a step: stretches of `text` that begin anywhere, the same for the same seed and step.
+pub(crate) fn stretches(text: &[u32], seed: u64, step: usize, [batch, length]: [usize; 2]) -> (Tensor, Tensor) {
+    let mut random = SmallRng::seed_from_u64(seed ^ (step as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15));
+    let mut tokens = Vec::with_capacity(batch * (length + 1));
+    for _ in 0..batch {
+        let start = random.random_range(0..text.len() - length);
+        tokens.extend(text[start..=start + length].iter().map(|&token| i64::from(token)));
+    }
+    let tokens = Tensor::from_slice(&tokens).view([batch as i64, length as i64 + 1]).to_device(Device::Cpu);
+    (tokens.narrow(1, 0, length as i64), tokens.narrow(1, 1, length as i64))
+}
+
+/// What remains unknown of a token of `text` if the one before is known, in nats: the mean over all pairs that lie beside each other of
+/// the logarithm of how often the first is followed by the second. Nothing that sees the last token alone can say more of this text.
+pub(crate) fn pair_entropy(text: &[u32]) -> f64 {
+    let (mut firsts, mut pairs) = (HashMap::new(), HashMap::new());
+    for pair in text.windows(2) {
+        *firsts.entry(pair[0]).or_insert(0.0) += 1.0;
+        *pairs.entry((pair[0], pair[1])).or_insert(0.0) += 1.0;
+    }
+    let nats = pairs.iter().map(|((first, _), count): (_, &f64)| count * (firsts[first] / count).ln());
+    nats.sum::<f64>() / (text.len().max(2) - 1) as f64
 }
 
 fn part(chapters: &[String], wanted: impl Fn(usize) -> bool) -> impl Iterator<Item = &str> {
@@ -205,11 +223,21 @@ mod tests {
         let expected: String =
             (0..20).filter(|n| n % 10 != 4 && n % 10 != 9).map(|n| chapter(n) + "<|endoftext|>").collect();
         assert_eq!(learnt, format!("<|endoftext|>{expected}"));
-        let (input, target) = texts.batch(7, 3, [4, 16]);
+        let batch = |seed, step| stretches(texts.first(None), seed, step, [4, 16]);
+        let (input, target) = batch(7, 3);
         assert_eq!(input.size(), [4, 16]);
         assert_eq!(input.narrow(1, 1, 15), target.narrow(1, 0, 15));
-        assert_eq!(texts.batch(7, 3, [4, 16]).0, input);
-        assert_ne!(texts.batch(7, 4, [4, 16]).0, input);
-        assert_ne!(texts.batch(8, 3, [4, 16]).0, input);
+        assert_eq!(batch(7, 3).0, input);
+        assert_ne!(batch(7, 4).0, input);
+        assert_ne!(batch(8, 3).0, input);
+        assert_eq!((texts.first(Some(9)).len(), texts.first(Some(9_999_999)).len()), (9, texts.train.len()));
+    }
+
+    #[test]
+    fn what_a_token_says_of_the_next_one() {
+        // After 0 comes 1 or 2, as often; all others are followed by one token only: of six pairs two are a coin's toss.
+        let text = [0, 1, 3, 0, 2, 3, 4];
+        let expected = 2.0 * 2f64.ln() + 2.0 * 2f64.ln();
+        assert!((pair_entropy(&text) - expected / 6.0).abs() < 1e-12);
     }
 }
