@@ -487,14 +487,15 @@ mod wasm {
         unsafe fn div(a: v128, b: v128) -> v128 {
             f32x4_div(a, b)
         }
+        // `b < a ? a : b`, where `f32x4_max` would cost several instructions more for NaN and zeros. With relaxed-simd the compiler takes
+        // `f32x4_relaxed_max` for either form, which leaves open what NaN gives; of this one browsers on x86-64 make an instruction that gives `b`.
         #[inline(always)]
         unsafe fn max(a: v128, b: v128) -> v128 {
-            // `b < a ? a : b`, where `f32x4_max` would cost several instructions more for NaN and zeros.
-            f32x4_pmax(b, a)
+            if cfg!(target_feature = "relaxed-simd") { v128_bitselect(a, b, f32x4_gt(a, b)) } else { f32x4_pmax(b, a) }
         }
         #[inline(always)]
         unsafe fn min(a: v128, b: v128) -> v128 {
-            f32x4_pmin(b, a)
+            if cfg!(target_feature = "relaxed-simd") { v128_bitselect(a, b, f32x4_lt(a, b)) } else { f32x4_pmin(b, a) }
         }
         #[inline(always)]
         unsafe fn fma(a: v128, b: v128, c: v128) -> v128 {
