@@ -67,7 +67,7 @@ web-serve: ## web/dist on this machine alone, at http://localhost:$(PORT)/
 test-web: web ## The page in headless Chromium, on WebGPU and simd128: against the CPU engine, and when something is wrong (minutes)
 	@scripts/setup --test
 	crates/web/node_modules/.bin/tsc --noEmit --strict --target es2022 --module esnext --moduleResolution bundler --lib es2022,dom crates/web/tests/types.ts
-	YOLO_LAT_WEB=full $(CARGO) nextest run --run-ignored all --success-output final -E 'binary(web)'
+	YOLO_LAT_WEB=full scripts/cargo-all nextest run --test web --run-ignored all --success-output final
 
 # The kernels against their safe twin, every operation against the reference, and detection on the samples, with simd128 and with relaxed-simd. What
 # is left out wants what WebAssembly has not: a folder for temporary files, more than 4 GiB of memory, panics that can be caught. Without the flag
