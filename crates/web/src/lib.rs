@@ -169,11 +169,12 @@ impl Network {
     /// confidence, left, top, right and bottom edge in pixels.
     pub async fn detect(&mut self, rgba: Uint8ClampedArray, width: u32, height: u32) -> Result<Vec<f32>, JsError> {
         self.seen = None;
-        let (length, found) = (width as usize * height as usize * 4, rgba.length() as usize);
-        if found != length {
+        // Not in the 32 bits of an address: what is too large would wrap around.
+        let (length, found) = (4 * u64::from(width) * u64::from(height), rgba.length());
+        if u64::from(found) != length {
             return Err(error(format!("an image of {width}x{height} pixels has {length} bytes, not {found}")));
         }
-        self.rgba.resize(length, 0);
+        self.rgba.resize(found as usize, 0);
         rgba.copy_to(&mut self.rgba);
         if self.image.dimensions() != (width, height) {
             self.image = RgbImage::new(width, height);

@@ -555,6 +555,15 @@ fn a_small_experiment_ends_in_a_table_and_a_picture() {
 }
 
 #[test]
+fn the_experiments_describe_runs() {
+    for (name, runs) in [("fair", 50), ("paper", 5), ("confirm", 15), ("quick", 6)] {
+        let suite = super::suite::Suite::load(std::path::Path::new(&format!("configs/lm/{name}.toml"))).unwrap();
+        assert_eq!(suite.runs().unwrap().len(), runs, "{name}");
+        assert_eq!(suite.note.is_some(), name == "paper");
+    }
+}
+
+#[test]
 fn differences_are_paired_by_seed_and_chapter() {
     let folder = tempfile::tempdir().unwrap();
     let suite = super::suite::Suite::load(&quick(folder.path()).config).unwrap();

@@ -1,6 +1,6 @@
 //! Chapters of the texts, in three parts by their numbers, as tokens.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, anyhow, bail};
@@ -102,9 +102,10 @@ pub(crate) fn stretches(text: &[u32], seed: u64, step: usize, [batch, length]: [
 }
 
 /// What remains unknown of a token of `text` if the one before is known, in nats: the mean over all pairs that lie beside each other of
-/// the logarithm of how often the first is followed by the second. Nothing that sees the last token alone can say more of this text.
+/// the logarithm of how often the first is followed by the second, added up in the order of the tokens, so that it is the same in each
+/// process. Nothing that sees the last token alone can say more of this text.
 pub(crate) fn pair_entropy(text: &[u32]) -> f64 {
-    let (mut firsts, mut pairs) = (HashMap::new(), HashMap::new());
+    let (mut firsts, mut pairs) = (BTreeMap::new(), BTreeMap::new());
     for pair in text.windows(2) {
         *firsts.entry(pair[0]).or_insert(0.0) += 1.0;
         *pairs.entry((pair[0], pair[1])).or_insert(0.0) += 1.0;
