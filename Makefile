@@ -9,14 +9,14 @@ DEMO := demo
 # libtorch comes with PyTorch's wheel; only train/ uses it.
 TORCH := LIBTORCH_USE_PYTORCH=1 LD_LIBRARY_PATH="$$(python3 -c 'import os, torch; print(os.path.join(os.path.dirname(torch.__file__), "lib"))')"
 CONFIG ?= train/configs/n-finetune.toml
-ABLATE ?= train/configs/ablate.toml
+ABLATE ?= ablate
 RUN ?= runs/n-finetune
 OUTPUT ?= runs/average
 ARGUMENTS ?= # more of the trainer: --init FILE, --teacher FILE
 DATA ?= data
 JOBS ?= 2
 
-.PHONY: accuracy check-features check-kernels check-macos check-wasm demo dist miri sanitize test test-aarch64 test-camera test-dist test-onnx test-windows soak screenshots check bench bench-cpu bench-attention bench-gpu bench-peers bench-peers-times fuzz train train-plot ablate average test-train lm-confirm lm-corpus lm-fair lm-paper lm-quick wheel test-wheel test-cluster bench-wheel test-wasm test-web web web-serve clean setup
+.PHONY: accuracy check-features check-kernels check-macos check-wasm demo dist miri sanitize test test-aarch64 test-camera test-dist test-onnx test-windows soak screenshots check bench bench-cpu bench-attention bench-gpu bench-peers bench-peers-times fuzz train train-plot ablate average test-train lm-confirm lm-corpus lm-fair lm-paper lm-quick lm-recall wheel test-wheel test-cluster bench-wheel test-wasm test-web web web-serve clean setup
 
 demo: setup ## Detect objects on the sample photographs
 	$(CARGO) build --release
@@ -205,9 +205,14 @@ train-plot: setup ## Curves of RUN (a folder with metrics.jsonl; several are com
 	@scripts/setup --train
 	$(TORCH) $(CARGO) run -p yolo-lat-train --release -- plot $(RUN)
 
-ablate: setup ## Short runs with parts of the network changed, and their table
+# JOBS processes share an experiment's runs: what is finished is not made again. Hours; the same command goes on. $(1): its words.
+shared = seq $(JOBS) | $(TORCH) xargs -P $(JOBS) -I{} nice $${CARGO_TARGET_DIR:-target}/release/yolo-lat-train $(1)
+
+ablate: setup ## What each part of the network brings, in short runs with seeds: hours, by JOBS processes; into benches/runs/ABLATE
 	@scripts/setup --train
-	$(TORCH) $(CARGO) run -p yolo-lat-train --release -- ablate $(ABLATE) --data $(DATA) --resume $(ARGUMENTS)
+	$(TORCH) $(CARGO) build -p yolo-lat-train --release
+	$(call shared,ablate train/configs/$(ABLATE).toml --data $(DATA) --no-report $(ARGUMENTS))
+	$(TORCH) $${CARGO_TARGET_DIR:-target}/release/yolo-lat-train ablate train/configs/$(ABLATE).toml --report
 
 average: setup ## Mean of the weights of MODELS (runs that went on from one another), in the folder OUTPUT
 	@scripts/setup --train
@@ -217,8 +222,7 @@ lm-corpus: setup ## Texts of the language model out of Debian packages, into DAT
 	@scripts/setup --train
 	$(TORCH) $(CARGO) run -p yolo-lat-train --release -- lm corpus --data $(DATA)/lm
 
-# JOBS processes share an experiment's runs: what is finished is not made again. Hours; the same command goes on.
-lm_suite = seq $(JOBS) | $(TORCH) xargs -P $(JOBS) -I{} nice $${CARGO_TARGET_DIR:-target}/release/yolo-lat-train lm suite train/configs/lm/$(1).toml --data $(DATA)/lm && \
+lm_suite = $(call shared,lm suite train/configs/lm/$(1).toml --data $(DATA)/lm) && \
 	$(TORCH) $${CARGO_TARGET_DIR:-target}/release/yolo-lat-train lm report train/configs/lm/$(1).toml
 
 lm-fair: lm-corpus ## What each part brings to a language model, with seeds: hours, by JOBS processes; table and picture in benches/runs/lm-fair
@@ -229,6 +233,9 @@ lm-paper: lm-corpus ## The paper's experiment as its program has it, faults and 
 
 lm-confirm: lm-corpus ## Some of lm-fair at the paper's size: many hours; into benches/runs/lm-confirm
 	$(call lm_suite,confirm)
+
+lm-recall: lm-corpus ## How many pairs of keys and values two layers can hold: half an hour; into benches/runs/lm-recall
+	$(call shared,lm recall train/configs/lm/recall.toml)
 
 lm-quick: setup ## The whole path of lm-fair in minutes on an excerpt
 	@scripts/setup --train

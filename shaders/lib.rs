@@ -121,6 +121,10 @@ shaders! {
     Gate = "gate",
     /// `a + b`.
     Add = "add",
+    /// Gates of experts.
+    Route = "route",
+    /// Channels times those of fewer.
+    Scale = "scale",
     /// Nearest neighbour.
     Upsample = "upsample",
     /// Logits to candidates above the threshold.

@@ -31,6 +31,7 @@ fn constants_of(shader: Shader) -> Vec<Vec<(&'static str, f64)>> {
             [0.0, 1.0, 2.0, 3.0].map(|similarity| vec![("SIMILARITY", similarity), ("HEAD", 16.0)]).to_vec()
         }
         Shader::Softmax => vec![vec![("HEAD", 32.0)]],
+        Shader::Route => with_either("EQUAL", [1.0, 2.0].map(|active| vec![("ACTIVE", active)])),
         Shader::Letterbox => [0.0, 1.0, 2.0, 3.0].map(|format| vec![("FORMAT", format)]).to_vec(),
         _ => vec![Vec::new()],
     }

@@ -16,7 +16,7 @@ use yolo_lat::engine::cpu::{CpuEngine, InstructionSet};
 #[cfg(feature = "gpu")]
 use yolo_lat::engine::gpu::{Gpu, GpuEngine, ShaderFeatures};
 use yolo_lat::engine::reference::ReferenceEngine;
-use yolo_lat::model::config::{AttentionKind, KernelKind, MemoryKind};
+use yolo_lat::model::config::{AttentionKind, ExpertBias, ExpertsConfig, KernelKind, MemoryKind};
 use yolo_lat::model::graph::{Activation, Mask, Mixing, Node, NodeId, Op, Scale, Shape};
 use yolo_lat::model::{CheckedGraph, Graph, Model, ModelConfig, Network, Tensor, Weights, graph_of};
 
@@ -148,7 +148,7 @@ fn random_operation(u: &mut Unstructured) -> Result<CheckedGraph> {
     let mut graph = Graph::new("test", input);
     let wider = |factor| Graph::new("test", Shape { channels: factor * channels, ..input });
     let pointwise = |channels| Op::Conv { channels, kernel: 1, stride: 1, activation };
-    match u.int_in_range(0..=10)? {
+    match u.int_in_range(0..=12)? {
         0 => {
             let out = u.int_in_range(1..=40)?;
             let residual: &[NodeId] = if stride == 1 && out == channels && u.arbitrary()? { &[0, 0] } else { &[0] };
@@ -188,6 +188,16 @@ fn random_operation(u: &mut Unstructured) -> Result<CheckedGraph> {
             graph.add("add", Op::Add, &[0, 0]);
         }
         9 => {
+            let active = u.int_in_range(1..=channels.min(6))?;
+            graph.add("route", Op::Route { active, equal: u.arbitrary()? }, &[0]);
+        }
+        10 => {
+            // What is inside experts, times their gates.
+            let each = u.int_in_range(1..=9)?;
+            graph.add("wide", pointwise(channels * each), &[0]);
+            graph.add("scale", Op::Scale, &[1, 0]);
+        }
+        11 => {
             // The branch of a shuffle unit, with other widths than the network's.
             graph.add("first", pointwise(u.int_in_range(1..=110)?), &[0]);
             graph.add("window", Op::Depthwise { kernel: 3, stride: 1, bias: u.arbitrary()?, activation }, &[1]);
@@ -206,8 +216,22 @@ fn random_operation(u: &mut Unstructured) -> Result<CheckedGraph> {
 
 #[test]
 fn every_operation_agrees_with_the_reference() {
-    const OPERATIONS: [&str; 11] =
-        ["conv", "depthwise", "max", "exact", "softmax", "gate", "add", "upsample", "slice", "concat", "shuffle"];
+    const OPERATIONS: [&str; 14] = [
+        "conv",
+        "depthwise",
+        "max",
+        "exact",
+        "softmax",
+        "gate",
+        "add",
+        "upsample",
+        "slice",
+        "concat",
+        "shuffle",
+        "route",
+        "equal",
+        "scale",
+    ];
     let mut seen = std::collections::BTreeSet::new();
     // A busy machine tries little in its time.
     for _ in 0..TRIES {
@@ -256,7 +280,7 @@ fn any_graph(u: &mut Unstructured) -> Result<Graph> {
             4 => (Op::Depthwise { kernel, stride, bias: u.arbitrary()?, activation }, false),
             5 => (Op::Depthwise { kernel, stride: 1, bias: u.arbitrary()?, activation }, true),
             6 => (*u.choose(&[Op::MaxPool, Op::Upsample])?, false),
-            7 => (*u.choose(&[Op::Gate, Op::Add, Op::Concat])?, true),
+            7 => (*u.choose(&[Op::Gate, Op::Add, Op::Concat, Op::Scale])?, true),
             8 => {
                 let divisors: Vec<usize> = (1..=channels).filter(|parts| channels.is_multiple_of(*parts)).collect();
                 (Op::Shuffle { groups: if u.ratio(1, 20)? { small(u, 9)? } else { *u.choose(&divisors)? } }, false)
@@ -489,7 +513,7 @@ fn small_config(change: impl Fn(&mut ModelConfig)) -> ModelConfig {
 #[test]
 fn whole_networks_agree_with_the_reference() {
     use yolo_lat::model::config::{ActivationConfig, Fusion, Split};
-    let changes: [fn(&mut ModelConfig); 10] = [
+    let changes: [fn(&mut ModelConfig); 14] = [
         |_| {},
         |config| config.neck.attention = AttentionKind::Softmax,
         |config| config.neck.attention = AttentionKind::None,
@@ -501,6 +525,16 @@ fn whole_networks_agree_with_the_reference() {
             config.neck.hyper_link = false;
             config.neck.memory = MemoryKind::Input;
             config.neck.memory_width = Some(6);
+        },
+        |config| config.neck.memory = MemoryKind::Output,
+        |config| {
+            config.neck.position_kernel = 7;
+            config.neck.output_gate = true;
+        },
+        |config| config.neck.experts = Some(ExpertsConfig { count: 4, active: 2, bias: ExpertBias::Inner }),
+        |config| {
+            config.neck.experts = Some(ExpertsConfig { count: 3, active: 1, bias: ExpertBias::Free });
+            config.neck.memory = MemoryKind::Flow;
         },
         |config| {
             config.backbone.split = Split::Halves;

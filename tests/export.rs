@@ -6,8 +6,8 @@ use ndarray::{Array4, ArrayD, Axis, Ix3};
 use yolo_lat::engine::ort::{OnnxRuntime, OnnxSession, Provider};
 use yolo_lat::engine::{EngineKind, create};
 use yolo_lat::export::{ExportOptions, ExportOutput, OPSETS, export_onnx};
-use yolo_lat::model::Model;
-use yolo_lat::model::config::{AttentionKind, KernelKind};
+use yolo_lat::model::config::{AttentionKind, ExpertBias, ExpertsConfig, KernelKind, MemoryKind, NeckConfig};
+use yolo_lat::model::{Model, Tensor, Weights, graph_of};
 use yolo_lat::postprocess::{Nms, PostprocessOptions};
 use yolo_lat::source::open_image;
 use yolo_lat::{DetectError, Detector, DetectorOptions, InputSize, ModelFile, Runtime};
@@ -102,6 +102,52 @@ fn every_attention_is_exported() {
         for (expected, found) in expected.iter().zip(ort.run(input.view()).unwrap()) {
             let worst = largest_difference(expected, found);
             assert!(worst <= 2e-3, "{kind:?} {kernel:?}: {worst}");
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs ONNX Runtime"]
+fn every_part_of_a_block_is_exported() {
+    let changes: [fn(&mut NeckConfig); 4] = [
+        |neck| neck.memory = MemoryKind::Output,
+        |neck| {
+            neck.position_kernel = 7;
+            neck.output_gate = true;
+        },
+        |neck| neck.experts = Some(ExpertsConfig { count: 4, active: 2, bias: ExpertBias::Inner }),
+        |neck| {
+            neck.experts = Some(ExpertsConfig { count: 4, active: 1, bias: ExpertBias::Outer });
+            neck.memory = MemoryKind::Flow;
+        },
+    ];
+    let trained = Model::load("n").unwrap();
+    for (index, change) in changes.into_iter().enumerate() {
+        let mut config = trained.config.clone();
+        change(&mut config.neck);
+        let mut weights = Weights::default();
+        for (at, spec) in graph_of(&config, 96, 96).unwrap().weights().into_iter().enumerate() {
+            let known = trained.weights.get(&spec.name).filter(|known| known.shape == spec.shape).cloned();
+            let value = |index: usize| ((index * 7 + at) as f32).sin() * 0.2;
+            let values: Vec<f32> = (0..spec.shape.iter().product()).map(value).collect();
+            let tensor = known.unwrap_or(Tensor { values: values.into(), shape: spec.shape });
+            weights.insert(spec.name, tensor);
+        }
+        let model = Model::new(config, weights, "n").unwrap();
+        let (width, height) = (128, 96);
+        let input = images(1, height, width);
+        let mut reference = create(EngineKind::Reference, &model, width, height, &Runtime::default()).unwrap();
+        let expected = reference.run(input.view()).unwrap();
+        let base = ExportOptions { batch: None, output: ExportOutput::Logits, ..ExportOptions::default() };
+        let open = ExportOptions { dynamic: true, ..base.clone() };
+        let half = ExportOptions { half: true, size: (width, height), ..base.clone() };
+        for (options, limit) in [(ExportOptions { size: (width, height), ..base }, 2e-3), (open, 2e-3), (half, 0.5)] {
+            let found = run(&export_onnx(&model, &options).unwrap(), &input);
+            for (expected, found) in expected.iter().zip(&found) {
+                assert_eq!(found.shape(), expected.shape());
+                let worst = largest_difference(found, expected);
+                assert!(worst <= limit, "{index} {options:?}: {worst}");
+            }
         }
     }
 }

@@ -56,6 +56,9 @@ pub(crate) struct TrainConfig {
     pub(crate) warmup_steps: usize,
     pub(crate) weight_decay: f64,
     pub(crate) clip: f64,
+    /// Share of the experts' balance in the loss, where there are experts.
+    #[serde(default = "balance")]
+    pub(crate) balance: f64,
     #[serde(alias = "average_decay")]
     pub(crate) ema_decay: f64,
     /// Share of the epochs, at the end, with gentle augmentation.
@@ -79,6 +82,11 @@ pub(crate) struct TrainConfig {
 
 fn one() -> usize {
     1
+}
+
+/// As the paper's program has it.
+fn balance() -> f64 {
+    0.01
 }
 
 impl TrainConfig {
@@ -121,7 +129,8 @@ impl TrainConfig {
         if let Some((name, value)) = shares.iter().find(|(_, value)| !(0.0..=1.0).contains(value)) {
             bail!("{name}: expected 0 to 1, found {value}");
         }
-        let rates = [("rate", self.rate), ("weight_decay", self.weight_decay), ("clip", self.clip)];
+        let rates =
+            [("rate", self.rate), ("weight_decay", self.weight_decay), ("clip", self.clip), ("balance", self.balance)];
         let shares = self.rate_shares.iter().map(|(name, &share)| (name.as_str(), share));
         if let Some((name, value)) =
             rates.into_iter().chain(shares).find(|(_, value)| !(*value >= 0.0 && value.is_finite()))

@@ -16,6 +16,7 @@ mod network;
 mod optimizer;
 mod plot;
 mod run;
+mod suite;
 mod teacher;
 mod tensors;
 mod weight_averaging;
@@ -47,8 +48,8 @@ enum Command {
     Train(TrainArguments),
     /// Draw the curves of runs
     Plot(plot::PlotArguments),
-    /// Train the same network with parts of it changed, and compare
-    Ablate(TrainArguments),
+    /// Train a network with parts of it changed, and compare; several processes share the work
+    Ablate(ablate::AblateArguments),
     /// Average the weights of runs that went on from one another
     Average(weight_averaging::AverageArguments),
     /// Language models

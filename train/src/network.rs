@@ -8,7 +8,7 @@ use yolo_lat::model::graph::{Activation, Node, Op};
 use yolo_lat::model::{CheckedGraph, Graph, Weights};
 
 use crate::attention::attention;
-use crate::tensors::{channels_innermost, in_order, size4};
+use crate::tensors::{channels_innermost, choose, in_order, seed_for, size4};
 
 /// Added to variances.
 const EPSILON: f64 = 1e-5;
@@ -69,6 +69,11 @@ fn closes_block(name: &str) -> bool {
     name.ends_with(".down") || name.ends_with(".memory.proj")
 }
 
+/// The router whose weights this layer's are, the other way round: each expert's vector.
+fn router_of(name: &str) -> Option<String> {
+    name.strip_suffix(".labels.out").map(|block| format!("{block}.router.out"))
+}
+
 /// Whether a layer makes the values of a memory that no other map follows.
 fn is_last_map_of_memory(graph: &CheckedGraph, name: &str) -> bool {
     let block = name.strip_suffix(".memory.qkv");
@@ -77,16 +82,20 @@ fn is_last_map_of_memory(graph: &CheckedGraph, name: &str) -> bool {
 
 impl Network {
     /// Random weights (He et al. 2015); class scores start at 1 %, attention blocks change nothing (their last scale is 0,
-    /// Goyal et al. 2017), so that they do not disturb weights that [`Network::init`] takes.
+    /// Goyal et al. 2017), so that they do not disturb weights that [`Network::init`] takes. Layers that networks of a seed share begin alike.
     pub(crate) fn new(graph: CheckedGraph, device: Device) -> Self {
         let (mut parameters, mut buffers) = (BTreeMap::new(), BTreeMap::new());
+        let seed = Tensor::randint(i64::MAX, [1], (Kind::Int64, Device::Cpu)).int64_value(&[0]) as u64;
         for node in &graph.nodes {
             let specs = graph.weights_of(node);
             let Some(weight) = specs.first() else { continue };
             let shape: Vec<i64> = weight.shape.iter().map(|&side| side as i64).collect();
             let fan_in: i64 = shape[1..].iter().product();
+            seed_for(&weight.name, seed);
             let value = Tensor::randn(&shape, (Kind::Float, device)) * (2.0 / fan_in as f64).sqrt();
-            parameters.insert(weight.name.clone(), in_order(&value));
+            if router_of(&node.name).is_none() {
+                parameters.insert(weight.name.clone(), in_order(&value));
+            }
             let vector = |value: f64| Tensor::full([shape[0]], value, (Kind::Float, device));
             if has_norm(node) {
                 let scale = vector(if closes_block(&node.name) { 0.0 } else { 1.0 });
@@ -126,6 +135,24 @@ impl Network {
         let tap = layer(&self.graph, name)?;
         self.graph = self.graph.edit(|graph| graph.taps.push(tap))?;
         Ok(self.graph.nodes[tap].shape.channels)
+    }
+
+    /// Gives the scores of each layer's experts after all else; how many of each layer's are active.
+    ///
+    /// # Errors
+    /// Never: the nodes are the graph's own.
+    pub(crate) fn tap_scores(&mut self) -> anyhow::Result<Vec<usize>> {
+        let layers: Vec<(usize, usize)> = self
+            .graph
+            .nodes
+            .iter()
+            .filter_map(|node| match node.op {
+                Op::Route { active, equal: false } => Some((node.inputs[0], active)),
+                _ => None,
+            })
+            .collect();
+        self.graph = self.graph.edit(|graph| graph.taps.extend(layers.iter().map(|&(scores, _)| scores)))?;
+        Ok(layers.into_iter().map(|(_, active)| active).collect())
     }
 
     /// Adds a parameter that is no part of the graph, zeros.
@@ -174,6 +201,11 @@ impl Network {
             match weights.get(&spec.name) {
                 Some(tensor) if tensor.shape == spec.shape && wanted(&spec.name) => {
                     let node = spec.name.rsplit_once('.').map_or("", |(node, _)| node);
+                    // The router's, which come with it.
+                    if spec.shape.len() > 1 && router_of(node).is_some() {
+                        report.taken.push(spec.name.clone());
+                        continue;
+                    }
                     let norm = format!("{node}.norm.bias");
                     let target = if self.parameters.contains_key(&spec.name) { &spec.name } else { &norm };
                     let mut parameter =
@@ -225,6 +257,11 @@ impl Network {
                 Op::Attention { mixing, heads, mask } => attention(input(0), mixing, heads as i64, mask),
                 Op::Gate => input(0) * input(1).silu(),
                 Op::Add => input(0) + input(1),
+                Op::Route { active, equal } => route(input(0), active, equal),
+                Op::Scale => {
+                    let each = channels / input(1).size()[1];
+                    input(0) * in_order(&input(1).repeat_interleave_self_int(each, 1, channels))
+                }
                 Op::Upsample => {
                     let (_, _, height, width) = size4(input(0));
                     input(0).upsample_nearest2d([2 * height, 2 * width], None, None)
@@ -261,8 +298,8 @@ impl Network {
     ) -> Tensor {
         let parameter = |suffix: &str| self.parameters.get(&format!("{}.{suffix}", node.name));
         let (stride, padding) = (stride as i64, (kernel / 2) as i64);
-        let Some(weight) = parameter("weight") else { return x.shallow_clone() };
-        let map = x.conv2d(weight, parameter("bias"), [stride, stride], [padding, padding], [1, 1], groups);
+        let Some(weight) = self.weight(node) else { return x.shallow_clone() };
+        let map = x.conv2d(&weight, parameter("bias"), [stride, stride], [padding, padding], [1, 1], groups);
         let map = match (parameter("norm.weight"), parameter("norm.bias")) {
             (Some(scale), Some(shift)) => self.norm(node, &map, scale, shift, mode),
             _ => map,
@@ -276,6 +313,13 @@ impl Network {
                 Some(slope) => map.prelu(slope),
                 None => map,
             },
+        }
+    }
+
+    fn weight(&self, node: &Node) -> Option<Tensor> {
+        match router_of(&node.name) {
+            Some(router) => Some(self.parameters.get(&format!("{router}.weight"))?.transpose(0, 1)),
+            None => self.parameters.get(&format!("{}.weight", node.name)).map(Tensor::shallow_clone),
         }
     }
 
@@ -319,7 +363,7 @@ impl Network {
         };
         for node in &self.graph.nodes {
             for spec in self.graph.weights_of(node) {
-                let weight = get(&self.parameters, &format!("{}.weight", node.name))?;
+                let weight = self.weight(node).with_context(|| format!("no weight of {}", node.name))?.detach();
                 let is_bias = spec.shape.len() == 1;
                 let value = if has_norm(node) {
                     let scale = get(&self.parameters, &format!("{}.norm.weight", node.name))?;
@@ -352,6 +396,24 @@ pub(crate) fn to_tensor(value: &Tensor) -> anyhow::Result<yolo_lat::model::Tenso
     })
 }
 
+/// Gates of experts, channels in the second dimension; gradients pass through those that are chosen.
+fn route(scores: &Tensor, active: usize, equal: bool) -> Tensor {
+    let chosen = choose(scores, active, 1);
+    if equal {
+        return chosen;
+    }
+    let gates = scores.softmax(1, scores.kind()) * chosen;
+    if active == 1 { gates } else { &gates / gates.sum_dim_intlist(&[1i64][..], true, gates.kind()) }
+}
+
+/// How evenly the experts of each layer are used, from their scores: `E sum_e f_e g_e / active`, 1 where all are used alike, with `f_e` the
+/// share of the positions that went to expert e and `g_e` its mean probability (Fedus et al. 2021).
+pub(crate) fn balance(scores: &Tensor, active: usize) -> Tensor {
+    let mean = |of: &Tensor| of.mean_dim(&[0i64, 2, 3][..], false, scores.kind());
+    let even = mean(&choose(scores, active, 1)) * mean(&scores.softmax(1, scores.kind()));
+    even.sum(scores.kind()) * (scores.size()[1] as f64 / active as f64)
+}
+
 /// libtorch's own, where there are gradients, gives a map with channels outermost.
 fn shuffle(x: &Tensor, groups: i64) -> Tensor {
     let (batch, channels, height, width) = size4(x);
@@ -376,7 +438,7 @@ pub(crate) fn layer(graph: &Graph, name: &str) -> anyhow::Result<usize> {
 mod tests {
     use yolo_lat::engine::Engine;
     use yolo_lat::engine::reference::ReferenceEngine;
-    use yolo_lat::model::config::{AttentionKind, KernelKind, MemoryKind};
+    use yolo_lat::model::config::{AttentionKind, ExpertBias, ExpertsConfig, KernelKind, MemoryKind};
     use yolo_lat::model::{Model, ModelConfig, graph_of};
 
     use super::*;
@@ -422,7 +484,10 @@ mod tests {
     #[test]
     fn every_kind_of_network_agrees_with_the_reference() {
         type Change = fn(&mut ModelConfig);
-        let changes: [(&str, Change); 9] = [
+        fn experts(config: &mut ModelConfig, active: usize, bias: ExpertBias) {
+            config.neck.experts = Some(ExpertsConfig { count: 4, active, bias });
+        }
+        let changes: [(&str, Change); 15] = [
             ("as it is", |_| ()),
             ("softmax", |config| config.neck.attention = AttentionKind::Softmax),
             ("no attention", |config| config.neck.attention = AttentionKind::None),
@@ -434,6 +499,21 @@ mod tests {
             ("narrow memory of the input", |config| {
                 config.neck.memory = MemoryKind::Input;
                 config.neck.memory_width = Some(12);
+            }),
+            ("memory behind the block", |config| config.neck.memory = MemoryKind::Output),
+            ("wide position, output gate", |config| {
+                config.neck.position_kernel = 7;
+                config.neck.output_gate = true;
+            }),
+            ("one of four experts", |config| experts(config, 1, ExpertBias::None)),
+            ("experts, inner bias", |config| experts(config, 2, ExpertBias::Inner)),
+            ("experts, outer bias, two residuals", |config| {
+                experts(config, 2, ExpertBias::Outer);
+                config.neck.hyper_link = false;
+            }),
+            ("experts, free bias, memory", |config| {
+                experts(config, 3, ExpertBias::Free);
+                config.neck.memory = MemoryKind::Flow;
             }),
         ];
         for (what, change) in changes {

@@ -44,6 +44,11 @@ impl Log {
         Ok(Self { name: name.unwrap_or_default().to_string_lossy().into_owned(), lines })
     }
 
+    /// Of the lines of a log.
+    pub(crate) fn new(name: &str, lines: Vec<Value>) -> Self {
+        Self { name: name.to_owned(), lines }
+    }
+
     /// `key` against the step. Of a step that stands twice, after a resume, the last counts. Parts of the loss come from the
     /// lines between epochs where there are any.
     pub(crate) fn points(&self, key: &str) -> Vec<(f64, f64)> {

@@ -34,8 +34,26 @@ pub(crate) fn shaped(numbers: &Tensor, shape: &[i64]) -> Tensor {
     }
 }
 
+/// Makes chance begin anew for a tensor of that name, the same in all networks of a seed that have one.
+pub(crate) fn seed_for(name: &str, seed: u64) {
+    let hash = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    tch::manual_seed(name.bytes().fold(0xcbf2_9ce4_8422_2325 ^ seed, hash) as i64);
+}
+
 /// Images, channels, rows, columns.
 pub(crate) fn size4(x: &Tensor) -> (i64, i64, i64, i64) {
     let size = x.size();
     (size[0], size[1], size[2], size[3])
+}
+
+/// 1 where a score is among the `active` largest along a dimension, the first of equal ones, else 0.
+pub(crate) fn choose(scores: &Tensor, active: usize, dimension: i64) -> Tensor {
+    let mut left = scores.detach().copy();
+    let mut chosen = left.zeros_like();
+    for _ in 0..active {
+        let best = left.argmax(dimension, true);
+        chosen = chosen.scatter_value(dimension, &best, 1.0);
+        left = left.scatter_value(dimension, &best, f64::NEG_INFINITY);
+    }
+    chosen
 }

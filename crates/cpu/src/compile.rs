@@ -2,7 +2,7 @@
 //! Done once; frames only replay them.
 
 use super::attention::Attention;
-use super::elementwise::{Gate, Gather, Pack, Sum, Upsample};
+use super::elementwise::{Gate, Gather, Pack, Route, Scale, Sum, Upsample};
 use super::memory::Aligned;
 use super::product::{Convolution, Packed, Pointwise, Source};
 use super::steps::Step;
@@ -127,6 +127,13 @@ impl Compiler<'_> {
                 };
                 Step::Sum(Sum { a, b, b_is_half: task.nodes.len() > 1, output, height, width })
             }
+            (_, Op::Route { active, equal }) => {
+                Step::Route(Route { scores: operand(0), output, positions, active, equal })
+            }
+            (_, Op::Scale) => {
+                let factors = self.factors(task, node.shape.channels, &operand(1));
+                Step::Scale(Scale { inputs: operand(0), factors, output, positions })
+            }
             (_, Op::Upsample) => {
                 let input = self.network.input_shape(node);
                 Step::Upsample(Upsample { inputs: operand(0), output, height: input.height, width: input.width })
@@ -165,6 +172,16 @@ impl Compiler<'_> {
         let input = self.network.input_shape(node);
         let Shape { height: output_height, width: output_width, .. } = node.shape;
         Window { height: input.height, width: input.width, kernel, stride, output_height, output_width }
+    }
+
+    /// For each lane of a task's result, where the factor of its channel is; lanes without a channel have the first.
+    fn factors(&self, task: &Task, channels: usize, factors: &[usize]) -> Vec<usize> {
+        let each = channels / factors.len();
+        let mut lanes = vec![factors[0]; task.arrangement.blocks * self.set.block()];
+        for (channel, &slot) in task.arrangement.slots.iter().enumerate() {
+            lanes[slot] = factors[channel / each];
+        }
+        lanes
     }
 
     fn packed(&self, task: &Task, node: &Node) -> Packed {

@@ -186,6 +186,101 @@ impl Sum {
     }
 }
 
+/// Gates of experts, `Op::Route`. Few channels, so one at a time: a unit is a stretch of positions.
+pub(super) struct Route {
+    /// Where each channel of the scores is.
+    pub(super) scores: Vec<usize>,
+    pub(super) output: usize,
+    pub(super) positions: usize,
+    pub(super) active: usize,
+    pub(super) equal: bool,
+}
+
+impl Route {
+    pub(super) fn units(&self) -> usize {
+        self.positions.div_ceil(POSITIONS)
+    }
+
+    /// Scores, and shares of the softmax.
+    pub(super) fn scratch(&self) -> usize {
+        2 * self.scores.len()
+    }
+
+    #[inline(always)]
+    pub(super) unsafe fn run<S: Simd>(&self, unit: usize, memory: Memory, scratch: *mut f32) {
+        let (count, active) = (self.scores.len(), self.active);
+        for at in unit * POSITIONS..((unit + 1) * POSITIONS).min(self.positions) {
+            // SAFETY: offsets are the plan's, the scratch is this unit's and as large as `scratch` says; this unit alone writes these
+            // positions.
+            unsafe {
+                let scores = std::slice::from_raw_parts_mut(scratch, count);
+                let shares = std::slice::from_raw_parts_mut(scratch.add(count), count);
+                for (score, &from) in scores.iter_mut().zip(&self.scores) {
+                    *score = *memory.read(from).add(S::LANES * at);
+                }
+                let peak = scores.iter().fold(f32::NEG_INFINITY, |peak, &score| peak.max(score));
+                let all: f32 = scores.iter().map(|score| (score - peak).exp()).sum();
+                // Below 0 where a channel is not chosen.
+                let mut whole = 0.0;
+                for (channel, share) in shares.iter_mut().enumerate() {
+                    let score = scores[channel];
+                    let before = |(other, value): (usize, &f32)| *value > score || *value == score && other < channel;
+                    let is_chosen = scores.iter().enumerate().filter(|&pair| before(pair)).count() < active;
+                    *share = if is_chosen { (score - peak).exp() } else { -1.0 };
+                    whole += share.max(0.0);
+                }
+                let whole = if active == 1 { all } else { whole };
+                for (channel, &share) in shares.iter().enumerate() {
+                    let (block, lane) = (channel / S::LANES, channel % S::LANES);
+                    let output = memory.write(self.output + S::LANES * (block * self.positions + at) + lane);
+                    *output = if self.equal { f32::from(u8::from(share >= 0.0)) } else { share.max(0.0) / whole };
+                }
+            }
+        }
+    }
+}
+
+/// Blocks times single channels, `Op::Scale`.
+pub(super) struct Scale {
+    pub(super) inputs: Vec<usize>,
+    /// For each lane of each block, where the channel is that it is multiplied by.
+    pub(super) factors: Vec<usize>,
+    pub(super) output: usize,
+    pub(super) positions: usize,
+}
+
+impl Scale {
+    fn division(&self) -> Division {
+        division(self.inputs.len(), self.positions, 16)
+    }
+
+    pub(super) fn units(&self) -> usize {
+        self.division().units()
+    }
+
+    pub(super) fn scratch(&self) -> usize {
+        0
+    }
+
+    #[inline(always)]
+    pub(super) unsafe fn run<S: Simd>(&self, index: usize, memory: Memory, _: *mut f32) {
+        let (blocks, positions) = unit(self.division(), index, self.positions);
+        for block in blocks {
+            let factors = &self.factors[block * S::LANES..(block + 1) * S::LANES];
+            // SAFETY: offsets are the plan's; this unit alone writes these positions of these blocks.
+            unsafe {
+                let input = memory.read(self.inputs[block]);
+                let output = memory.write(self.output + block * S::LANES * self.positions);
+                for at in positions.clone().map(|at| at * S::LANES) {
+                    for (lane, &factor) in factors.iter().enumerate() {
+                        *output.add(at + lane) = *input.add(at + lane) * *memory.read(factor).add(at);
+                    }
+                }
+            }
+        }
+    }
+}
+
 /// Each value twice in both directions; only where no sum takes it in.
 pub(super) struct Upsample {
     pub(super) inputs: Vec<usize>,

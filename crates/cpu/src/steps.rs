@@ -1,7 +1,7 @@
 //! One step of a plan: what it reads, where it writes, and how it divides into units that threads can take.
 
 use super::attention::Attention;
-use super::elementwise::{Gate, Gather, Pack, Sum, Upsample};
+use super::elementwise::{Gate, Gather, Pack, Route, Scale, Sum, Upsample};
 use super::memory::Memory;
 use super::product::{Convolution, Pointwise};
 use super::windows::{Depthwise, MaxPool};
@@ -18,6 +18,8 @@ pub(super) enum Step {
     Attention(Attention),
     Gate(Gate),
     Sum(Sum),
+    Route(Route),
+    Scale(Scale),
     Upsample(Upsample),
     #[cfg(test)]
     Panic,
@@ -36,6 +38,8 @@ macro_rules! each_step {
             Step::Attention($kernel) => $call,
             Step::Gate($kernel) => $call,
             Step::Sum($kernel) => $call,
+            Step::Route($kernel) => $call,
+            Step::Scale($kernel) => $call,
             Step::Upsample($kernel) => $call,
             #[cfg(test)]
             Step::Panic => $panic,
@@ -119,6 +123,8 @@ unsafe fn run_with<S: Simd, W: Simd>(step: &Step, unit: usize, memory: Memory, s
             Step::Attention(kernel) => kernel.run::<S>(unit, memory, scratch),
             Step::Gate(kernel) => kernel.run::<S>(unit, memory, scratch),
             Step::Sum(kernel) => kernel.run::<S>(unit, memory, scratch),
+            Step::Route(kernel) => kernel.run::<S>(unit, memory, scratch),
+            Step::Scale(kernel) => kernel.run::<S>(unit, memory, scratch),
             Step::Upsample(kernel) => kernel.run::<S>(unit, memory, scratch),
             #[cfg(test)]
             Step::Panic => panic!("a kernel that panics"),

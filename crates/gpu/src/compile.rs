@@ -344,6 +344,8 @@ fn pipeline(graph: &CheckedGraph, task: &Task) -> Option<(Shader, Constants)> {
         (Op::MaxPool, _) => (Shader::MaxPool, Vec::new()),
         (Op::Gate, _) => (Shader::Gate, Vec::new()),
         (Op::Add, _) => (Shader::Add, Vec::new()),
+        (Op::Route { active, equal }, _) => (Shader::Route, vec![("ACTIVE", active as u32), either("EQUAL", equal)]),
+        (Op::Scale, _) => (Shader::Scale, Vec::new()),
         (Op::Upsample, _) => (Shader::Upsample, Vec::new()),
         (Op::Input(_) | Op::Slice { .. } | Op::Concat | Op::Shuffle { .. }, _) => return None,
     })
@@ -493,7 +495,14 @@ impl Compiler<'_> {
             _ => {}
         }
         job.inputs = self.list(inputs);
-        job.second = self.list(second);
+        job.second = match (node.op, second) {
+            (Op::Scale, Some(factors)) => {
+                let each = node.shape.channels / factors.at.len();
+                let planes = self.planes(&factors.at);
+                self.write(planes.into_iter().flat_map(|plane| std::iter::repeat_n(plane, each)).collect())
+            }
+            _ => self.list(second),
+        };
         let outputs = match task.pass {
             Pass::First => vec![self.plan.output(task)],
             _ => self.plan.channels(task, node.shape.positions()),

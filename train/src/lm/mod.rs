@@ -5,9 +5,9 @@ mod config;
 mod corpus;
 mod evaluate;
 mod model;
+mod recall;
 mod report;
 mod run;
-mod statistics;
 mod suite;
 #[cfg(test)]
 mod tests;
@@ -24,6 +24,7 @@ use self::run::Trainer;
 use self::text::Texts;
 use crate::log;
 use crate::run::interrupt_flag;
+use crate::suite::Suite;
 
 /// What can be done with language models.
 #[derive(Debug, Subcommand)]
@@ -38,6 +39,8 @@ pub(crate) enum LmCommand {
     Train(LmArguments),
     /// Make all runs of an experiment that are not finished, then its table and picture; several processes share the work
     Suite(LmArguments),
+    /// Make all runs of an experiment with pairs of keys and values that are not finished, then its table and picture
+    Recall(LmArguments),
     /// Write a finished run's model with weights in 16 bits, as it is shipped
     Export {
         /// Folder of the run
@@ -76,8 +79,12 @@ pub(crate) fn lm(command: &LmCommand) -> anyhow::Result<ExitCode> {
             tch::set_num_threads(arguments.threads.into());
             suite::suite(arguments)
         }
+        LmCommand::Recall(arguments) => {
+            tch::set_num_threads(arguments.threads.into());
+            recall::recall(arguments)
+        }
         LmCommand::Report { config } => {
-            log::say(&report::report(&suite::Suite::load(config)?)?);
+            log::say(&report::report(&Suite::load::<RunConfig>(config)?)?);
             Ok(ExitCode::SUCCESS)
         }
         LmCommand::Export { run, name } => run::export_halves(run, name).map(|()| ExitCode::SUCCESS),

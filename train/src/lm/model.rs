@@ -6,6 +6,7 @@ use tch::{Device, Kind, Tensor};
 use yolo_lat_lm::{Attention, Axis, Bias, Experts, Link, LmConfig, Mask, Memory, MemoryInput, RMS_EPSILON};
 
 use super::attention::{attend, rotate};
+use crate::tensors::{choose, seed_for};
 
 /// How weights begin.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -41,8 +42,7 @@ impl LanguageModel {
     pub(crate) fn new(config: &LmConfig, initialisation: Initialisation, seed: u64, kind: Kind) -> Self {
         let new = |(name, shape): (String, Vec<usize>)| {
             let shape: Vec<i64> = shape.iter().map(|&side| side as i64).collect();
-            let hash = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-            tch::manual_seed(name.bytes().fold(0xcbf2_9ce4_8422_2325 ^ seed, hash) as i64);
+            seed_for(&name, seed);
             let value = first_value(config, initialisation, &name, &shape).to_kind(kind);
             (name, value.set_requires_grad(true))
         };
@@ -171,7 +171,7 @@ impl Layer<'_> {
         }
         let router = self.get("router");
         let scores = x.linear::<Tensor>(router, None).softmax(-1, x.kind());
-        let chosen = choose(&scores, active);
+        let chosen = choose(&scores, active, -1);
         let gates = &scores * &chosen;
         let gates = if active == 1 { gates } else { &gates / gates.sum_dim_intlist(&[-1i64][..], true, x.kind()) };
         let mut sum = x.zeros_like();
@@ -196,18 +196,6 @@ impl Layer<'_> {
         let up = x.linear::<Tensor>(&self.get("experts.up.weight").select(0, expert), None).chunk(2, -1);
         (up[1].silu() * &up[0]).linear::<Tensor>(&self.get("experts.down.weight").select(0, expert), None)
     }
-}
-
-/// 1 for the `active` highest scores of each row (n, E), 0 for the others; of equal ones the first counts as higher.
-fn choose(scores: &Tensor, active: usize) -> Tensor {
-    let mut left = scores.detach().copy();
-    let mut chosen = left.zeros_like();
-    for _ in 0..active {
-        let best = left.argmax(-1, true);
-        chosen = chosen.scatter_value(-1, &best, 1.0);
-        left = left.scatter_value(-1, &best, f64::NEG_INFINITY);
-    }
-    chosen
 }
 
 /// (B, T, d) as (B, T, h, D).

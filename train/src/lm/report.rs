@@ -2,20 +2,29 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::path::Path;
 
 use anyhow::{Context, bail};
 use serde_json::Value;
-use yolo_lat::plot::{Band, Line, LineChart, save_panels};
+use yolo_lat::plot::save_panels;
 use yolo_lat::sink::write_atomically;
 
+use super::config::RunConfig;
 use super::evaluate::{Measured, bits_per_byte, nats_per_token};
-use super::statistics::{bootstrap, deviation, holm, mean, reaches, t_test};
-use super::suite::{Contrast, Suite, is_finished};
+use crate::suite::Suite;
+use crate::suite::report::{Measure, Outcome, Outcomes, contrasts, panels};
+use crate::suite::statistics::{deviation, mean};
+
+const LOSS: Measure = Measure {
+    name: "nats a token",
+    title: "loss on the validation chapters",
+    parts: "chapters",
+    rises: false,
+    digits: 4,
+    learnt: ["tokens", "loss"],
+};
 
 /// What the log of a finished run says.
 struct Finished {
-    seed: u64,
     parameters: u64,
     macs: u64,
     /// Step and loss on the validation chapters in nats a token.
@@ -35,10 +44,8 @@ struct Finished {
 }
 
 impl Finished {
-    fn read(path: &Path, seed: u64) -> anyhow::Result<Self> {
-        let text = std::fs::read_to_string(path)?;
-        let lines = text.lines().map(serde_json::from_str).collect::<Result<Vec<Value>, _>>()?;
-        let [head, lines @ ..] = lines.as_slice() else { bail!("nothing in it") };
+    fn read(lines: &[Value]) -> anyhow::Result<Self> {
+        let [head, lines @ ..] = lines else { bail!("nothing in it") };
         let mut measured = lines.iter().filter(|line| line["validation"].is_f64());
         let point = |line: &Value| Some((line["step"].as_f64()?, line["validation"].as_f64()?));
         let curve = measured.clone().filter_map(point).collect();
@@ -57,7 +64,6 @@ impl Finished {
             |pick: fn(&Vec<f64>) -> Option<&f64>| mean(&norms.iter().filter_map(pick).copied().collect::<Vec<_>>());
         let number = |value: &Value| value.as_f64().context("a size is missing");
         Ok(Self {
-            seed,
             parameters: number(&head["parameters"])? as u64,
             macs: number(&head["macs_per_token"])? as u64,
             curve,
@@ -74,30 +80,33 @@ impl Finished {
     fn loss(&self) -> f64 {
         nats_per_token(&self.chapters)
     }
+
+    fn outcome(&self, seed: u64) -> Outcome {
+        Outcome {
+            seed,
+            value: self.loss(),
+            curve: self.curve.clone(),
+            parts: self.chapters.iter().map(|chapter| (chapter.nats, chapter.tokens)).collect(),
+            per_step: self.tokens_per_step,
+        }
+    }
 }
 
-/// Finished runs by variant.
-type Runs = BTreeMap<String, Vec<Finished>>;
+/// Finished runs by variant, with their seeds.
+type Runs = BTreeMap<String, Vec<(u64, Finished)>>;
 
 /// Writes `table.md` and `curves.png` into the results; the table.
 ///
 /// # Errors
 /// A log is damaged or of another configuration, or a file cannot be written.
 pub(crate) fn report(suite: &Suite) -> anyhow::Result<String> {
-    let mut runs = Runs::new();
-    for run in suite.runs()? {
-        if is_finished(&run, &suite.results)? {
-            let path = run.result(&suite.results);
-            let finished = Finished::read(&path, run.seed).with_context(|| path.display().to_string())?;
-            runs.entry(run.variant).or_default().push(finished);
-        }
-    }
+    let runs = suite.finished::<RunConfig, _>(Finished::read)?;
     if runs.is_empty() {
         return Ok("no run is finished".into());
     }
     let mut table = suite.note.as_ref().map_or(String::new(), |note| format!("{note}\n\n"));
     table += &variants(suite, &runs);
-    if let Some(entropy) = runs.values().flatten().find_map(|run| run.pair_entropy) {
+    if let Some(entropy) = runs.values().flatten().find_map(|(_, run)| run.pair_entropy) {
         // Writing to a String cannot fail.
         let _ = writeln!(
             table,
@@ -105,9 +114,12 @@ pub(crate) fn report(suite: &Suite) -> anyhow::Result<String> {
         );
     }
     table.push('\n');
-    table += &contrasts(suite, &runs);
+    let outcome = |(seed, run): &(u64, Finished)| run.outcome(*seed);
+    let outcomes: Outcomes =
+        runs.iter().map(|(name, runs)| (name.clone(), runs.iter().map(outcome).collect())).collect();
+    table += &contrasts(suite, &outcomes, &LOSS);
     write_atomically(&suite.results.join("table.md"), |file| std::io::Write::write_all(file, table.as_bytes()))?;
-    save_panels(&suite.results.join("curves.png"), &panels(suite, &runs))?;
+    save_panels(&suite.results.join("curves.png"), &panels(suite, &outcomes, &LOSS))?;
     Ok(table)
 }
 
@@ -117,8 +129,9 @@ fn variants(suite: &Suite, runs: &Runs) -> String {
     );
     for variant in &suite.variants {
         let Some(runs) = runs.get(&variant.name) else { continue };
-        let of = |pick: &dyn Fn(&Finished) -> f64| runs.iter().map(pick).collect::<Vec<_>>();
-        let losses = of(&Finished::loss);
+        let runs: Vec<&Finished> = runs.iter().map(|(_, run)| run).collect();
+        let of = |pick: &dyn Fn(&Finished) -> f64| runs.iter().map(|run| pick(run)).collect::<Vec<_>>();
+        let losses = of(&|run| run.loss());
         // Of the run that moved most.
         let moved = runs.iter().filter_map(|run| run.moved).reduce(|a, b| [a[0].max(b[0]), a[1].max(b[1])]);
         let moved = moved.map_or(String::new(), |[before, behind]| format!("{before:.2}, {behind:.2}"));
@@ -140,121 +153,4 @@ fn variants(suite: &Suite, runs: &Runs) -> String {
         );
     }
     table
-}
-
-/// Paired differences of a contrast; negative where the first is better.
-struct Difference {
-    /// Of each seed that both have.
-    seeds: Vec<f64>,
-    /// Of each chapter, mean over the seeds, with its tokens.
-    chapters: Vec<(f64, usize)>,
-    /// Tokens after which the first has reached the other's last loss, and all.
-    tokens: (Option<f64>, f64),
-}
-
-fn difference(contrast: &Contrast, runs: &Runs) -> Option<Difference> {
-    let (of, against) = (runs.get(&contrast.of)?, runs.get(&contrast.against)?);
-    let other = |run: &Finished| against.iter().find(|other| other.seed == run.seed);
-    let pairs: Vec<(&Finished, &Finished)> = of.iter().filter_map(|run| Some((run, other(run)?))).collect();
-    let (first, _) = pairs.first()?;
-    let chapter = |index: usize| {
-        let nats = pairs.iter().map(|(a, b)| a.chapters[index].nats - b.chapters[index].nats);
-        (nats.sum::<f64>() / pairs.len() as f64, first.chapters[index].tokens)
-    };
-    let curve: Vec<&Finished> = pairs.iter().map(|(run, _)| *run).collect();
-    let level = mean(&pairs.iter().map(|(_, other)| other.loss()).collect::<Vec<_>>());
-    let steps = first.curve.last()?.0;
-    Some(Difference {
-        seeds: pairs.iter().map(|(a, b)| a.loss() - b.loss()).collect(),
-        chapters: (0..first.chapters.len()).map(chapter).collect(),
-        tokens: (
-            reaches(&mean_curve(&curve), level).map(|step| step * first.tokens_per_step),
-            steps * first.tokens_per_step,
-        ),
-    })
-}
-
-fn mean_curve(runs: &[&Finished]) -> Vec<(f64, f64)> {
-    let at = |index: usize, step: f64| (step, mean(&runs.iter().map(|run| run.curve[index].1).collect::<Vec<_>>()));
-    runs[0].curve.iter().enumerate().map(|(index, &(step, _))| at(index, step)).collect()
-}
-
-fn contrasts(suite: &Suite, runs: &Runs) -> String {
-    let mut table = String::from(
-        "| | contrast | seeds | difference, nats a token | 95 % over seeds (t) | 95 % over chapters (bootstrap) | p (Holm) | verdict | tokens to the other's last loss |\n|---|---|---|---|---|---|---|---|---|\n",
-    );
-    let mut groups: Vec<&str> = suite.contrasts.iter().map(|contrast| contrast.group.as_str()).collect();
-    groups.dedup();
-    for group in groups {
-        let members = suite.contrasts.iter().filter(|contrast| contrast.group == group);
-        let found: Vec<(&Contrast, Difference)> =
-            members.filter_map(|contrast| Some((contrast, difference(contrast, runs)?))).collect();
-        let tests: Vec<_> = found.iter().map(|(_, difference)| t_test(&difference.seeds)).collect();
-        let corrected = holm(&tests.iter().map(|test| test.map_or(1.0, |test| test.p)).collect::<Vec<_>>());
-        for (((contrast, difference), test), p) in found.iter().zip(tests).zip(corrected) {
-            let mean = mean(&difference.seeds);
-            let [low, high] = bootstrap(&difference.chapters);
-            let (interval, p, verdict) = match test {
-                None => ("one seed".to_owned(), String::new(), "one seed: none"),
-                Some(test) => {
-                    let (from, to) = (mean - test.half_width, mean + test.half_width);
-                    let clear = p < 0.05 && (low > 0.0 || high < 0.0);
-                    let verdict = if !clear {
-                        "no difference found"
-                    } else if mean < 0.0 {
-                        "better"
-                    } else {
-                        "worse"
-                    };
-                    (format!("{from:+.4} to {to:+.4}"), format!("{p:.3}"), verdict)
-                }
-            };
-            let (reached, all) = difference.tokens;
-            let reached =
-                reached.map_or("not reached".into(), |tokens| format!("{:.2} of {:.2} M", tokens / 1e6, all / 1e6));
-            let _ = writeln!(
-                table,
-                "| {group} | {} - {} | {} | {mean:+.4} | {interval} | {low:+.4} to {high:+.4} | {p} | {verdict} | {reached} |",
-                contrast.of,
-                contrast.against,
-                difference.seeds.len(),
-            );
-        }
-    }
-    table
-}
-
-/// A panel a group of contrasts: mean and band from least to most of the seeds, after the first quarter.
-fn panels(suite: &Suite, runs: &Runs) -> Vec<LineChart> {
-    let mut panels: Vec<(&str, Vec<&str>)> = Vec::new();
-    for Contrast { group, of, against } in &suite.contrasts {
-        if panels.last().is_none_or(|(name, _)| name != group) {
-            panels.push((group, Vec::new()));
-        }
-        let Some((_, names)) = panels.last_mut() else { continue };
-        for name in [against, of] {
-            if runs.contains_key(name) && !names.contains(&name.as_str()) {
-                names.push(name);
-            }
-        }
-    }
-    let chart = |(group, names): (&str, Vec<&str>)| {
-        let (mut lines, mut bands) = (Vec::new(), Vec::new());
-        for name in names {
-            let runs: Vec<&Finished> = runs[name].iter().collect();
-            let last = runs[0].curve.last().map_or(0.0, |point| point.0);
-            let points: Vec<(usize, (f64, f64))> =
-                mean_curve(&runs).into_iter().enumerate().filter(|(_, (step, _))| *step >= last / 4.0).collect();
-            let range = |(index, (step, _)): &(usize, (f64, f64))| {
-                let values = || runs.iter().map(|run| run.curve[*index].1);
-                (*step, values().fold(f64::INFINITY, f64::min), values().fold(f64::NEG_INFINITY, f64::max))
-            };
-            bands.push(Band(points.iter().map(range).collect()));
-            let name = format!("{name} ({})", runs.len());
-            lines.push(Line { name, points: points.into_iter().map(|(_, point)| point).collect() });
-        }
-        let axes = ["step".to_owned(), "nats a token".to_owned()];
-        LineChart { title: format!("{group}: loss on the validation chapters"), axes, lines, bands, rises: false }
-    };
-    panels.into_iter().filter(|(_, names)| !names.is_empty()).map(chart).collect()
 }

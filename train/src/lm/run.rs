@@ -27,7 +27,7 @@ const CHECKPOINT_EVERY: Duration = Duration::from_secs(60);
 /// Steps between two lines of the log.
 const LOG_EVERY: usize = 10;
 /// Those of the paper's program.
-const MOMENTS: Moments = Moments { betas: (0.9, 0.95), epsilon: 1e-9 };
+pub(super) const MOMENTS: Moments = Moments { betas: (0.9, 0.95), epsilon: 1e-9 };
 
 /// A run.
 pub(crate) struct Trainer {

@@ -15,6 +15,7 @@ use super::evaluate::{bits_per_byte, measure, nats_per_token};
 use super::model::{Initialisation, LanguageModel};
 use super::run::Trainer;
 use super::text::{Chapter, Texts, learn};
+use crate::suite::Suite;
 
 const ATTENTIONS: [Attention; 5] =
     [Attention::Softmax, Attention::Hadamard, Attention::Sum, Attention::Difference, Attention::Modulated];
@@ -412,8 +413,8 @@ fn a_resumed_run_equals_one_that_was_not_interrupted() {
 
 #[test]
 fn the_experiment_is_valid_and_its_controls_are_of_equal_size() {
-    let suite = super::suite::Suite::load(std::path::Path::new("configs/lm/fair.toml")).unwrap();
-    let runs = suite.runs().unwrap();
+    let suite = Suite::load::<RunConfig>(std::path::Path::new("configs/lm/fair.toml")).unwrap();
+    let runs = suite.runs::<RunConfig>().unwrap();
     assert!(runs.iter().all(|run| !run.config.leaks()));
     let size = |name: &str| runs.iter().find(|run| run.variant == name).unwrap().config.model.parameter_count();
     assert_eq!(runs[..5].iter().map(|run| run.seed).collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
@@ -557,8 +558,8 @@ fn a_small_experiment_ends_in_a_table_and_a_picture() {
 #[test]
 fn the_experiments_describe_runs() {
     for (name, runs) in [("fair", 50), ("paper", 5), ("confirm", 15), ("quick", 6)] {
-        let suite = super::suite::Suite::load(std::path::Path::new(&format!("configs/lm/{name}.toml"))).unwrap();
-        assert_eq!(suite.runs().unwrap().len(), runs, "{name}");
+        let suite = Suite::load::<RunConfig>(std::path::Path::new(&format!("configs/lm/{name}.toml"))).unwrap();
+        assert_eq!(suite.runs::<RunConfig>().unwrap().len(), runs, "{name}");
         assert_eq!(suite.note.is_some(), name == "paper");
     }
 }
@@ -566,9 +567,9 @@ fn the_experiments_describe_runs() {
 #[test]
 fn differences_are_paired_by_seed_and_chapter() {
     let folder = tempfile::tempdir().unwrap();
-    let suite = super::suite::Suite::load(&quick(folder.path()).config).unwrap();
+    let suite = Suite::load::<RunConfig>(&quick(folder.path()).config).unwrap();
     std::fs::create_dir_all(&suite.results).unwrap();
-    for run in suite.runs().unwrap() {
+    for run in suite.runs::<RunConfig>().unwrap() {
         // Seeds differ by more than variants do; 100 tokens in each of two chapters.
         let better =
             [0.0, 0.1, -0.2][["base", "softmax", "lobe"].iter().position(|name| *name == run.variant).unwrap()];

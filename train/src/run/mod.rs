@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressStyle};
+use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 use yolo_lat::engine::EngineKind;
-use yolo_lat::eval::{Dataset, Feed, Split, measure};
+use yolo_lat::eval::{Dataset, Feed, Split, map50_without_each, measure};
 use yolo_lat::model::{Model, ModelConfig, Weights, graph_of};
 use yolo_lat::sink::write_atomically;
 use yolo_lat::source::Prefetch;
@@ -27,7 +28,7 @@ use crate::feature_distillation::{FeatureDistillation, distil_features};
 use crate::frozen::FrozenPart;
 use crate::log::{Sums, say};
 use crate::loss::{DenseAnswers, Loss, loss};
-use crate::network::{Mode, Network};
+use crate::network::{Mode, Network, balance};
 use crate::optimizer::{AdamW, Ema, learning_rate};
 use crate::teacher::{self, DeviceTeacher, Teacher};
 
@@ -91,6 +92,15 @@ pub(crate) fn interrupt_flag() -> anyhow::Result<Arc<AtomicBool>> {
     Ok(interrupted)
 }
 
+/// How well a network detects, in percent.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Accuracy {
+    pub(crate) map50: f64,
+    pub(crate) map50_95: f64,
+    /// mAP50 without each of the images; empty where not all were measured.
+    pub(crate) without: Vec<f64>,
+}
+
 /// A run.
 pub(crate) struct Trainer {
     config: Arc<TrainConfig>,
@@ -104,6 +114,10 @@ pub(crate) struct Trainer {
     /// Of each dense teacher, the one on the device if it is asked there.
     on_device: Vec<Option<DeviceTeacher>>,
     distillations: Vec<FeatureDistillation>,
+    /// Of each layer of experts, how many are active.
+    experts: Vec<usize>,
+    /// As the last step left it.
+    accuracy: Option<Accuracy>,
     interrupted: Arc<AtomicBool>,
 }
 
@@ -141,6 +155,7 @@ impl Trainer {
         let mut network = Network::new(graph_of(&model, config.size, config.size)?, device);
         network.freeze(&config.frozen)?;
         let distillations = distil_features(&mut network, &config.teachers, &dense)?;
+        let experts = network.tap_scores()?;
         let optimizer = AdamW::new(&mut network.parameters, config.weight_decay, &config.rate_shares)?;
         let ema = Ema::new(&optimizer, &network.parameters);
         let state = State { network, ema, optimizer, step: 0 };
@@ -161,6 +176,8 @@ impl Trainer {
             state,
             on_device,
             distillations,
+            experts,
+            accuracy: None,
             interrupted,
         })
     }
@@ -232,11 +249,18 @@ impl Trainer {
         let Tensors { teacher_outputs, .. } = self.tensors(&batch, Some(&images));
         tch::no_grad(|| {
             let outputs = self.state.network.forward(&images, Mode::Train);
-            let maps = &outputs[outputs.len() - self.distillations.len()..];
+            let [_, maps, _] = self.parts(&outputs);
             FeatureDistillation::fit(&self.distillations, &self.state.network, maps, &teacher_outputs);
         });
         self.state.ema.restart(&self.state.optimizer);
         Ok(())
+    }
+
+    /// Of what the network gives: results, maps that teachers show, scores of experts.
+    fn parts<'a>(&self, outputs: &'a [Tensor]) -> [&'a [Tensor]; 3] {
+        let (outputs, scores) = outputs.split_at(outputs.len() - self.experts.len());
+        let (results, maps) = outputs.split_at(outputs.len() - self.distillations.len());
+        [results, maps, scores]
     }
 
     fn steps(&self) -> usize {
@@ -295,8 +319,11 @@ impl Trainer {
             line["epoch"] = (epoch + 1).into();
             if is_last || (epoch + 1).is_multiple_of(self.config.measure_every) {
                 let limit = if is_last { usize::MAX } else { self.config.val_limit };
-                let Some(map50) = self.measure(limit)? else { continue };
-                line["map50"] = map50.into();
+                let Some(accuracy) = self.measure(limit)? else { continue };
+                let short = |percent: f64| (percent * 1e2).round() / 1e2;
+                line["map50"] = short(accuracy.map50).into();
+                line["map50_95"] = short(accuracy.map50_95).into();
+                self.accuracy = Some(accuracy).filter(|_| is_last);
             }
             writeln!(log, "{line}").context("the log cannot be written")?;
             progress.suspend(|| say(&line.to_string()));
@@ -357,7 +384,7 @@ impl Trainer {
                 (network.forward(&images, Mode::Train), self.tensors(batch, Some(&images)))
             }
         };
-        let (results, maps) = outputs.split_at(outputs.len() - self.distillations.len());
+        let [results, maps, scores] = self.parts(&outputs);
         let distillation = FeatureDistillation::loss(&self.distillations, &self.state.network, maps, &teacher_outputs);
         let found = loss(results, &labels, &teacher_outputs, distillation, self.model.head, config.class_loss);
         if !(found.class + found.boxes + found.distribution + found.teacher + found.distillation).is_finite() {
@@ -368,13 +395,25 @@ impl Trainer {
             write_tensors(&path, &tensors)?;
             bail!("the loss is not a number at step {}; the batch is in {}", self.state.step, path.display());
         }
-        (&found.total / config.accumulate as f64).backward();
+        let uneven = scores.iter().zip(&self.experts).map(|(scores, &active)| balance(scores, active) * config.balance);
+        let total = uneven.fold(found.total.shallow_clone(), |total, uneven| total + uneven);
+        (total / config.accumulate as f64).backward();
         Ok(found)
     }
 
-    /// Writes the averaged weights for the engines and measures them with the library: mAP50 in percent, or `None` when
-    /// interrupted.
-    fn measure(&mut self, limit: usize) -> anyhow::Result<Option<f64>> {
+    /// That of a run at its end, on all images; `None` when interrupted.
+    ///
+    /// # Errors
+    /// The data set cannot be read.
+    pub(crate) fn accuracy(&mut self) -> anyhow::Result<Option<Accuracy>> {
+        if self.accuracy.is_none() {
+            self.accuracy = self.measure(usize::MAX)?;
+        }
+        Ok(self.accuracy.clone())
+    }
+
+    /// Writes the averaged weights for the engines and measures them with the library; `None` when interrupted.
+    fn measure(&mut self, limit: usize) -> anyhow::Result<Option<Accuracy>> {
         let ema = self.state.ema.parts.iter().map(|(name, value)| (name.clone(), value.shallow_clone())).collect();
         let parameters = std::mem::replace(&mut self.state.network.parameters, ema);
         let folded = self.state.network.fold();
@@ -402,8 +441,21 @@ impl Trainer {
                 say(&format!("{}: {error}; not measured", path.display()));
             }
         })?;
-        let map50 = 100.0 * measured.evaluate(dataset.classes.len()).map50;
-        Ok((!measured.interrupted).then_some((map50 * 100.0).round() / 100.0))
+        if measured.interrupted {
+            return Ok(None);
+        }
+        let classes = dataset.classes.len();
+        let found = measured.evaluate(classes);
+        let percent = |share: f64| (100.0 * share * 1e5).round() / 1e5;
+        let without = match limit {
+            usize::MAX => map50_without_each(classes, &measured.objects, &measured.detections),
+            _ => Vec::new(),
+        };
+        Ok(Some(Accuracy {
+            map50: percent(found.map50),
+            map50_95: percent(found.coco.ap.unwrap_or(0.0)),
+            without: without.into_iter().map(percent).collect(),
+        }))
     }
 
     fn write(&self, model: &Model) -> anyhow::Result<()> {

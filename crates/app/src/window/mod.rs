@@ -166,13 +166,13 @@ pub struct LiveApp {
     renderer: String,
 }
 
-/// Letters that the window's own font lacks: cameras, files and classes have names in any alphabet.
-fn fallback_font() -> egui::epaint::text::FontInsert {
-    use egui::epaint::text::{FontInsert, FontPriority, InsertFontFamily};
-
-    let data = egui::FontData::from_static(yolo_lat_io::sink::FONT);
-    let family = InsertFontFamily { family: egui::FontFamily::Proportional, priority: FontPriority::Lowest };
-    FontInsert::new("DejaVu Sans", data, vec![family])
+/// The font that also writes on images; it has the letters of most alphabets, which names of cameras, files and classes are in.
+fn fonts() -> egui::FontDefinitions {
+    let mut fonts = egui::FontDefinitions::empty();
+    let name = "DejaVu Sans".to_owned();
+    fonts.families.values_mut().for_each(|family| family.push(name.clone()));
+    fonts.font_data.insert(name, Arc::new(egui::FontData::from_static(yolo_lat_io::sink::FONT)));
+    fonts
 }
 
 impl LiveApp {
@@ -187,8 +187,8 @@ impl LiveApp {
             preferences.apply(&mut settings);
         }
         context.egui_ctx.set_theme(preferences.theme());
-        context.egui_ctx.add_font(fallback_font());
-        // Letters that neither has, in names of classes and files.
+        context.egui_ctx.set_fonts(fonts());
+        // Letters that it lacks.
         context.egui_ctx.add_font_provider(Arc::new(|request: &egui::FallbackRequest<'_>| {
             let (name, font) = yolo_lat_io::sink::system_font(request.cluster.chars().next()?)?;
             Some(egui::epaint::text::FontInsert::new(&name, egui::FontData::from_static(font), Vec::new()))

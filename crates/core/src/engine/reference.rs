@@ -38,6 +38,8 @@ impl ReferenceEngine {
                 Op::Attention { mixing, heads, mask } => multi_head(inputs[0], mixing, heads, mask, node.shape),
                 Op::Gate => gate(inputs[0], inputs[1]),
                 Op::Add => &inputs[0] + &inputs[1],
+                Op::Route { active, equal } => route(inputs[0], active, equal),
+                Op::Scale => scale(inputs[0], inputs[1]),
                 Op::Upsample => upsample(inputs[0], node.shape),
                 Op::Slice { .. } | Op::Concat | Op::Shuffle { .. } => {
                     let planes = self.network.planes(id);
@@ -212,6 +214,27 @@ fn multi_head(x: ArrayView3<f32>, mixing: Mixing, heads: usize, mask: Mask, shap
 fn gate(u: ArrayView3<f32>, g: ArrayView3<f32>) -> Array3<f32> {
     let silu = g.mapv(|g| (f64::from(g) / (1.0 + (-f64::from(g)).exp())) as f32);
     &u * &silu
+}
+
+fn route(scores: ArrayView3<f32>, active: usize, equal: bool) -> Array3<f32> {
+    let mut gates = Array3::zeros(scores.dim());
+    for (scores, mut gates) in scores.lanes(Axis(0)).into_iter().zip(gates.lanes_mut(Axis(0))) {
+        let mut order: Vec<usize> = (0..scores.len()).collect();
+        // Keeps the order of equal ones.
+        order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
+        let chosen = &order[..active];
+        let share = |channel: usize| f64::from(scores[channel] - scores[order[0]]).exp();
+        let whole: f64 = if active == 1 { &order[..] } else { chosen }.iter().map(|&channel| share(channel)).sum();
+        for &channel in chosen {
+            gates[channel] = if equal { 1.0 } else { (share(channel) / whole) as f32 };
+        }
+    }
+    gates
+}
+
+fn scale(x: ArrayView3<f32>, factors: ArrayView3<f32>) -> Array3<f32> {
+    let each = x.dim().0 / factors.dim().0;
+    Array3::from_shape_fn(x.dim(), |(c, row, column)| x[(c, row, column)] * factors[(c / each, row, column)])
 }
 
 fn upsample(x: ArrayView3<f32>, shape: Shape) -> Array3<f32> {

@@ -38,7 +38,8 @@ fn reads_vectors(op: Op, index: usize) -> bool {
     match op {
         Op::Depthwise { .. } | Op::MaxPool | Op::Upsample | Op::Gate | Op::Add => true,
         Op::Conv { .. } => index > 0,
-        Op::Input(_) | Op::Attention { .. } => false,
+        Op::Scale => index == 0,
+        Op::Input(_) | Op::Attention { .. } | Op::Route { .. } => false,
         // Views, which own no channels.
         Op::Slice { .. } | Op::Concat | Op::Shuffle { .. } => false,
     }

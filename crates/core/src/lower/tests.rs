@@ -132,7 +132,8 @@ fn verify(graph: &CheckedGraph, target: &Toy) -> usize {
 fn is_vector(graph: &CheckedGraph, operand: &Operand) -> bool {
     match graph.nodes[operand.input.0].op {
         Op::Conv { .. } => operand.input.1 > 0,
-        Op::Attention { .. } => false,
+        Op::Scale => operand.input.1 == 0,
+        Op::Attention { .. } | Op::Route { .. } => false,
         _ => true,
     }
 }
@@ -148,7 +149,7 @@ fn any_graph(u: &mut Unstructured) -> Result<CheckedGraph> {
         let (channels, activation) = (u.int_in_range(1..=20)?, Activation::Identity);
         let (start, step) = (u.int_in_range(0..=shape.channels - 1)?, u.int_in_range(1..=3)?);
         let count = u.int_in_range(1..=(shape.channels - start).div_ceil(step))?;
-        let (op, inputs) = match u.int_in_range(0..=12)? {
+        let (op, inputs) = match u.int_in_range(0..=14)? {
             0 | 1 => (Op::Conv { channels, kernel: 1, stride: 1, activation }, 1),
             2 => (Op::Conv { channels, kernel: 3, stride: u.int_in_range(1..=2)?, activation }, 1),
             3 => (Op::Conv { channels: shape.channels, kernel: *u.choose(&[1, 3])?, stride: 1, activation }, 2),
@@ -162,6 +163,8 @@ fn any_graph(u: &mut Unstructured) -> Result<CheckedGraph> {
             11 if shape.channels.is_multiple_of(3) => {
                 (Op::Attention { mixing: Mixing::Softmax, heads: 1, mask: Mask::Full }, 1)
             }
+            12 => (Op::Scale, 2),
+            13 => (Op::Route { active: 1, equal: false }, 1),
             _ => (Op::Slice { start, step, count }, 1),
         };
         graph.add(index.to_string(), op, &pair[..inputs]);

@@ -93,10 +93,56 @@ pub struct NeckConfig {
     /// Channels of that attention's queries, keys and values, and a last map from them to `width`; `width` and no map unless given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_width: Option<usize>,
+    /// Several feed-forward layers of which each position goes through some, instead of one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub experts: Option<ExpertsConfig>,
+    /// Side of the window of the values that is added to what attention gives.
+    #[serde(default = "position_kernel", skip_serializing_if = "is_position_kernel")]
+    pub position_kernel: usize,
+    /// Whether a map of the block's input gates what attention gives, `mixed * silu(map(x))`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub output_gate: bool,
 }
 
-fn yes() -> bool {
+/// Mixture of gated feed-forward layers. Engines compute them all and weigh them by gates of which most are 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExpertsConfig {
+    /// How many, each of `hidden` channels.
+    pub count: usize,
+    /// Through how many of them a position goes.
+    pub active: usize,
+    /// What of the router's is added to their sum.
+    #[serde(default)]
+    pub bias: ExpertBias,
+}
+
+/// A vector for each expert that is added where a position goes through it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExpertBias {
+    /// None.
+    #[default]
+    None,
+    /// The router's weights, times the gate.
+    Inner,
+    /// The router's weights.
+    Outer,
+    /// Weights of its own.
+    Free,
+}
+
+const fn yes() -> bool {
     true
+}
+
+const fn position_kernel() -> usize {
+    3
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_position_kernel(side: &usize) -> bool {
+    *side == position_kernel()
 }
 
 impl NeckConfig {
@@ -168,6 +214,8 @@ pub enum MemoryKind {
     Flow,
     /// The block's input.
     Input,
+    /// The block's result: one more attention behind it, without a feed-forward layer.
+    Output,
 }
 
 impl MemoryKind {
@@ -264,11 +312,25 @@ impl ModelConfig {
             return Err(format!("neck.heads: {heads} heads do not divide a width of {attention_width}"));
         }
         if self.neck.memory == MemoryKind::None && self.neck.memory_width.is_some() {
-            return Err("neck.memory_width: there is no memory; set memory = \"flow\" or \"input\"".into());
+            return Err("neck.memory_width: there is no memory; set memory = \"flow\", \"input\" or \"output\"".into());
         }
         let memory_width = self.neck.memory_channels();
         if self.neck.memory != MemoryKind::None && !memory_width.is_multiple_of(heads) {
             return Err(format!("neck.heads: {heads} heads do not divide a memory of {memory_width} channels"));
+        }
+        if let Some(ExpertsConfig { count, active, .. }) = self.neck.experts {
+            if count < 2 || count.saturating_mul(hidden) > WIDEST {
+                return Err(format!(
+                    "neck.experts.count: expected 2 or more, with at most {WIDEST} hidden channels in all, found {count}"
+                ));
+            }
+            if active == 0 || active > count {
+                return Err(format!("neck.experts.active: expected 1 to {count}, found {active}"));
+            }
+        }
+        let position = self.neck.position_kernel;
+        if position % 2 == 0 || position > 15 {
+            return Err(format!("neck.position_kernel: expected an odd side from 1 to 15, found {position}"));
         }
         if fusion == Fusion::Ghost && width % 2 == 1 {
             return Err(format!(

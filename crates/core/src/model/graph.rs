@@ -185,7 +185,7 @@ impl Graph {
                 let head = channels / heads;
                 2 * heads * kernel.features(head) * (head + 1)
             }
-            Op::Gate => channels,
+            Op::Gate | Op::Scale => channels,
             _ => 0,
         };
         count as u64 * positions

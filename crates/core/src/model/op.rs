@@ -149,6 +149,16 @@ pub enum Op {
     Gate,
     /// `a + b` of two inputs of one shape.
     Add,
+    /// Gates of experts: of the softmax over the channels of a position the `active` largest, the first of equal ones; of several the
+    /// sum is 1. The other channels are 0.
+    Route {
+        /// How many channels are not 0.
+        active: usize,
+        /// Whether those are all 1 instead.
+        equal: bool,
+    },
+    /// Channels of the first input times those of the second, which has one for each `channels / second channels` neighbours.
+    Scale,
     /// Each value twice in both directions.
     Upsample,
     /// View: channels `start, start + step, ...` of the input.
@@ -186,6 +196,8 @@ impl Op {
             }
             Op::Gate => "gate".into(),
             Op::Add => "add".into(),
+            Op::Route { active, equal } => format!("{}route to {active}", if equal { "equal " } else { "" }),
+            Op::Scale => "scale".into(),
             Op::Upsample => "upsample x2".into(),
             Op::Slice { start, step, .. } => format!("slice {start}::{step}"),
             Op::Concat => "concat".into(),
@@ -207,11 +219,11 @@ impl Op {
         let (most, expected) = match self {
             Op::Input(_) => (0, "none"),
             Op::Conv { .. } | Op::Depthwise { .. } => (2, "1, or 2 with a residual"),
-            Op::Gate | Op::Add => (2, "2"),
+            Op::Gate | Op::Add | Op::Scale => (2, "2"),
             Op::Concat => (usize::MAX, "1 or more"),
             _ => (1, "1"),
         };
-        let least = if matches!(self, Op::Gate | Op::Add) { 2 } else { most.min(1) };
+        let least = if matches!(self, Op::Gate | Op::Add | Op::Scale) { 2 } else { most.min(1) };
         if !(least..=most).contains(&inputs.len()) {
             return Err(ShapeError::Inputs { expected, found: inputs.len() });
         }
@@ -223,6 +235,14 @@ impl Op {
             Op::MaxPool => input.strided(2),
             Op::Attention { heads, .. } => Shape { channels: input.divided(3 * heads)? * heads, ..input },
             Op::Gate | Op::Add => input,
+            Op::Route { active, .. } if active > input.channels => {
+                return Err(ShapeError::Parameter { what: "active", expected: "at most the channels", found: active });
+            }
+            Op::Route { .. } => input,
+            Op::Scale => {
+                input.divided(inputs[1].channels.max(1))?;
+                input
+            }
             Op::Upsample => {
                 let twice = |side: usize| side.checked_mul(2).ok_or(ShapeError::TooLarge);
                 Shape { channels: input.channels, height: twice(input.height)?, width: twice(input.width)? }
@@ -248,7 +268,7 @@ impl Op {
             _ => input,
         };
         for other in inputs.iter().skip(1) {
-            let any_channels = matches!(self, Op::Concat);
+            let any_channels = matches!(self, Op::Concat | Op::Scale);
             if *other != expected && !(any_channels && Shape { channels: expected.channels, ..*other } == expected) {
                 return Err(ShapeError::Differ { expected, found: *other });
             }
@@ -277,6 +297,7 @@ impl Op {
         match *self {
             // Three times the heads divide the channels, of which there are fewer than this.
             Op::Attention { heads, .. } if heads == 0 || heads > usize::MAX / 3 => wrong("heads", "1 or more", heads),
+            Op::Route { active: 0, .. } => wrong("active", "1 or more", 0),
             Op::Slice { step: 0, .. } => wrong("step", "1 or more", 0),
             Op::Slice { count: 0, .. } => wrong("count", "1 or more", 0),
             Op::Shuffle { groups: 0 } => wrong("groups", "1 or more", 0),

@@ -126,6 +126,13 @@ fn wrong_configurations_are_named() {
     let memory = error("heads = 4", "heads = 4\nmemory_width = 16");
     assert!(memory.contains("neck.memory_width: there is no memory; set memory = "), "{memory}");
     assert!(error("heads = 4", "heads = 0").contains("neck.heads"));
+    let experts = |text: &str| error("heads = 4", &format!("heads = 4\nexperts = {{ {text} }}"));
+    assert!(experts("count = 1, active = 1").contains("neck.experts.count: expected 2 or more"));
+    assert!(experts("count = 4, active = 5").contains("neck.experts.active: expected 1 to 4, found 5"));
+    assert!(experts("count = 4, active = 2, bias = \"both\"").contains("both"));
+    assert!(
+        error("heads = 4", "heads = 4\nposition_kernel = 4").contains("neck.position_kernel: expected an odd side")
+    );
     assert!(error("input = 320", "input = 321").contains("multiple of 32"));
     assert!(error("[48, 96, 192]", "[48, 97, 192]").contains("97 is odd"));
     assert!(error("stem = 24", "stern = 24").contains("stern"));
@@ -181,7 +188,7 @@ fn broken_graphs_are_named() {
     };
     assert_eq!(whole().check().unwrap().nodes[3].shape, Shape { channels: 3, height: 5, width: 7 });
     type Change<'a> = &'a dyn Fn(&mut Graph);
-    let checks: [(Change, &str); 16] = [
+    let checks: [(Change, &str); 19] = [
         (&|graph| graph.nodes.clear(), "the first node of a graph is its input"),
         (&|graph| graph.nodes[2].name = "a".into(), "node 2: the name \"a\" is empty or another node's"),
         (&|graph| graph.nodes[1].inputs[0] = 3, "node \"a\" reads node 3, which does not come before it"),
@@ -194,6 +201,14 @@ fn broken_graphs_are_named() {
         (
             &|graph| graph.nodes[2].op = Op::Attention { mixing: Mixing::Softmax, heads: 0, mask: Mask::Full },
             "heads 0, expected 1 or more",
+        ),
+        (&|graph| graph.nodes[2].op = Op::Route { active: 0, equal: false }, "active 0, expected 1 or more"),
+        (&|graph| graph.nodes[2].op = Op::Route { active: 7, equal: true }, "active 7, expected at most the channels"),
+        (
+            &|graph| {
+                (graph.nodes[3].op, graph.nodes[3].inputs) = (Op::Scale, vec![0, 1]);
+            },
+            "3 channels do not divide into 6 equal parts",
         ),
         (&|graph| graph.nodes[3].inputs[1] = 1, "an input of shape 6x5x7 where 3x5x7 is needed"),
         (&|graph| graph.nodes[3].shape.width = 8, "\"c\" says it has the shape 3x5x8, but its inputs make it 3x5x7"),

@@ -1,6 +1,9 @@
 //! The YOLO-LAT network: ShuffleNetV2 backbone, pyramid neck with exact linear attention, distribution focal heads.
 
-use super::config::{ActivationConfig, BackboneConfig, Fusion, MemoryKind, ModelConfig, NeckConfig, STRIDES, Split};
+use super::config::{
+    ActivationConfig, BackboneConfig, ExpertBias, ExpertsConfig, Fusion, MemoryKind, ModelConfig, NeckConfig, STRIDES,
+    Split,
+};
 use super::graph::{Activation, Graph, Mask, Mixing, NodeId, Op, Scale, Shape};
 
 /// Builds the network for an image of `width` x `height` pixels, both multiples of 32.
@@ -150,7 +153,7 @@ impl Builder {
         let mixed = match config.mixing() {
             None => {
                 let v = self.linear(&format!("{name}.v"), &[x], inner);
-                self.position(name, &[v])
+                self.position(name, &[v], config.position_kernel)
             }
             Some(mixing) => {
                 let qkv = self.linear(&format!("{name}.qkv"), &[x], 3 * inner);
@@ -158,8 +161,14 @@ impl Builder {
                 let v = self.graph.add(format!("{name}.v"), v, &[qkv]);
                 let attended = Op::Attention { mixing, heads, mask: Mask::Full };
                 let attended = self.graph.add(format!("{name}.attention"), attended, &[qkv]);
-                self.position(name, &[v, attended])
+                self.position(name, &[v, attended], config.position_kernel)
             }
+        };
+        let mixed = if config.output_gate {
+            let gate = self.linear(&format!("{name}.output_gate"), &[x], inner);
+            self.graph.add(format!("{name}.gated"), Op::Gate, &[mixed, gate])
+        } else {
+            mixed
         };
         let projection = format!("{name}.proj");
         let mixed = if hyper_link {
@@ -167,20 +176,60 @@ impl Builder {
         } else {
             self.linear(&projection, &[mixed, x], width)
         };
+        let hidden = hidden * config.experts.map_or(1, |experts| experts.count);
         let up = self.linear(&format!("{name}.up"), &[mixed], 2 * hidden);
         let u = self.graph.add(format!("{name}.u"), Op::Slice { start: 0, step: 1, count: hidden }, &[up]);
         let g = self.graph.add(format!("{name}.g"), Op::Slice { start: hidden, step: 1, count: hidden }, &[up]);
         let gated = self.graph.add(format!("{name}.gate"), Op::Gate, &[u, g]);
+        let (gated, label) = match config.experts {
+            None => (gated, None),
+            Some(experts) => self.route(name, mixed, gated, experts),
+        };
         let residual = if hyper_link { x } else { mixed };
         let down = format!("{name}.down");
-        let input = match config.memory {
-            MemoryKind::None => return self.linear(&down, &[gated, residual], width),
-            MemoryKind::Flow => None,
-            MemoryKind::Input => Some(x),
-        };
-        let delta = self.linear(&down, &[gated], width);
+        // One input, and what is added to it.
+        let with =
+            |input: NodeId, added: Option<NodeId>| [Some(input), added].into_iter().flatten().collect::<Vec<_>>();
+        if config.memory == MemoryKind::None {
+            let residual = match label {
+                None => residual,
+                Some((label, gates)) => self.linear(&label, &[gates, residual], width),
+            };
+            return self.linear(&down, &[gated, residual], width);
+        }
+        let label = label.map(|(label, gates)| self.linear(&label, &[gates], width));
+        let delta = self.linear(&down, &with(gated, label), width);
         let block = self.graph.add(format!("{name}.add"), Op::Add, &[residual, delta]);
-        self.memory(name, input.unwrap_or(delta), block, config)
+        let input = match config.memory {
+            MemoryKind::Input => x,
+            MemoryKind::Output => block,
+            MemoryKind::Flow | MemoryKind::None => delta,
+        };
+        self.memory(name, input, block, config)
+    }
+
+    /// What experts have inside, times the gates that the router gives them, and a name and the input of the map that adds a vector
+    /// for each expert.
+    fn route(
+        &mut self,
+        name: &str,
+        input: NodeId,
+        hidden: NodeId,
+        ExpertsConfig { count, active, bias }: ExpertsConfig,
+    ) -> (NodeId, Option<(String, NodeId)>) {
+        let scores = self.linear(&format!("{name}.router.out"), &[input], count);
+        let gates = self.graph.add(format!("{name}.gates"), Op::Route { active, equal: false }, &[scores]);
+        let scaled = self.graph.add(format!("{name}.experts"), Op::Scale, &[hidden, gates]);
+        let label = match bias {
+            ExpertBias::None => None,
+            ExpertBias::Inner => Some((format!("{name}.labels.out"), gates)),
+            ExpertBias::Outer | ExpertBias::Free => {
+                let chosen = self.graph.add(format!("{name}.chosen"), Op::Route { active, equal: true }, &[scores]);
+                let map = if bias == ExpertBias::Outer { "labels" } else { "bias" };
+                Some((format!("{name}.{map}.out"), chosen))
+            }
+        };
+        (scaled, label)
     }
 
     /// The block's result with a second attention added to it, through a last map if its width is given.
@@ -195,9 +244,9 @@ impl Builder {
         }
     }
 
-    /// Depthwise 3x3 of the values, added to what attention gives: the part that knows where a token is.
-    fn position(&mut self, name: &str, inputs: &[NodeId]) -> NodeId {
-        let op = Op::Depthwise { kernel: 3, stride: 1, bias: false, activation: Activation::Identity };
+    /// Depthwise window of the values, added to what attention gives: the part that knows where a token is.
+    fn position(&mut self, name: &str, inputs: &[NodeId], kernel: usize) -> NodeId {
+        let op = Op::Depthwise { kernel, stride: 1, bias: false, activation: Activation::Identity };
         self.graph.add(format!("{name}.position"), op, inputs)
     }
 

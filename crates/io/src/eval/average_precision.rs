@@ -84,7 +84,10 @@ pub fn evaluate(classes: usize, objects: &[Vec<Object>], detections: &[Vec<Detec
     let mut coco: Vec<CocoClass> = Vec::new();
     for class in 0..classes {
         let images: Vec<Image> = objects.iter().zip(detections).map(|(o, d)| Image::of_class(class, o, d)).collect();
-        let (curve, count) = voc_curve(&images);
+        let (mut verdicts, counts) = voc_verdicts(&images);
+        verdicts.sort_by(|a, b| b.confidence.total_cmp(&a.confidence));
+        let count = counts.iter().sum();
+        let curve = curve(verdicts.iter().map(|verdict| verdict.is_right), count);
         let coco_class = CocoClass::measure(&images);
         if count > 0 {
             per_class.push(ClassResult {
@@ -113,6 +116,32 @@ pub fn evaluate(classes: usize, objects: &[Vec<Object>], detections: &[Vec<Detec
         ar100: mean(coco.iter().filter_map(CocoClass::recall)),
     };
     Evaluation { per_class, map50, map50_voc07, coco }
+}
+
+/// [`Evaluation::map50`] as it would be without each of the images: what one of them is worth, for a jackknife (Quenouille 1956).
+pub fn map50_without_each(classes: usize, objects: &[Vec<Object>], detections: &[Vec<Detection>]) -> Vec<f64> {
+    let mut sums = vec![(0.0, 0usize); objects.len()];
+    for class in 0..classes {
+        let images: Vec<Image> = objects.iter().zip(detections).map(|(o, d)| Image::of_class(class, o, d)).collect();
+        let (mut verdicts, counts) = voc_verdicts(&images);
+        verdicts.sort_by(|a, b| b.confidence.total_cmp(&a.confidence));
+        let count: usize = counts.iter().sum();
+        let ap = |left_out: Option<usize>, count: usize| {
+            let kept = verdicts.iter().filter(|verdict| Some(verdict.image) != left_out);
+            all_point(&curve(kept.map(|verdict| verdict.is_right), count))
+        };
+        let whole = ap(None, count);
+        let mut seen = vec![false; images.len()];
+        verdicts.iter().for_each(|verdict| seen[verdict.image] = true);
+        for (image, (sum, measured)) in sums.iter_mut().enumerate() {
+            let count = count - counts[image];
+            if count > 0 {
+                *sum += if seen[image] || counts[image] > 0 { ap(Some(image), count) } else { whole };
+                *measured += 1;
+            }
+        }
+    }
+    sums.into_iter().map(|(sum, measured)| sum / measured.max(1) as f64).collect()
 }
 
 fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
@@ -150,36 +179,39 @@ fn overlap(detection: &Detection, object: &Object) -> f64 {
     if union > 0.0 { intersection / union } else { 0.0 }
 }
 
-/// VOC's curve at IoU 0.5, and the number of objects that count.
-fn voc_curve(images: &[Image]) -> (Curve, usize) {
-    let mut verdicts: Vec<(f32, bool)> = Vec::new();
-    let mut count = 0;
-    for image in images {
+/// Whether a detection found an object.
+struct Verdict {
+    confidence: f32,
+    is_right: bool,
+    image: usize,
+}
+
+/// What VOC says of each detection at IoU 0.5, and the number of objects that count in each image.
+fn voc_verdicts(images: &[Image]) -> (Vec<Verdict>, Vec<usize>) {
+    let (mut verdicts, mut counts) = (Vec::new(), Vec::new());
+    for (index, image) in images.iter().enumerate() {
         let ignored = |object: &Object| object.difficult || object.crowd;
-        count += image.objects.iter().filter(|object| !ignored(object)).count();
+        counts.push(image.objects.iter().filter(|object| !ignored(object)).count());
         let mut claimed = vec![false; image.objects.len()];
         for (detection, overlaps) in image.detections.iter().zip(&image.overlaps) {
             let best = overlaps.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1));
-            match best.filter(|(_, overlap)| **overlap >= 0.5) {
-                Some((object, _)) if ignored(image.objects[object]) => {}
-                Some((object, _)) => {
-                    let first = !std::mem::replace(&mut claimed[object], true);
-                    verdicts.push((detection.confidence, first));
-                }
-                None => verdicts.push((detection.confidence, false)),
-            }
+            let is_right = match best.filter(|(_, overlap)| **overlap >= 0.5) {
+                Some((object, _)) if ignored(image.objects[object]) => continue,
+                Some((object, _)) => !std::mem::replace(&mut claimed[object], true),
+                None => false,
+            };
+            verdicts.push(Verdict { confidence: detection.confidence, is_right, image: index });
         }
     }
-    (curve(verdicts, count), count)
+    (verdicts, counts)
 }
 
-/// Precision and recall after each detection, most confident first.
-fn curve(mut verdicts: Vec<(f32, bool)>, objects: usize) -> Curve {
-    verdicts.sort_by(|a, b| b.0.total_cmp(&a.0));
+/// Precision and recall after each detection; they come most confident first.
+fn curve(verdicts: impl Iterator<Item = bool>, objects: usize) -> Curve {
     let mut right = 0;
     let mut curve = Curve::default();
-    for (index, (_, is_right)) in verdicts.iter().enumerate() {
-        right += usize::from(*is_right);
+    for (index, is_right) in verdicts.enumerate() {
+        right += usize::from(is_right);
         curve.recall.push(if objects > 0 { right as f64 / objects as f64 } else { 0.0 });
         curve.precision.push(right as f64 / (index + 1) as f64);
     }
@@ -223,7 +255,8 @@ impl CocoClass {
         let cell = |area: (f64, f64), iou: f64| {
             let mut verdicts = Vec::new();
             let objects: usize = images.iter().map(|image| coco_match(image, area, iou, &mut verdicts)).sum();
-            (objects > 0).then(|| coco_ap(curve(verdicts, objects)))
+            verdicts.sort_by(|a: &(f32, bool), b| b.0.total_cmp(&a.0));
+            (objects > 0).then(|| coco_ap(curve(verdicts.into_iter().map(|(_, is_right)| is_right), objects)))
         };
         Self { cells: AREAS.map(|area| std::array::from_fn(|index| cell(area, threshold(index)))) }
     }

@@ -11,7 +11,7 @@ mod tracks;
 pub use crate::dataset::{Dataset, DatasetError, LabelledImage, Object, Split};
 pub use crate::labels::Fault;
 pub use crate::labels::coco::Id;
-pub use average_precision::{ClassResult, CocoSummary, Curve, Evaluation, evaluate};
+pub use average_precision::{ClassResult, CocoSummary, Curve, Evaluation, evaluate, map50_without_each};
 pub use measure::{Correspondence, Feed, MeasureError, Measured, measure};
 pub use operating_point::{OperatingPoint, operating_points};
 #[cfg(feature = "plot")]

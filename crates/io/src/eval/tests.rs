@@ -27,6 +27,29 @@ fn crowds_and_difficult_objects_count_as_pycocotools_has_it() {
     }
 }
 
+#[test]
+fn each_image_is_left_out_as_if_it_were_not_there() {
+    let sets = std::fs::read_to_string("../../tests/golden/coco/mixed.json").unwrap();
+    let sets: Vec<serde_json::Value> = serde_json::from_str(&sets).unwrap();
+    let mut changes = 0;
+    for set in &sets {
+        let dataset = Dataset::parse_coco(&set["labels"].to_string(), Path::new("labels"), Path::new("")).unwrap();
+        let found = results::parse_results(&set["detections"].to_string(), Path::new("results"), &dataset).unwrap();
+        let objects: Vec<_> = dataset.images.iter().map(|image| image.objects.clone()).collect();
+        let classes = dataset.classes.len();
+        let whole = evaluate(classes, &objects, &found.detections).map50;
+        for (image, without) in map50_without_each(classes, &objects, &found.detections).into_iter().enumerate() {
+            let (mut objects, mut detections) = (objects.clone(), found.detections.clone());
+            objects.remove(image);
+            detections.remove(image);
+            let expected = evaluate(classes, &objects, &detections).map50;
+            assert!((without - expected).abs() < 1e-12, "image {image}: {without} instead of {expected}");
+            changes += usize::from((without - whole).abs() > 1e-6);
+        }
+    }
+    assert!(changes > 30, "{changes}");
+}
+
 fn compare(dataset: &Dataset, results: &Results, expected: &serde_json::Value, name: &str) {
     let objects: Vec<_> = dataset.images.iter().map(|image| image.objects.clone()).collect();
     let found = evaluate(dataset.classes.len(), &objects, &results.detections).coco;

@@ -151,6 +151,21 @@ impl Exporter<'_> {
                 self.out.node("Mul", &[&value, &silu], &[])
             }
             Op::Add => self.out.node("Add", &[&input(0), &input(1)], &[]),
+            Op::Route { active, equal } => {
+                let scores = input(0);
+                self.route(&scores, channels, active, equal)
+            }
+            Op::Scale => {
+                let (map, factors) = (input(0), input(1));
+                let experts = self.graph.nodes[node.inputs[1]].shape.channels;
+                let split = self.map_shape(&map, &[experts, channels / experts], node.shape);
+                let split = self.out.node("Reshape", &[&map, &split], &[]);
+                let axis = self.out.integers(&[2]);
+                let factors = self.out.node("Unsqueeze", &[&factors, &axis], &[]);
+                let scaled = self.out.node("Mul", &[&split, &factors], &[]);
+                let shape = self.map_shape(&map, &[channels], node.shape);
+                self.out.node("Reshape", &[&scaled, &shape], &[])
+            }
             Op::Upsample => {
                 let input = input(0);
                 let scales = self.out.floats(&[4], &[1.0, 1.0, 2.0, 2.0]);
@@ -175,6 +190,33 @@ impl Exporter<'_> {
                 self.out.node("Reshape", &[&turned, &shape], &[])
             }
         }
+    }
+
+    /// `Op::Route`: which of the `count` scores are the largest, as a mask of the softmax.
+    fn route(&mut self, scores: &str, count: usize, active: usize, equal: bool) -> String {
+        let axis = |axis: i64| ("axis", Attribute::Int(axis));
+        // Which of equal ones it takes is the first, and it has no halves.
+        let whole = if self.options.half { self.out.to_float(scores) } else { scores.to_owned() };
+        let k = self.out.integers(&[active as i64]);
+        let top = self.out.node_outputs("TopK", &[&whole, &k], 2, &[axis(1)]);
+        let (depth, values) = (self.out.integers(&[count as i64]), self.out.floats(&[2], &[0.0, 1.0]));
+        let each = self.out.node("OneHot", &[&top[1], &depth, &values], &[axis(1)]);
+        let ranks = self.out.integers(&[2]);
+        let mask = self.sum(&each, 2);
+        let mask = self.out.node("Squeeze", &[&mask, &ranks], &[]);
+        let gates = if equal {
+            mask
+        } else {
+            let shares = self.out.node("Softmax", &[&whole], &[axis(1)]);
+            let kept = self.out.node("Mul", &[&shares, &mask], &[]);
+            if active == 1 {
+                kept
+            } else {
+                let sum = self.sum(&kept, 1);
+                self.out.node("Div", &[&kept, &sum], &[])
+            }
+        };
+        if self.options.half { self.out.to_half(&gates) } else { gates }
     }
 
     /// The shape (batch, `channels`..., rows, columns) of the map `like`, as a tensor.

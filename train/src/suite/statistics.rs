@@ -9,12 +9,12 @@ const CONFIDENCE: f64 = 0.95;
 const RESAMPLES: usize = 10_000;
 
 /// Mean of some numbers; not a number without any.
-pub(super) fn mean(values: &[f64]) -> f64 {
+pub(crate) fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len() as f64
 }
 
 /// Standard deviation of a sample of at least two.
-pub(super) fn deviation(values: &[f64]) -> Option<f64> {
+pub(crate) fn deviation(values: &[f64]) -> Option<f64> {
     let mean = mean(values);
     let squares = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>();
     (values.len() > 1).then(|| (squares / (values.len() - 1) as f64).sqrt())
@@ -22,15 +22,15 @@ pub(super) fn deviation(values: &[f64]) -> Option<f64> {
 
 /// What differences between pairs say of the difference behind them.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct TTest {
+pub(crate) struct TTest {
     /// Half of the width of the 95 % interval.
-    pub(super) half_width: f64,
+    pub(crate) half_width: f64,
     /// Chance of a mean as far from 0 if the difference were 0.
-    pub(super) p: f64,
+    pub(crate) p: f64,
 }
 
 /// Student's t over at least two differences.
-pub(super) fn t_test(differences: &[f64]) -> Option<TTest> {
+pub(crate) fn t_test(differences: &[f64]) -> Option<TTest> {
     let error = deviation(differences)? / (differences.len() as f64).sqrt();
     let student = StudentsT::new(0.0, 1.0, (differences.len() - 1) as f64).ok()?;
     let half_width = student.inverse_cdf(0.5 + CONFIDENCE / 2.0) * error;
@@ -40,7 +40,7 @@ pub(super) fn t_test(differences: &[f64]) -> Option<TTest> {
 }
 
 /// 95 % interval of the difference a token by resampling chapters; `chapters` are (difference in nats, tokens).
-pub(super) fn bootstrap(chapters: &[(f64, usize)]) -> [f64; 2] {
+pub(crate) fn bootstrap(chapters: &[(f64, usize)]) -> [f64; 2] {
     let mut random = SmallRng::seed_from_u64(1);
     let mut resample = || {
         let (nats, tokens) = (0..chapters.len()).fold((0.0, 0), |(nats, tokens), _| {
@@ -56,7 +56,7 @@ pub(super) fn bootstrap(chapters: &[(f64, usize)]) -> [f64; 2] {
 }
 
 /// Chances corrected for looking at several contrasts (Holm 1979), in their order.
-pub(super) fn holm(chances: &[f64]) -> Vec<f64> {
+pub(crate) fn holm(chances: &[f64]) -> Vec<f64> {
     let mut order: Vec<usize> = (0..chances.len()).collect();
     order.sort_by(|&a, &b| chances[a].total_cmp(&chances[b]));
     let mut corrected = vec![0.0; chances.len()];
@@ -69,7 +69,7 @@ pub(super) fn holm(chances: &[f64]) -> Vec<f64> {
 }
 
 /// The first x at which a falling line reaches `level`, between its points; `None` if it never does.
-pub(super) fn reaches(points: &[(f64, f64)], level: f64) -> Option<f64> {
+pub(crate) fn reaches(points: &[(f64, f64)], level: f64) -> Option<f64> {
     let after = points.iter().position(|&(_, y)| y <= level)?;
     let (x1, y1) = points[after];
     let Some(&(x0, y0)) = after.checked_sub(1).and_then(|before| points.get(before)) else { return Some(x1) };
