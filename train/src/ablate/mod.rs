@@ -15,7 +15,6 @@ use toml::Table;
 use yolo_lat::Runtime;
 use yolo_lat::engine::{Engine, EngineKind, create};
 use yolo_lat::model::{Model, ModelConfig, graph_of};
-use yolo_lat::plot::save_panels;
 use yolo_lat::sink::write_atomically;
 
 use crate::config::TrainConfig;
@@ -23,7 +22,7 @@ use crate::log::say;
 use crate::network::Network;
 use crate::plot::Log;
 use crate::run::{Accuracy, Trainer, device, fill_teachers, interrupt_flag};
-use crate::suite::report::{Measure, Outcome, Outcomes, contrasts, panels};
+use crate::suite::report::{self, Measure, Outcome};
 use crate::suite::statistics::{deviation, mean};
 use crate::suite::{Run, RunConfig, Suite, merge};
 
@@ -232,17 +231,14 @@ fn report(suite: &Suite) -> anyhow::Result<String> {
     }
     let _ = writeln!(
         table,
-        "\nTimes: one thread, {}, least of {ROUNDS} images of the model's own size, all networks in turns.\n",
+        "\nTimes: one thread, {}, least of {ROUNDS} images of the model's own size, all networks in turns.",
         times.engine
     );
-    let outcome = |(seed, run): &(u64, Finished)| run.outcome(*seed);
-    let outcomes: Outcomes =
-        runs.iter().map(|(name, runs)| (name.clone(), runs.iter().map(outcome).collect())).collect();
-    table += &contrasts(suite, &outcomes, &MAP50);
-    write_atomically(&suite.results.join("table.md"), |file| std::io::Write::write_all(file, table.as_bytes()))?;
-    save_panels(&suite.results.join("curves.png"), &panels(suite, &outcomes, &MAP50))?;
-    Ok(table)
+    report::write(suite, table, &runs, |seed, run| run.outcome(seed), &MAP50)
 }
+
+/// Our engine and ONNX Runtime, where it is installed.
+type Engines = [Option<Box<dyn Engine>>; 2];
 
 /// Milliseconds an image, by variant: our engine's and ONNX Runtime's, where it is installed.
 #[derive(Serialize, Deserialize)]
@@ -268,7 +264,7 @@ impl Times {
 
     fn measure(runs: &BTreeMap<String, Vec<(u64, Finished)>>) -> anyhow::Result<Self> {
         let runtime = Runtime::with_threads(1);
-        let mut engines: Vec<(&str, [Option<Box<dyn Engine>>; 2])> = Vec::new();
+        let mut engines: Vec<(&str, Engines)> = Vec::new();
         for (variant, runs) in runs {
             let config = &runs[0].1.model;
             let side = config.input;

@@ -5,13 +5,11 @@ use std::fmt::Write as _;
 
 use anyhow::{Context, bail};
 use serde_json::Value;
-use yolo_lat::plot::save_panels;
-use yolo_lat::sink::write_atomically;
 
 use super::config::RunConfig;
 use super::evaluate::{Measured, bits_per_byte, nats_per_token};
 use crate::suite::Suite;
-use crate::suite::report::{Measure, Outcome, Outcomes, contrasts, panels};
+use crate::suite::report::{self, Measure, Outcome};
 use crate::suite::statistics::{deviation, mean};
 
 const LOSS: Measure = Measure {
@@ -113,14 +111,7 @@ pub(crate) fn report(suite: &Suite) -> anyhow::Result<String> {
             "\nThe entropy of a token given the one before, counted in what was learnt from: {entropy:.2} nats."
         );
     }
-    table.push('\n');
-    let outcome = |(seed, run): &(u64, Finished)| run.outcome(*seed);
-    let outcomes: Outcomes =
-        runs.iter().map(|(name, runs)| (name.clone(), runs.iter().map(outcome).collect())).collect();
-    table += &contrasts(suite, &outcomes, &LOSS);
-    write_atomically(&suite.results.join("table.md"), |file| std::io::Write::write_all(file, table.as_bytes()))?;
-    save_panels(&suite.results.join("curves.png"), &panels(suite, &outcomes, &LOSS))?;
-    Ok(table)
+    report::write(suite, table, &runs, |seed, run| run.outcome(seed), &LOSS)
 }
 
 fn variants(suite: &Suite, runs: &Runs) -> String {

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use yolo_lat::plot::{Band, Line, LineChart};
+use yolo_lat::plot::{Band, Line, LineChart, save_panels};
+use yolo_lat::sink::write_atomically;
 
 use super::statistics::{bootstrap, holm, mean, reaches, t_test};
 use super::{Contrast, Suite};
@@ -22,7 +23,27 @@ pub(crate) struct Outcome {
 }
 
 /// Finished runs by variant.
-pub(crate) type Outcomes = BTreeMap<String, Vec<Outcome>>;
+type Outcomes = BTreeMap<String, Vec<Outcome>>;
+
+/// Adds the contrasts to a table of variants, and writes it and the curves into the results as `table.md` and `curves.png`; the table.
+///
+/// # Errors
+/// A file cannot be written.
+pub(crate) fn write<T>(
+    suite: &Suite,
+    mut table: String,
+    runs: &BTreeMap<String, Vec<(u64, T)>>,
+    outcome: impl Fn(u64, &T) -> Outcome,
+    measure: &Measure,
+) -> anyhow::Result<String> {
+    let outcomes = |runs: &Vec<(u64, T)>| runs.iter().map(|(seed, run)| outcome(*seed, run)).collect();
+    let outcomes: Outcomes = runs.iter().map(|(name, runs)| (name.clone(), outcomes(runs))).collect();
+    table.push('\n');
+    table += &contrasts(suite, &outcomes, measure);
+    write_atomically(&suite.results.join("table.md"), |file| std::io::Write::write_all(file, table.as_bytes()))?;
+    save_panels(&suite.results.join("curves.png"), &panels(suite, &outcomes, measure))?;
+    Ok(table)
+}
 
 /// What the value of a run is.
 pub(crate) struct Measure {
@@ -79,7 +100,7 @@ fn mean_curve(runs: &[&Outcome]) -> Vec<(f64, f64)> {
 }
 
 /// Differences with their intervals, a row a contrast of which both variants have a finished run.
-pub(crate) fn contrasts(suite: &Suite, runs: &Outcomes, measure: &Measure) -> String {
+fn contrasts(suite: &Suite, runs: &Outcomes, measure: &Measure) -> String {
     let Measure { name, parts, learnt: [learnt, last], digits, .. } = measure;
     let mut table = format!(
         "| | contrast | seeds | difference, {name} | 95 % over seeds (t) | 95 % over {parts} (bootstrap) | p (Holm) | verdict | {learnt} to the other's last {last} |\n|---|---|---|---|---|---|---|---|---|\n",
@@ -129,7 +150,7 @@ pub(crate) fn contrasts(suite: &Suite, runs: &Outcomes, measure: &Measure) -> St
 }
 
 /// A panel a group of contrasts: mean and band from least to most of the seeds, after the first quarter.
-pub(crate) fn panels(suite: &Suite, runs: &Outcomes, measure: &Measure) -> Vec<LineChart> {
+fn panels(suite: &Suite, runs: &Outcomes, measure: &Measure) -> Vec<LineChart> {
     let mut panels: Vec<(&str, Vec<&str>)> = Vec::new();
     for Contrast { group, of, against } in &suite.contrasts {
         if panels.last().is_none_or(|(name, _)| name != group) {

@@ -329,7 +329,7 @@ impl ModelConfig {
             }
         }
         let position = self.neck.position_kernel;
-        if position % 2 == 0 || position > 15 {
+        if position.is_multiple_of(2) || position > 15 {
             return Err(format!("neck.position_kernel: expected an odd side from 1 to 15, found {position}"));
         }
         if fusion == Fusion::Ghost && width % 2 == 1 {
