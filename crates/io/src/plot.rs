@@ -14,24 +14,30 @@ const SIZE: (u32, u32) = (960, 720);
 pub(crate) trait Drawing {
     /// Draws on the whole area.
     fn draw<B: DrawingBackend>(&self, area: &DrawingArea<B, Shift>) -> Result<(), String>;
+
+    /// Width and height in pixels.
+    fn size(&self) -> (u32, u32) {
+        SIZE
+    }
 }
 
 /// Writes a drawing; the extension decides: `.svg` or `.png`.
 pub(crate) fn write(path: &Path, drawing: &impl Drawing) -> Result<(), SinkError> {
     use_own_font();
+    let size = drawing.size();
     let extension = path.extension().map(|extension| extension.to_string_lossy().to_lowercase());
     match extension.as_deref() {
         Some("svg") => {
             let mut svg = String::new();
-            let drawn = drawing.draw(&SVGBackend::with_string(&mut svg, SIZE).into_drawing_area());
+            let drawn = drawing.draw(&SVGBackend::with_string(&mut svg, size).into_drawing_area());
             write_atomically(path, |file| {
                 drawn.map_err(std::io::Error::other)?;
                 std::io::Write::write_all(file, svg.as_bytes())
             })
         }
         Some("png") => {
-            let mut image = image::RgbImage::new(SIZE.0, SIZE.1);
-            let drawn = drawing.draw(&BitMapBackend::with_buffer(&mut image, SIZE).into_drawing_area());
+            let mut image = image::RgbImage::new(size.0, size.1);
+            let drawn = drawing.draw(&BitMapBackend::with_buffer(&mut image, size).into_drawing_area());
             write_atomically(path, |file| {
                 drawn.map_err(std::io::Error::other)?;
                 let encoder = image::codecs::png::PngEncoder::new(file);
@@ -173,6 +179,11 @@ impl Drawing for Panels<'_> {
         }
         area.present().map_err(fail)
     }
+
+    /// Higher, where there would be no room for legends.
+    fn size(&self) -> (u32, u32) {
+        (SIZE.0, SIZE.1.max(self.0.len() as u32 * SIZE.1 / 2))
+    }
 }
 
 impl LineChart {
@@ -312,5 +323,29 @@ impl Drawing for ScatterChart {
         }
         chart.draw_series(names).map_err(fail)?;
         area.present().map_err(fail)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_panels_make_a_high_picture() {
+        let folder = tempfile::tempdir().unwrap();
+        let line = |name: &str| Line { name: name.to_owned(), points: vec![(1.0, 2.0), (2.0, 3.0)] };
+        let chart = LineChart {
+            title: "Loss".into(),
+            axes: ["step".into(), "nats".into()],
+            lines: ["a", "b", "c", "d", "e", "f", "g"].map(line).to_vec(),
+            bands: Vec::new(),
+            rises: false,
+        };
+        for (panels, height) in [(1, 720), (2, 720), (3, 1080), (5, 1800)] {
+            let path = folder.path().join("panels.png");
+            save_panels(&path, &vec![chart.clone(); panels]).unwrap();
+            let image = image::ImageReader::open(&path).unwrap().decode().unwrap();
+            assert_eq!((image.width(), image.height()), (960, height));
+        }
     }
 }
