@@ -513,7 +513,7 @@ fn small_config(change: impl Fn(&mut ModelConfig)) -> ModelConfig {
 #[test]
 fn whole_networks_agree_with_the_reference() {
     use yolo_lat::model::config::{ActivationConfig, Fusion, Split};
-    let changes: [fn(&mut ModelConfig); 14] = [
+    let changes: [fn(&mut ModelConfig); 15] = [
         |_| {},
         |config| config.neck.attention = AttentionKind::Softmax,
         |config| config.neck.attention = AttentionKind::None,
@@ -531,6 +531,7 @@ fn whole_networks_agree_with_the_reference() {
             config.neck.position_kernel = 7;
             config.neck.output_gate = true;
         },
+        |config| config.neck.key_scale = true,
         |config| config.neck.experts = Some(ExpertsConfig { count: 4, active: 2, bias: ExpertBias::Inner }),
         |config| {
             config.neck.experts = Some(ExpertsConfig { count: 3, active: 1, bias: ExpertBias::Free });

@@ -114,6 +114,7 @@ fn every_part_of_a_block_is_exported() {
         |neck| {
             neck.position_kernel = 7;
             neck.output_gate = true;
+            neck.key_scale = true;
         },
         |neck| neck.experts = Some(ExpertsConfig { count: 4, active: 2, bias: ExpertBias::Inner }),
         |neck| {

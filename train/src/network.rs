@@ -92,7 +92,10 @@ impl Network {
             let shape: Vec<i64> = weight.shape.iter().map(|&side| side as i64).collect();
             let fan_in: i64 = shape[1..].iter().product();
             seed_for(&weight.name, seed);
-            let value = Tensor::randn(&shape, (Kind::Float, device)) * (2.0 / fan_in as f64).sqrt();
+            let value = match node.name.ends_with(".key_scale") {
+                true => Tensor::ones(&shape, (Kind::Float, device)),
+                false => Tensor::randn(&shape, (Kind::Float, device)) * (2.0 / fan_in as f64).sqrt(),
+            };
             if router_of(&node.name).is_none() {
                 parameters.insert(weight.name.clone(), in_order(&value));
             }
@@ -501,7 +504,8 @@ mod tests {
                 config.neck.memory_width = Some(12);
             }),
             ("memory behind the block", |config| config.neck.memory = MemoryKind::Output),
-            ("wide position, output gate", |config| {
+            ("wide position, output gate, scaled keys", |config| {
+                config.neck.key_scale = true;
                 config.neck.position_kernel = 7;
                 config.neck.output_gate = true;
             }),

@@ -12,7 +12,7 @@ fn from_here(file: &str, folder: &std::path::Path) -> PathBuf {
 fn the_experiments_are_valid_and_their_controls_of_equal_size() {
     let folder = tempfile::tempdir().unwrap();
     for (file, count) in
-        [("configs/ablate.toml", 62), ("configs/ablate-ghost.toml", 9), ("configs/ablate-teacher.toml", 15)]
+        [("configs/ablate.toml", 65), ("configs/ablate-ghost.toml", 9), ("configs/ablate-teacher.toml", 15)]
     {
         let suite = Suite::load::<Ablation>(&from_here(file, folder.path())).unwrap();
         let runs = suite.runs::<Ablation>().unwrap();

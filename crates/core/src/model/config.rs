@@ -99,6 +99,9 @@ pub struct NeckConfig {
     /// Side of the window of the values that is added to what attention gives.
     #[serde(default = "position_kernel", skip_serializing_if = "is_position_kernel")]
     pub position_kernel: usize,
+    /// Whether each channel of the keys has a learned scale of its own behind the map that makes them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub key_scale: bool,
     /// Whether a map of the block's input gates what attention gives, `mixed * silu(map(x))`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub output_gate: bool,

@@ -160,7 +160,8 @@ impl Builder {
                 let v = Op::Slice { start: 2 * inner, step: 1, count: inner };
                 let v = self.graph.add(format!("{name}.v"), v, &[qkv]);
                 let attended = Op::Attention { mixing, heads, mask: Mask::Full };
-                let attended = self.graph.add(format!("{name}.attention"), attended, &[qkv]);
+                let scaled = if config.key_scale { self.scale_keys(name, qkv, v, inner) } else { qkv };
+                let attended = self.graph.add(format!("{name}.attention"), attended, &[scaled]);
                 self.position(name, &[v, attended], config.position_kernel)
             }
         };
@@ -230,6 +231,17 @@ impl Builder {
             }
         };
         (scaled, label)
+    }
+
+    /// Queries, keys and values with a scale for each channel of the keys.
+    fn scale_keys(&mut self, name: &str, qkv: NodeId, v: NodeId, inner: usize) -> NodeId {
+        let mut part = |part: &str, start| {
+            self.graph.add(format!("{name}.{part}"), Op::Slice { start, step: 1, count: inner }, &[qkv])
+        };
+        let (q, k) = (part("q", 0), part("k", inner));
+        let scale = Op::Depthwise { kernel: 1, stride: 1, bias: false, activation: Activation::Identity };
+        let k = self.graph.add(format!("{name}.key_scale"), scale, &[k]);
+        self.graph.add(format!("{name}.scaled"), Op::Concat, &[q, k, v])
     }
 
     /// The block's result with a second attention added to it, through a last map if its width is given.
