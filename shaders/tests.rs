@@ -5,7 +5,7 @@ use super::{BLOCK_TILES, Shader, ShaderFeatures, UNIT_TILES};
 
 /// Values of the `override` constants that some pipeline uses, all combinations that matter.
 fn constants_of(shader: Shader) -> Vec<Vec<(&'static str, f64)>> {
-    let windows = [(3.0, 1.0), (3.0, 2.0), (5.0, 1.0), (5.0, 2.0)];
+    let windows = [(3.0, 1.0), (3.0, 2.0), (5.0, 1.0), (5.0, 2.0), (7.0, 1.0), (7.0, 2.0)];
     match shader {
         Shader::Convolution => windows.map(|(kernel, stride)| vec![("KERNEL", kernel), ("STRIDE", stride)]).to_vec(),
         Shader::Depthwise => {

@@ -261,6 +261,47 @@ fn every_operation_agrees_with_the_reference() {
     }
 }
 
+/// On maps whose rows are whole quads, which are read in one go where they are narrow, and others.
+#[test]
+fn windows_of_every_size_agree_with_the_reference() {
+    for (kernel, stride) in [1, 3, 5, 7, 9, 15].into_iter().flat_map(|kernel| [1, 2].map(|stride| (kernel, stride))) {
+        for (width, height) in [(8, 13), (16, 16), (7, 5)] {
+            let mut graph = Graph::new("window", Shape { channels: 9, height, width });
+            let activation = Activation::LeakyRelu(0.1);
+            let window = graph.add("window", Op::Depthwise { kernel, stride, bias: true, activation }, &[0]);
+            graph.add("mix", Op::Conv { channels: 6, kernel: 1, stride: 1, activation }, &[window]);
+            graph.taps.push(window);
+            let mut seed = (kernel * stride) as u32;
+            for graph in [finished(graph.clone()), finished(Graph { taps: Vec::new(), ..graph })] {
+                let network = with_random_weights(&graph, &mut seed);
+                let images = random_images(2, graph.input(), 1.0, &mut seed);
+                assert_engines_agree(&network, &images, 1e-5);
+            }
+        }
+    }
+}
+
+#[test]
+fn of_equal_scores_the_first_count_as_higher_everywhere() {
+    for (active, equal) in [(1, false), (2, false), (3, true)] {
+        let mut graph = Graph::new("ties", Shape { channels: 5, height: 6, width: 7 });
+        graph.add("route", Op::Route { active, equal }, &[0]);
+        let network = finished(graph).with(Weights::default()).unwrap();
+        // All kinds of ties, those of 0 and -0 too.
+        let mut seed = active as u32;
+        let images = random_images(2, network.input(), 1.0, &mut seed).mapv(|x| {
+            if x < -0.4 {
+                -0.0
+            } else if x < 0.2 {
+                0.0
+            } else {
+                1.0
+            }
+        });
+        assert_engines_agree(&network, &images, 1e-6);
+    }
+}
+
 /// A graph of a few nodes that mostly fit each other, with any parameters, and with a chance something that is wrong.
 fn any_graph(u: &mut Unstructured) -> Result<Graph> {
     let channels = u.int_in_range(1..=24)?;

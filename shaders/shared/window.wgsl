@@ -1,7 +1,7 @@
 // Depthwise convolution at four neighbouring positions, with what comes before (a sum) and after it folded in. The
 // importer imports doubled.wgsl.
 
-/// Side of the window: 3 or 5.
+/// Side of the window, odd.
 override KERNEL: u32 = 3u;
 /// 1 or 2.
 override STRIDE: u32 = 1u;
@@ -27,8 +27,9 @@ fn window_sums(job: u32, plane: vec2<u32>, side_and_stride: vec2<u32>, filter_at
     let width = jobs[job].out_width;
     let reach = i32(side / 2u);
     var result = vec4(bias);
-    if width % 4u == 0u {
-        // The four are neighbours in a row: what their windows see of a row is read once, at most 5 + 3 * 2 values.
+    if width % 4u == 0u && side + 3u * stride <= 11u {
+        // The four are neighbours in a row: what their windows see of a row is read once, for windows of 5 at stride 2 and those that
+        // see less.
         let x = i32(quad * 4u % width * stride) - reach;
         let y = i32(quad * 4u / width * stride) - reach;
         for (var dy = 0u; dy < side; dy++) {

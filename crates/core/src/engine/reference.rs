@@ -1,5 +1,7 @@
 //! Reference engine: naive loops over ndarray, f32 values with f64 sums. The oracle of every test; never optimised.
 
+use std::cmp::Ordering;
+
 use ndarray::{Array1, Array2, Array3, Array4, ArrayView1, ArrayView2, ArrayView3, ArrayView4, Axis, s, stack};
 
 use super::{Engine, EngineError, check_input};
@@ -220,8 +222,8 @@ fn route(scores: ArrayView3<f32>, active: usize, equal: bool) -> Array3<f32> {
     let mut gates = Array3::zeros(scores.dim());
     for (scores, mut gates) in scores.lanes(Axis(0)).into_iter().zip(gates.lanes_mut(Axis(0))) {
         let mut order: Vec<usize> = (0..scores.len()).collect();
-        // Keeps the order of equal ones.
-        order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
+        // Keeps the order of equal ones, of which 0 and -0 are.
+        order.sort_by(|&a, &b| scores[b].partial_cmp(&scores[a]).unwrap_or(Ordering::Equal));
         let chosen = &order[..active];
         let share = |channel: usize| f64::from(scores[channel] - scores[order[0]]).exp();
         let whole: f64 = if active == 1 { &order[..] } else { chosen }.iter().map(|&channel| share(channel)).sum();

@@ -322,9 +322,10 @@ impl ModelConfig {
             return Err(format!("neck.heads: {heads} heads do not divide a memory of {memory_width} channels"));
         }
         if let Some(ExpertsConfig { count, active, .. }) = self.neck.experts {
-            if count < 2 || count.saturating_mul(hidden) > WIDEST {
+            // Each score is compared with each other one.
+            if !(2..=64).contains(&count) || count * hidden > WIDEST {
                 return Err(format!(
-                    "neck.experts.count: expected 2 or more, with at most {WIDEST} hidden channels in all, found {count}"
+                    "neck.experts.count: expected 2 to 64, with at most {WIDEST} hidden channels in all, found {count}"
                 ));
             }
             if active == 0 || active > count {

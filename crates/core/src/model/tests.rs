@@ -127,7 +127,8 @@ fn wrong_configurations_are_named() {
     assert!(memory.contains("neck.memory_width: there is no memory; set memory = "), "{memory}");
     assert!(error("heads = 4", "heads = 0").contains("neck.heads"));
     let experts = |text: &str| error("heads = 4", &format!("heads = 4\nexperts = {{ {text} }}"));
-    assert!(experts("count = 1, active = 1").contains("neck.experts.count: expected 2 or more"));
+    assert!(experts("count = 1, active = 1").contains("neck.experts.count: expected 2 to 64"));
+    assert!(experts("count = 65, active = 1").contains("neck.experts.count: expected 2 to 64"));
     assert!(experts("count = 4, active = 5").contains("neck.experts.active: expected 1 to 4, found 5"));
     assert!(experts("count = 4, active = 2, bias = \"both\"").contains("both"));
     assert!(
