@@ -234,7 +234,7 @@ lm-paper: lm-corpus ## The paper's experiment as its program has it, faults and 
 lm-confirm: lm-corpus ## Some of lm-fair at the paper's size: many hours; into benches/runs/lm-confirm
 	$(call lm_suite,confirm)
 
-lm-recall: lm-corpus ## How many pairs of keys and values two layers can hold: half an hour; into benches/runs/lm-recall
+lm-recall: lm-corpus ## How many pairs of keys and values two layers can hold: an hour; into benches/runs/lm-recall
 	$(call shared,lm recall train/configs/lm/recall.toml)
 
 lm-quick: setup ## The whole path of lm-fair in minutes on an excerpt

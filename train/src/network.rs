@@ -91,12 +91,12 @@ impl Network {
             let Some(weight) = specs.first() else { continue };
             let shape: Vec<i64> = weight.shape.iter().map(|&side| side as i64).collect();
             let fan_in: i64 = shape[1..].iter().product();
-            seed_for(&weight.name, seed);
-            let value = match node.name.ends_with(".key_scale") {
-                true => Tensor::ones(&shape, (Kind::Float, device)),
-                false => Tensor::randn(&shape, (Kind::Float, device)) * (2.0 / fan_in as f64).sqrt(),
-            };
             if router_of(&node.name).is_none() {
+                seed_for(&weight.name, seed);
+                let value = match node.name.ends_with(".key_scale") {
+                    true => Tensor::ones(&shape, (Kind::Float, device)),
+                    false => Tensor::randn(&shape, (Kind::Float, device)) * (2.0 / fan_in as f64).sqrt(),
+                };
                 parameters.insert(weight.name.clone(), in_order(&value));
             }
             let vector = |value: f64| Tensor::full([shape[0]], value, (Kind::Float, device));
@@ -531,6 +531,20 @@ mod tests {
             let worst = difference(&network, &graph, network.fold().unwrap());
             assert!(worst < 1e-4, "{what}: {worst}");
         }
+    }
+
+    #[test]
+    fn experts_that_are_used_alike_are_in_balance() {
+        let scores = |values: &[f32]| Tensor::from_slice(values).reshape([1, 4, 2, 2]);
+        // At each of four positions another expert is ahead by as much.
+        let each: Vec<f32> = (0..16).map(|at| if at / 4 == at % 4 { 3.0 } else { 0.0 }).collect();
+        assert!((balance(&scores(&each), 1).double_value(&[]) - 1.0).abs() < 1e-6);
+        // One takes nearly all.
+        let one: Vec<f32> = (0..16).map(|at| if at < 4 { 9.0 } else { 0.0 }).collect();
+        assert!((balance(&scores(&one), 1).double_value(&[]) - 4.0).abs() < 0.01);
+        // Of equal scores the first two are chosen, and each has a half.
+        let gates: Vec<f32> = Vec::try_from(&route(&scores(&[0.0; 16]), 2, false).reshape([-1])).unwrap();
+        assert_eq!(gates, [[0.5; 8], [0.0; 8]].concat());
     }
 
     #[test]

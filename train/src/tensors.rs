@@ -3,7 +3,7 @@
 use tch::{Device, Tensor};
 
 /// Whether maps have their channels innermost there: libtorch's convolutions are three times as fast so on the processor. On a GPU its
-/// depthwise ones take seconds a step so (H100, 2026-11-27; docs/ABLATIONS.md).
+/// depthwise ones take seconds a step so (H100, 2026-11-27).
 pub(crate) fn channels_innermost(device: Device) -> bool {
     device == Device::Cpu
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -24,7 +24,7 @@ use crate::plot::Log;
 use crate::run::{Accuracy, Trainer, device, fill_teachers, interrupt_flag};
 use crate::suite::report::{self, Measure, Outcome};
 use crate::suite::statistics::{deviation, mean};
-use crate::suite::{Run, RunConfig, Suite, merge};
+use crate::suite::{Run, RunConfig, Suite, merge, settings_without};
 
 const MAP50: Measure = Measure {
     name: "points of mAP50",
@@ -91,11 +91,7 @@ impl RunConfig for Ablation {
     }
 
     fn settings(&self) -> Value {
-        let mut train = json!(self.train);
-        if let Some(object) = train.as_object_mut() {
-            object.retain(|key, _| key != "output" && key != "model");
-        }
-        json!({ "train": train, "model": self.model })
+        json!({ "train": settings_without(&self.train, &["output", "model"]), "model": self.model })
     }
 }
 
@@ -108,6 +104,9 @@ pub(crate) fn ablate(arguments: &AblateArguments) -> anyhow::Result<ExitCode> {
     let suite = Suite::load::<Ablation>(&arguments.config)?;
     let (interrupted, device) = (interrupt_flag()?, device(&arguments.device)?);
     let make = |run: &mut Run<Ablation>| {
+        // Where teachers lie is no setting.
+        let settings = run.config.settings();
+        begin(&run.config.train.output, &settings)?;
         let Ablation { train, model } = &mut run.config;
         let count = train.teachers.iter().filter(|teacher| teacher.file.is_none()).count();
         // Not every variant has teachers.
@@ -116,7 +115,6 @@ pub(crate) fn ablate(arguments: &AblateArguments) -> anyhow::Result<ExitCode> {
         let text = toml::to_string(model)?;
         write_atomically(&train.model, |writer| std::io::Write::write_all(writer, text.as_bytes()))?;
         let mut trainer = Trainer::new(train.clone(), device, &arguments.data, interrupted.clone())?;
-        begin(&run.config)?;
         let graph = graph_of(&run.config.model, run.config.model.input, run.config.model.input)?;
         say(&format!("{}, seed {}: {} parameters", run.variant, run.seed, graph.parameters()));
         trainer.start(true)?;
@@ -126,7 +124,7 @@ pub(crate) fn ablate(arguments: &AblateArguments) -> anyhow::Result<ExitCode> {
         let Some(accuracy) = trainer.accuracy()? else { return Ok(None) };
         let text = std::fs::read_to_string(run.config.train.output.join("metrics.jsonl"))?;
         let head = json!({
-            "config": run.config.settings(), "parameters": graph.parameters(), "multiply_adds": graph.multiply_adds(),
+            "config": settings, "parameters": graph.parameters(), "multiply_adds": graph.multiply_adds(),
         });
         let mut log = format!("{head}\n");
         // Without what a crash cut short.
@@ -146,12 +144,11 @@ pub(crate) fn ablate(arguments: &AblateArguments) -> anyhow::Result<ExitCode> {
 }
 
 /// Sees to it that a folder's checkpoint is of this run.
-fn begin(run: &Ablation) -> anyhow::Result<()> {
-    let (path, settings) = (run.train.output.join("settings.json"), run.settings().to_string());
-    if run.train.output.join("checkpoint.safetensors").exists()
-        && std::fs::read_to_string(&path).ok().as_ref() != Some(&settings)
+fn begin(folder: &Path, settings: &Value) -> anyhow::Result<()> {
+    let (path, settings) = (folder.join("settings.json"), settings.to_string());
+    if folder.join("checkpoint.safetensors").exists() && std::fs::read_to_string(&path).ok().as_ref() != Some(&settings)
     {
-        bail!("{}: a run with another configuration; delete the folder to make it anew", run.train.output.display());
+        bail!("{}: a run with another configuration; delete the folder to make it anew", folder.display());
     }
     write_atomically(&path, |writer| std::io::Write::write_all(writer, settings.as_bytes()))?;
     Ok(())

@@ -65,6 +65,11 @@ fn small(folder: &std::path::Path) -> AblateArguments {
         [[variant]]
         name = "experts"
         change.model.neck = {{ hidden = 24, experts = {{ count = 4, active = 2, bias = "inner" }} }}
+        # Its teacher is named by who makes the run.
+        [[variant]]
+        name = "taught"
+        seeds = [1]
+        change.teacher = [{{ class = 1.0, boxes = 1.0 }}]
         [[contrast]]
         group = "experts"
         of = "experts"
@@ -79,7 +84,7 @@ fn small(folder: &std::path::Path) -> AblateArguments {
         data: "".into(),
         report: false,
         no_report: false,
-        teacher: Vec::new(),
+        teacher: vec!["../tests/golden/bootstrap/yolo-lat-n.toml".into()],
         threads: 1,
         device: "cpu".into(),
     }
@@ -92,7 +97,7 @@ fn a_small_experiment_ends_in_a_table_and_a_picture_and_is_not_made_again() {
     assert_eq!(ablate(&arguments).unwrap(), ExitCode::SUCCESS);
     let results = folder.path().join("results");
     let table = std::fs::read_to_string(results.join("table.md")).unwrap();
-    for row in ["| base | 2 | ", "| experts | 2 | ", "| experts | experts - base | 2 | "] {
+    for row in ["| base | 2 | ", "| experts | 2 | ", "| taught | 1 | ", "| experts | experts - base | 2 | "] {
         assert!(table.contains(row), "{row}: {table}");
     }
     assert!(image::open(results.join("curves.png")).unwrap().width() > 0);
@@ -133,7 +138,8 @@ fn differences_are_paired_by_seed_and_photograph() {
             format!("{head}\n{}\n{}\n{}\n", line(1, map50 - 8.0), line(2, map50), json!({ "accuracy": accuracy }));
         std::fs::write(run.result(&suite.results), log).unwrap();
     }
-    let times = json!({ "engine": "cpu", "variants": { "base": [1.5, null], "experts": [2.0, 3.0] } });
+    let times =
+        json!({ "engine": "cpu", "variants": { "base": [1.5, null], "experts": [2.0, 3.0], "taught": [1.5, null] } });
     std::fs::write(suite.results.join("times.json"), times.to_string()).unwrap();
     let table = report(&suite).unwrap();
     assert!(table.contains("| base | 2 | 10 | 2.5 | 1.50 |  | 37.50 (3.54) | 20.00 (0.00) | 7 |"), "{table}");

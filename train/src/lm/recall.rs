@@ -27,7 +27,7 @@ use crate::log::say;
 use crate::optimizer::{AdamW, learning_rate};
 use crate::run::interrupt_flag;
 use crate::suite::statistics::{deviation, mean};
-use crate::suite::{Run, RunConfig, Suite};
+use crate::suite::{Run, RunConfig, Suite, settings_without};
 
 /// Sequences that each count of pairs is measured on.
 const MEASURED: usize = 256;
@@ -79,11 +79,7 @@ impl RunConfig for RecallConfig {
     }
 
     fn settings(&self) -> Value {
-        let mut value = json!(self);
-        if let Some(object) = value.as_object_mut() {
-            object.remove("output");
-        }
-        value
+        settings_without(self, &["output"])
     }
 }
 

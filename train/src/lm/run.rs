@@ -21,6 +21,7 @@ use super::text::{Texts, pair_entropy, stretches};
 use crate::checkpoint::{self, Group, write_tensors};
 use crate::log::say;
 use crate::optimizer::{AdamW, Moments, learning_rate};
+use crate::suite::RunConfig as _;
 
 /// What a crash may lose.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(60);
@@ -110,7 +111,7 @@ impl Trainer {
         let (model, learnt) = (&self.config.model, self.texts.first(self.config.train_tokens));
         let validation = self.texts.validation.iter().map(|chapter| chapter.tokens.len() - 1).sum::<usize>();
         json!({
-            "config": settings(&self.config), "parameters": model.parameter_count(), "macs_per_token": model.macs_per_token(),
+            "config": self.config.settings(), "parameters": model.parameter_count(), "macs_per_token": model.macs_per_token(),
             "train_tokens": learnt.len(), "pair_entropy": round(pair_entropy(learnt), 1e4), "validation_tokens": validation,
         })
     }
@@ -254,15 +255,6 @@ pub(crate) fn export_halves(run: &Path, name: &Path) -> anyhow::Result<()> {
         write_atomically(&name.with_extension(extension), |file| file.write_all(&bytes))?;
     }
     Ok(())
-}
-
-/// What decides a run, less where it is written.
-pub(crate) fn settings(config: &RunConfig) -> Value {
-    let mut value = json!(config);
-    if let Some(object) = value.as_object_mut() {
-        object.remove("output");
-    }
-    value
 }
 
 fn round(value: f64, parts: f64) -> f64 {

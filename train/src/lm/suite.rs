@@ -9,7 +9,7 @@ use toml::Table;
 use super::LmArguments;
 use super::config::RunConfig;
 use super::report::report;
-use super::run::{Trainer, settings};
+use super::run::Trainer;
 use super::text::Texts;
 use crate::log::say;
 use crate::run::interrupt_flag;
@@ -27,7 +27,7 @@ impl suite::RunConfig for RunConfig {
     }
 
     fn settings(&self) -> Value {
-        settings(self)
+        suite::settings_without(self, &["output"])
     }
 }
 

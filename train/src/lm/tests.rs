@@ -15,7 +15,7 @@ use super::evaluate::{bits_per_byte, measure, nats_per_token};
 use super::model::{Initialisation, LanguageModel};
 use super::run::Trainer;
 use super::text::{Chapter, Texts, learn};
-use crate::suite::Suite;
+use crate::suite::{RunConfig as _, Suite};
 
 const ATTENTIONS: [Attention; 5] =
     [Attention::Softmax, Attention::Hadamard, Attention::Sum, Attention::Difference, Attention::Modulated];
@@ -580,7 +580,7 @@ fn differences_are_paired_by_seed_and_chapter() {
             serde_json::json!({ "step": step, "validation": nats, "chapters": chapters })
         };
         let head = serde_json::json!({
-            "config": super::run::settings(&run.config), "parameters": 10, "macs_per_token": 20,
+            "config": run.config.settings(), "parameters": 10, "macs_per_token": 20,
         });
         let norms =
             serde_json::json!({ "step": 10, "loss": nats, "gradient_norms": [0.25, 0.5], "tokens_per_second": 1000.0 });

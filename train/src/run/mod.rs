@@ -13,7 +13,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 use yolo_lat::engine::EngineKind;
-use yolo_lat::eval::{Dataset, Feed, Split, map50_without_each, measure};
+use yolo_lat::eval::{Dataset, Feed, Measured, Split, map50_without_each, measure};
 use yolo_lat::model::{Model, ModelConfig, Weights, graph_of};
 use yolo_lat::sink::write_atomically;
 use yolo_lat::source::Prefetch;
@@ -97,7 +97,7 @@ pub(crate) fn interrupt_flag() -> anyhow::Result<Arc<AtomicBool>> {
 pub(crate) struct Accuracy {
     pub(crate) map50: f64,
     pub(crate) map50_95: f64,
-    /// mAP50 without each of the images; empty where not all were measured.
+    /// mAP50 without each of the images.
     pub(crate) without: Vec<f64>,
 }
 
@@ -116,8 +116,8 @@ pub(crate) struct Trainer {
     distillations: Vec<FeatureDistillation>,
     /// Of each layer of experts, how many are active.
     experts: Vec<usize>,
-    /// As the last step left it.
-    accuracy: Option<Accuracy>,
+    /// What the network found at the end of the run, and how many classes the data set has.
+    last: Option<(Measured, usize)>,
     interrupted: Arc<AtomicBool>,
 }
 
@@ -177,7 +177,7 @@ impl Trainer {
             on_device,
             distillations,
             experts,
-            accuracy: None,
+            last: None,
             interrupted,
         })
     }
@@ -319,11 +319,11 @@ impl Trainer {
             line["epoch"] = (epoch + 1).into();
             if is_last || (epoch + 1).is_multiple_of(self.config.measure_every) {
                 let limit = if is_last { usize::MAX } else { self.config.val_limit };
-                let Some(accuracy) = self.measure(limit)? else { continue };
-                let short = |percent: f64| (percent * 1e2).round() / 1e2;
-                line["map50"] = short(accuracy.map50).into();
-                line["map50_95"] = short(accuracy.map50_95).into();
-                self.accuracy = Some(accuracy).filter(|_| is_last);
+                let Some((measured, classes)) = self.measure(limit)? else { continue };
+                let found = measured.evaluate(classes);
+                line["map50"] = percent(found.map50, 1e2).into();
+                line["map50_95"] = percent(found.coco.ap.unwrap_or(0.0), 1e2).into();
+                self.last = Some((measured, classes)).filter(|_| is_last);
             }
             writeln!(log, "{line}").context("the log cannot be written")?;
             progress.suspend(|| say(&line.to_string()));
@@ -406,14 +406,23 @@ impl Trainer {
     /// # Errors
     /// The data set cannot be read.
     pub(crate) fn accuracy(&mut self) -> anyhow::Result<Option<Accuracy>> {
-        if self.accuracy.is_none() {
-            self.accuracy = self.measure(usize::MAX)?;
+        if self.last.is_none() {
+            self.last = self.measure(usize::MAX)?;
         }
-        Ok(self.accuracy.clone())
+        Ok(self.last.as_ref().map(|(measured, classes)| {
+            let found = measured.evaluate(*classes);
+            let without = map50_without_each(*classes, &measured.objects, &measured.detections);
+            Accuracy {
+                map50: percent(found.map50, 1e5),
+                map50_95: percent(found.coco.ap.unwrap_or(0.0), 1e5),
+                without: without.into_iter().map(|share| percent(share, 1e5)).collect(),
+            }
+        }))
     }
 
-    /// Writes the averaged weights for the engines and measures them with the library; `None` when interrupted.
-    fn measure(&mut self, limit: usize) -> anyhow::Result<Option<Accuracy>> {
+    /// Writes the averaged weights for the engines and runs them over the first `limit` images: what was found, and how many classes
+    /// the data set has; `None` when interrupted.
+    fn measure(&mut self, limit: usize) -> anyhow::Result<Option<(Measured, usize)>> {
         let ema = self.state.ema.parts.iter().map(|(name, value)| (name.clone(), value.shallow_clone())).collect();
         let parameters = std::mem::replace(&mut self.state.network.parameters, ema);
         let folded = self.state.network.fold();
@@ -441,26 +450,17 @@ impl Trainer {
                 say(&format!("{}: {error}; not measured", path.display()));
             }
         })?;
-        if measured.interrupted {
-            return Ok(None);
-        }
-        let classes = dataset.classes.len();
-        let found = measured.evaluate(classes);
-        let percent = |share: f64| (100.0 * share * 1e5).round() / 1e5;
-        let without = match limit {
-            usize::MAX => map50_without_each(classes, &measured.objects, &measured.detections),
-            _ => Vec::new(),
-        };
-        Ok(Some(Accuracy {
-            map50: percent(found.map50),
-            map50_95: percent(found.coco.ap.unwrap_or(0.0)),
-            without: without.into_iter().map(percent).collect(),
-        }))
+        Ok((!measured.interrupted).then_some((measured, dataset.classes.len())))
     }
 
     fn write(&self, model: &Model) -> anyhow::Result<()> {
         write_model(model, self.model_text.as_bytes(), &self.config.output)
     }
+}
+
+/// A share in percent, in parts of a point.
+fn percent(share: f64, parts: f64) -> f64 {
+    (100.0 * share * parts).round() / parts
 }
 
 /// `FOLDER/NAME.toml`, whose text is given, and `.safetensors`, as the engines load them.

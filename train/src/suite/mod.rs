@@ -4,12 +4,13 @@
 pub(crate) mod report;
 pub(crate) mod statistics;
 
+use std::collections::BTreeMap;
 use std::fs::TryLockError;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use serde::Deserialize;
-use serde_json::Value;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use toml::Table;
 use yolo_lat::sink::write_atomically;
 
@@ -95,6 +96,15 @@ impl<C: RunConfig> Run<C> {
         }
         Ok(true)
     }
+}
+
+/// The settings that a configuration is, without those that decide nothing of what comes out.
+pub(crate) fn settings_without(config: &impl Serialize, keys: &[&str]) -> Value {
+    let mut settings = json!(config);
+    if let Some(object) = settings.as_object_mut() {
+        object.retain(|key, _| !keys.contains(&key.as_str()));
+    }
+    settings
 }
 
 /// Puts the values of `changes` in place, table by table.
@@ -193,8 +203,8 @@ impl Suite {
     pub(crate) fn finished<C: RunConfig, T>(
         &self,
         read: impl Fn(&[Value]) -> anyhow::Result<T>,
-    ) -> anyhow::Result<std::collections::BTreeMap<String, Vec<(u64, T)>>> {
-        let mut finished: std::collections::BTreeMap<String, Vec<(u64, T)>> = Default::default();
+    ) -> anyhow::Result<BTreeMap<String, Vec<(u64, T)>>> {
+        let mut finished: BTreeMap<String, Vec<(u64, T)>> = BTreeMap::new();
         for run in self.runs::<C>()? {
             if run.is_finished(&self.results)? {
                 let path = run.result(&self.results);
