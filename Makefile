@@ -16,7 +16,7 @@ ARGUMENTS ?= # more of the trainer: --init FILE, --teacher FILE
 DATA ?= data
 JOBS ?= 2
 
-.PHONY: accuracy check-features check-kernels check-macos check-wasm demo dist miri sanitize test test-aarch64 test-camera test-dist test-onnx test-windows soak screenshots check bench bench-cpu bench-attention bench-gpu bench-peers bench-peers-times fuzz train train-plot ablate average test-train lm-confirm lm-corpus lm-fair lm-paper lm-quick lm-recall wheel test-wheel test-cluster bench-wheel test-wasm test-web web web-serve clean setup
+.PHONY: accuracy check-features check-kernels check-macos check-wasm demo dist miri sanitize test test-aarch64 test-camera test-dist test-onnx test-windows soak screenshots check bench bench-cpu bench-attention bench-gpu bench-peers bench-peers-times calibrate fuzz train train-plot ablate average test-train lm-confirm lm-corpus lm-fair lm-paper lm-quick lm-recall wheel test-wheel test-cluster bench-wheel test-wasm test-web web web-serve clean setup
 
 demo: setup ## Detect objects on the sample photographs
 	$(CARGO) build --release
@@ -213,6 +213,11 @@ ablate: setup ## What each part of the network brings, in short runs with seeds:
 	$(TORCH) $(CARGO) build -p yolo-lat-train --release
 	$(call shared,ablate train/configs/$(ABLATE).toml --data $(DATA) --no-report $(ARGUMENTS))
 	$(TORCH) $${CARGO_TARGET_DIR:-target}/release/yolo-lat-train ablate train/configs/$(ABLATE).toml --report
+
+CALIBRATE ?= --keep stage2.0
+calibrate: setup ## Steps for int8 of MODEL, measured on photographs of DATA; the model with them in the folder OUTPUT
+	@scripts/setup --train
+	$(TORCH) $(CARGO) run -p yolo-lat-train --release -- calibrate $(DATA) -m $(or $(MODEL),n) $(CALIBRATE) --output $(or $(OUTPUT),runs/calibrate)
 
 average: setup ## Mean of the weights of MODELS (runs that went on from one another), in the folder OUTPUT
 	@scripts/setup --train

@@ -21,7 +21,7 @@ use crate::slices::{Sliced, Slices};
 use crate::staged::Staged;
 #[cfg(feature = "ort")]
 use crate::third_party::ThirdPartyDetector;
-use yolo_lat_core::model::{Model, ModelError};
+use yolo_lat_core::model::{Model, ModelError, Precision};
 use yolo_lat_core::postprocess::{Detection, PostprocessOptions};
 #[cfg(feature = "gpu")]
 use yolo_lat_gpu::{wait, wgpu};
@@ -100,7 +100,7 @@ impl Detector {
         return wait(Self::of_model_async(model, runtime, options));
         #[cfg(not(feature = "gpu"))]
         {
-            let recipe = Recipe { model: model.clone(), runtime: runtime.clone(), options: options.clone() };
+            let recipe = Recipe::new(model, runtime, options)?;
             if options.engine == EngineKind::Gpu {
                 return Err(crate::engine::not_in_build(EngineKind::Gpu).into());
             }
@@ -119,7 +119,7 @@ impl Detector {
         runtime: &Runtime,
         options: &DetectorOptions,
     ) -> Result<Self, DetectError> {
-        let recipe = Recipe { model: model.clone(), runtime: runtime.clone(), options: options.clone() };
+        let recipe = Recipe::new(model, runtime, options)?;
         match gpu_pipeline(&recipe, recipe.input_size(USUAL_IMAGE)).await? {
             Some(gpu) => Ok(Self::over(Box::new(gpu), model.config.classes.clone(), options)),
             None => Self::staged(recipe),
@@ -143,6 +143,14 @@ impl Detector {
 
     #[cfg(feature = "ort")]
     fn of_onnx(file: &OnnxFile, runtime: &Runtime, options: &DetectorOptions) -> Result<Self, DetectError> {
+        if options.precision == Some(Precision::Int8) {
+            let reason = "--precision is for our models; an ONNX file has its own".to_owned();
+            return Err(EngineError::Unavailable {
+                engine: "int8",
+                reason: format!("{}: {reason}", file.path().display()),
+            }
+            .into());
+        }
         let third_party = ThirdPartyDetector::new(file.path(), runtime, options.size, &options.onnx)?;
         let classes = third_party.classes().to_vec();
         Ok(Self::over(Box::new(third_party), classes, options))
@@ -295,16 +303,18 @@ fn gpu_of(pipeline: &mut dyn std::any::Any) -> Option<&mut GpuPipeline> {
 /// The GPU's pipeline where it is wanted, and says why it is not used where any engine will do.
 #[cfg(feature = "gpu")]
 async fn gpu_pipeline(recipe: &Recipe, shape: (usize, usize)) -> Result<Option<Fallback>, EngineError> {
-    let open = async || Ok(Fallback::Gpu(GpuPipeline::new(Arc::new(recipe.clone()), shape).await?, false));
+    let open = async |recipe: Recipe| Ok(Fallback::Gpu(GpuPipeline::new(Arc::new(recipe), shape).await?, false));
     match recipe.options.engine {
-        EngineKind::Gpu => open().await.map(Some),
+        // Says so, if integers were asked for.
+        EngineKind::Gpu => open(recipe.clone()).await.map(Some),
+        EngineKind::Auto if recipe.options.precision == Some(Precision::Int8) => Ok(None),
         EngineKind::Auto => {
             let fastest = fastest(&recipe.model, shape, &recipe.runtime)?;
             log::info!("{fastest}");
             if fastest.engine != EngineKind::Gpu {
                 return Ok(None);
             }
-            match open().await {
+            match open(recipe.in_floats()?).await {
                 Ok(gpu) => Ok(Some(gpu)),
                 Err(EngineError::Model(error)) => Err(error.into()),
                 Err(error) => {

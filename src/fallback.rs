@@ -59,8 +59,10 @@ impl Fallback {
             }
         }
         log::warn!("{error}; going on with the CPU engine");
-        let options = DetectorOptions { engine: EngineKind::Cpu, ..recipe.options.clone() };
-        *self = Self::Cpu(Staged::new(Recipe { options, ..Recipe::clone(&recipe) }, shape)?);
+        // In floats as so far.
+        let precision = Some(recipe.model.precision());
+        let options = DetectorOptions { engine: EngineKind::Cpu, precision, ..recipe.options.clone() };
+        *self = Self::Cpu(Staged::new(Recipe::new(&recipe.model, &recipe.runtime, &options)?, shape)?);
         Ok(())
     }
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use yolo_lat_core::fingerprint::Fingerprint;
 use yolo_lat_core::model::config::CONFIDENCE;
-use yolo_lat_core::model::{Model, ModelError};
+use yolo_lat_core::model::{Model, ModelError, Precision};
 
 /// A model that was found.
 #[allow(clippy::large_enum_variant, reason = "there are few of them, and none is moved often")]
@@ -56,6 +56,14 @@ impl ModelFile {
         match self {
             Self::Native(model) => model.config.name.clone(),
             Self::Onnx(file) => file.0.display().to_string(),
+        }
+    }
+
+    /// What one of ours is computed in on the CPU engine unless somebody asks for another precision; an ONNX file says itself.
+    pub fn usual_precision(&self) -> Precision {
+        match self {
+            Self::Native(model) => model.usual_precision(),
+            Self::Onnx(_) => Precision::F32,
         }
     }
 

@@ -10,7 +10,7 @@ use crate::third_party::OnnxOptions;
 use yolo_lat_core::engine::EngineError;
 use yolo_lat_core::input_size::InputSize;
 use yolo_lat_core::model::graph::Mixing;
-use yolo_lat_core::model::{Model, Network};
+use yolo_lat_core::model::{Model, ModelError, Network, Precision};
 use yolo_lat_core::postprocess::PostprocessOptions;
 
 /// How a detector runs.
@@ -22,6 +22,9 @@ pub struct DetectorOptions {
     pub size: InputSize,
     /// Whether large images are looked at in slices too.
     pub slices: Slices,
+    /// What the network's 1x1 convolutions are computed in. Where it is not given, on the CPU engine as the model's file says, on others in
+    /// floats.
+    pub precision: Option<Precision>,
     /// What counts as a detection.
     pub postprocess: PostprocessOptions,
     /// Changes of the attention, to see what it does.
@@ -57,6 +60,20 @@ pub(crate) struct Recipe {
 }
 
 impl Recipe {
+    /// # Errors
+    /// Integers are asked for and the model has no steps for them.
+    pub(crate) fn new(model: &Model, runtime: &Runtime, options: &DetectorOptions) -> Result<Self, ModelError> {
+        let usual = match options.engine {
+            // The caller's own wish.
+            _ if model.precision() == Precision::Int8 => Precision::Int8,
+            // For which our models are made.
+            EngineKind::Auto | EngineKind::Cpu => model.usual_precision(),
+            EngineKind::Gpu | EngineKind::Ort | EngineKind::Reference => Precision::F32,
+        };
+        let model = model.clone().in_precision(options.precision.unwrap_or(usual))?;
+        Ok(Self { model, runtime: runtime.clone(), options: options.clone() })
+    }
+
     /// The model's network with the attention that is asked for, and a tap where it is watched.
     pub(crate) fn network(&self, (width, height): Shape) -> Result<Network, EngineError> {
         let attention = &self.options.attention;
@@ -74,6 +91,12 @@ impl Recipe {
         });
         log::info!("{}: input of {width}x{height} pixels", self.model.config.name);
         Ok(changed?)
+    }
+
+    /// The same for a GPU, which has no integers.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn in_floats(&self) -> Result<Self, ModelError> {
+        Ok(Self { model: self.model.clone().in_precision(Precision::F32)?, ..self.clone() })
     }
 
     pub(crate) fn input_size(&self, image: (u32, u32)) -> Shape {

@@ -10,7 +10,7 @@ use image::RgbImage;
 use ndarray::{Array3, Array4};
 use yolo_lat::engine::cpu::CpuEngine;
 use yolo_lat::engine::{Engine, EngineKind};
-use yolo_lat::model::Model;
+use yolo_lat::model::{Model, Precision};
 use yolo_lat::preprocess::Preprocessor;
 use yolo_lat::{Detector, DetectorOptions, Runtime};
 
@@ -49,9 +49,14 @@ fn allocations(mut work: impl FnMut()) -> usize {
 #[test]
 fn frames_after_the_first_allocate_nothing() {
     let model = Model::load("n").unwrap();
-    let network = model.network(96, 64).unwrap();
-    for (threads, batch) in [(1, 1), (2, 1), (1, 3), (3, 5)] {
-        let mut engine = CpuEngine::new(&network, threads).unwrap();
+    let networks = [Precision::F32, Precision::Int8].map(|precision| {
+        let model = model.clone().in_precision(precision).unwrap();
+        model.network(96, 64).unwrap()
+    });
+    for (network, (threads, batch)) in
+        networks.iter().flat_map(|network| [(1, 1), (2, 1), (1, 3), (3, 5)].map(|how| (network, how)))
+    {
+        let mut engine = CpuEngine::new(network, threads).unwrap();
         let images = Array4::from_elem((batch, 3, 64, 96), 0.5);
         let count = allocations(|| drop(engine.run(images.view()).map(<[_]>::len)));
         assert_eq!(count, 0, "{threads} threads, {batch} images");

@@ -8,7 +8,7 @@ use yolo_lat::engine::cpu::{CpuEngine, InstructionSet};
 use yolo_lat::engine::reference::ReferenceEngine;
 use yolo_lat::engine::{Engine, EngineKind};
 use yolo_lat::geometry::BBox;
-use yolo_lat::model::{Model, Network};
+use yolo_lat::model::{Model, Network, Precision};
 use yolo_lat::{Detector, DetectorOptions, InputSize, Runtime};
 
 /// n, s, and the network that n began as.
@@ -134,7 +134,8 @@ fn sample_photographs_give_the_objects_of_the_reference() {
     for name in ["chelsea.jpg", "astronaut.jpg", "rocket.jpg", "coffee.jpg"] {
         let image = image::open(format!("assets/{name}")).unwrap().into_rgb8();
         let detect = |engine| {
-            let options = DetectorOptions { engine, size: InputSize::Square(Some(160)), ..DetectorOptions::default() };
+            let (size, precision) = (InputSize::Square(Some(160)), Some(Precision::F32));
+            let options = DetectorOptions { engine, size, precision, ..DetectorOptions::default() };
             Detector::of_model(&model, &Runtime::default(), &options).unwrap().detect(&image).unwrap()
         };
         let expected = detect(EngineKind::Reference);

@@ -18,7 +18,7 @@ use yolo_lat::engine::gpu::{Gpu, GpuEngine, ShaderFeatures};
 use yolo_lat::engine::reference::ReferenceEngine;
 use yolo_lat::model::config::{AttentionKind, ExpertBias, ExpertsConfig, KernelKind, MemoryKind};
 use yolo_lat::model::graph::{Activation, Mask, Mixing, Node, NodeId, Op, Scale, Shape};
-use yolo_lat::model::{CheckedGraph, Graph, Model, ModelConfig, Network, Tensor, Weights, graph_of};
+use yolo_lat::model::{CheckedGraph, Graph, Model, ModelConfig, Network, Precision, Tensor, Weights, graph_of};
 
 /// Searches that are made until all that a test wants to see was drawn.
 const TRIES: usize = 10;
@@ -74,7 +74,12 @@ fn with_random_weights(graph: &CheckedGraph, seed: &mut u32) -> Network {
     for spec in graph.weights() {
         let count: usize = spec.shape.iter().product();
         let fan_in: usize = spec.shape.iter().skip(1).product();
-        let values = (0..count).map(|_| noise(seed) / (fan_in as f32).sqrt()).collect();
+        let value = |noise: f32| match spec.name.rsplit('.').next() {
+            Some("step") => 0.01 + 0.01 * noise.abs(),
+            Some("zero") => (64.0 + 64.0 * noise).floor().min(127.0),
+            _ => noise / (fan_in as f32).sqrt(),
+        };
+        let values = (0..count).map(|_| value(noise(seed))).collect();
         weights.insert(spec.name, Tensor { shape: spec.shape, values });
     }
     graph.with(weights).unwrap()
@@ -258,6 +263,110 @@ fn every_operation_agrees_with_the_reference() {
     }
     for operation in OPERATIONS {
         assert!(seen.contains(operation), "{operation} was never tried: {seen:?}");
+    }
+}
+
+/// Convolutions in integers, one after the other, of views and of what else rounds nothing.
+fn integer_graph(u: &mut Unstructured) -> Result<CheckedGraph> {
+    let channels = u.int_in_range(1..=40)?;
+    let mut graph = Graph::new("integers", random_shape(u, channels)?);
+    for index in 0..u.int_in_range(1..=4)? {
+        let (last, activation) = (graph.nodes.len() - 1, random_activation(u)?);
+        let channels = graph.nodes[last].shape.channels;
+        let name = |what: &str| format!("{what}{index}");
+        let read = match u.int_in_range(0..=5)? {
+            0 => {
+                let (start, step) = (u.int_in_range(0..=channels - 1)?, u.int_in_range(1..=3)?);
+                let count = u.int_in_range(1..=(channels - start).div_ceil(step))?;
+                graph.add(name("slice"), Op::Slice { start, step, count }, &[last])
+            }
+            1 if channels.is_multiple_of(2) => graph.add(name("shuffle"), Op::Shuffle { groups: 2 }, &[last]),
+            // Every channel twice.
+            2 => graph.add(name("concat"), Op::Concat, &[last, last]),
+            3 => graph.add(name("pool"), Op::MaxPool, &[last]),
+            _ => last,
+        };
+        let with_residual = u.ratio(1, 3)?;
+        let channels = if with_residual { graph.nodes[read].shape.channels } else { u.int_in_range(1..=40)? };
+        let inputs = if with_residual { vec![read, read] } else { vec![read] };
+        graph.add(name("product"), Op::IntegerConv { channels, activation }, &inputs);
+    }
+    Ok(finished(graph))
+}
+
+#[test]
+fn products_of_integers_are_the_references_bit_for_bit() {
+    let (mut compared, mut saturated) = (0, 0);
+    for _ in 0..TRIES {
+        arbtest(|u| {
+            let graph = integer_graph(u)?;
+            let mut seed = u.arbitrary()?;
+            let network = with_random_weights(&graph, &mut seed);
+            // Beyond the levels, too.
+            let scale = *u.choose(&[0.5, 1.0, 10.0])?;
+            let mut images = random_images(u.int_in_range(1..=3)?, graph.input(), scale, &mut seed);
+            // The larger of a number and none may be either.
+            let pools = graph.nodes.iter().any(|node| node.op == Op::MaxPool);
+            if !pools && u.ratio(1, 4)? {
+                images[(0, 0, 0, 0)] = *u.choose(&[f32::INFINITY, f32::NEG_INFINITY, f32::NAN])?;
+            }
+            let expected = ReferenceEngine::new(network.clone()).run(images.view()).unwrap().to_vec();
+            for mut engine in engines(&network, false) {
+                let found = engine.run(images.view()).unwrap().to_vec();
+                for (expected, found) in expected.iter().zip(&found) {
+                    for (expected, found) in expected.iter().zip(found) {
+                        let same = expected.to_bits() == found.to_bits() || expected.is_nan() && found.is_nan();
+                        assert!(
+                            same,
+                            "{}: expected {expected}, found {found}\n{:?}",
+                            engine.description(),
+                            graph.nodes
+                        );
+                    }
+                }
+            }
+            compared += 1;
+            saturated += usize::from(scale > 5.0);
+            Ok(())
+        })
+        .budget_ms(8_000);
+        if compared > 50 && saturated > 5 {
+            break;
+        }
+    }
+    assert!(compared > 50 && saturated > 5, "{compared} graphs compared, too few");
+}
+
+/// The steps of the models that come with the program.
+#[test]
+fn built_in_models_in_integers_find_what_they_find_in_floats() {
+    for name in ["n", "s"] {
+        let model = Model::load(name).unwrap();
+        assert_eq!(model.precision(), Precision::F32, "a model is what its file holds until it is asked for integers");
+        let integers = model.clone().in_precision(Precision::Int8).unwrap();
+        let network = integers.network(96, 64).unwrap();
+        assert!(network.has_integers());
+        assert!(!model.network(96, 64).unwrap().has_integers());
+        let images = random_images(1, network.input(), 1.0, &mut 5).mapv(|x| 0.5 + 0.5 * x);
+        let floats = ReferenceEngine::new(model.network(96, 64).unwrap()).run(images.view()).unwrap().to_vec();
+        let expected = ReferenceEngine::new(network.clone()).run(images.view()).unwrap().to_vec();
+        let spread = |map: &Array4<f32>| (map.iter().map(|x| x * x).sum::<f32>() / map.len() as f32).sqrt();
+        for (floats, integers) in floats.iter().zip(&expected) {
+            // Noise is nothing that steps were measured on; still most of it comes through.
+            let error = spread(&(floats - integers));
+            assert!(error > 0.0 && error < 0.25 * spread(floats), "{name}: {error} of {}", spread(floats));
+        }
+        let runs: Vec<_> = engines(&network, false)
+            .into_iter()
+            .map(|mut engine| engine.run(images.view()).unwrap().to_vec())
+            .collect();
+        for (expected, found) in expected.iter().zip(&runs[0]) {
+            // Windows sum in another order, and what lies on an edge between levels then falls to the other side.
+            let error = spread(&(expected - found));
+            assert!(error < 0.02 * spread(expected), "{name}: {error} of {}", spread(expected));
+        }
+        // Threads change nothing.
+        assert!(runs.chunks(2).all(|pair| pair[0] == pair[1]), "{name}");
     }
 }
 

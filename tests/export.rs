@@ -7,8 +7,9 @@ use yolo_lat::engine::ort::{OnnxRuntime, OnnxSession, Provider};
 use yolo_lat::engine::{EngineKind, create};
 use yolo_lat::export::{ExportOptions, ExportOutput, OPSETS, export_onnx};
 use yolo_lat::model::config::{AttentionKind, ExpertBias, ExpertsConfig, KernelKind, MemoryKind, NeckConfig};
-use yolo_lat::model::{Model, Tensor, Weights, graph_of};
+use yolo_lat::model::{Model, Precision, Tensor, Weights, graph_of};
 use yolo_lat::postprocess::{Nms, PostprocessOptions};
+use yolo_lat::preprocess::Preprocessor;
 use yolo_lat::source::open_image;
 use yolo_lat::{DetectError, Detector, DetectorOptions, InputSize, ModelFile, Runtime};
 
@@ -80,6 +81,45 @@ fn a_process_has_one_onnx_runtime() {
         OnnxRuntime::load(Some("elsewhere/libonnxruntime.so".as_ref()), Provider::Cpu).err().unwrap().to_string();
     assert!(error.contains("elsewhere") && error.contains("one is all that it can load"), "{error}");
     OnnxRuntime::load(None, Provider::Cpu).unwrap();
+}
+
+#[test]
+#[ignore = "needs ONNX Runtime"]
+fn integers_are_exported_with_what_they_stand_for() {
+    for name in ["n", "s"] {
+        // In the last layers alone: what lies on an edge between levels falls to either side, and layers behind it make more of that.
+        let whole = Model::load(name).unwrap();
+        let is_wanted = |name: &str| {
+            let is_step = [".step", ".zero", ".shift"].iter().any(|part| name.ends_with(part));
+            !is_step || name.contains(".out.")
+        };
+        let mut weights = Weights::default();
+        let kept = whole.weights.iter().filter(|(name, _)| is_wanted(name));
+        kept.for_each(|(name, tensor)| weights.insert(name, tensor.clone()));
+        let model = Model::new(whole.config, weights, name).unwrap();
+        let image = open_image("assets/astronaut.jpg").unwrap();
+        let mut input = Array4::zeros((1, 3, 224, 224));
+        Preprocessor::default().apply(&image, input.index_axis_mut(Axis(0), 0)).unwrap();
+        let reference = |precision| {
+            let model = model.clone().in_precision(precision).unwrap();
+            let mut reference = create(EngineKind::Reference, &model, 224, 224, &Runtime::default()).unwrap();
+            (reference.run(input.view()).unwrap().to_vec(), model)
+        };
+        let ((floats, _), (integers, model)) = (reference(Precision::F32), reference(Precision::Int8));
+        for half in [false, true] {
+            let size = (224, 224);
+            let options = ExportOptions { half, size, output: ExportOutput::Logits, ..ExportOptions::default() };
+            let found = run(&export_onnx(&model, &options).unwrap(), &input);
+            for ((floats, integers), found) in floats.iter().zip(&integers).zip(found) {
+                let error = |a: &Array4<f32>| {
+                    (a.iter().zip(&found).map(|(a, b)| (a - b).powi(2)).sum::<f32>() / a.len() as f32).sqrt()
+                };
+                // Halves are off by about as much as levels are.
+                let share = if half { 1.0 } else { 0.05 };
+                assert!(error(integers) < share * error(floats), "{name}: {} of {}", error(integers), error(floats));
+            }
+        }
+    }
 }
 
 #[test]
@@ -161,7 +201,8 @@ fn the_file_alone_gives_the_detections_of_the_program() {
     for (name, nms) in [("n", Nms::BoxVoting), ("n", Nms::Greedy), ("s", Nms::BoxVoting)] {
         let postprocess = PostprocessOptions { confidence: 0.2, nms, ..PostprocessOptions::default() };
         let model = Model::load(name).unwrap();
-        let options = DetectorOptions { postprocess: postprocess.clone(), ..DetectorOptions::default() };
+        let precision = Some(Precision::F32);
+        let options = DetectorOptions { postprocess: postprocess.clone(), precision, ..DetectorOptions::default() };
         let mut detector = Detector::of_model(&model, &Runtime::default(), &options).unwrap();
         // Of the network's own size: the letterbox is then the image itself.
         let image = open_image("assets/chelsea.jpg").unwrap();
@@ -233,7 +274,8 @@ fn third_party_layouts_are_recognised_and_others_refused() {
     let model = Model::load("n").unwrap();
     let image = open_image("assets/chelsea.jpg").unwrap();
     // The files are for squares.
-    let options = DetectorOptions { size: InputSize::Square(None), ..DetectorOptions::default() };
+    let (size, precision) = (InputSize::Square(None), Some(Precision::F32));
+    let options = DetectorOptions { size, precision, ..DetectorOptions::default() };
     let expected = Detector::of_model(&model, &Runtime::default(), &options).unwrap().detect(&image).unwrap();
     assert!(!expected.is_empty());
     let write = |name: &str, output: ExportOutput| {

@@ -13,6 +13,7 @@ use yolo_lat::engine::gpu::{Gpu, GpuEngine, GpuOptions, PixelFormat, RawImage, S
 use yolo_lat::engine::reference::ReferenceEngine;
 use yolo_lat::engine::{Engine, EngineError, EngineKind};
 use yolo_lat::geometry::Letterbox;
+use yolo_lat::model::Precision;
 use yolo_lat::model::config::{HeadConfig, KernelKind, STRIDES};
 use yolo_lat::model::graph::Mixing;
 use yolo_lat::postprocess::{PostprocessOptions, decode, decode_box, suppress};
@@ -392,8 +393,8 @@ fn engines_agree_on_attention_that_is_watched_or_changed() {
         let mut outcomes = Vec::new();
         for engine in [EngineKind::Cpu, EngineKind::Gpu] {
             let attention = AttentionOptions { replaced: replaced.clone(), watched: Some(1) };
-            let options =
-                DetectorOptions { engine, attention, size: InputSize::Fixed(160, 160), ..DetectorOptions::default() };
+            let (size, precision) = (InputSize::Fixed(160, 160), Some(Precision::F32));
+            let options = DetectorOptions { engine, attention, size, precision, ..DetectorOptions::default() };
             let mut detector = Detector::of_model(&model, &runtime, &options).unwrap();
             let found = detector.detect(&image).unwrap();
             outcomes.push((found, detector.queries_keys_values().unwrap().clone()));

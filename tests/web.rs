@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use yolo_lat::attention::mean_of_heads;
 use yolo_lat::detector::AttentionOptions;
 use yolo_lat::engine::EngineKind;
+use yolo_lat::model::Precision;
 use yolo_lat::{AttentionLayer, Detector, DetectorOptions, Model, ModelFile, Runtime};
 use yolo_lat_shaders::{Shader, ShaderFeatures};
 
@@ -19,7 +20,9 @@ fn expected(name: &str, model: &Model, folder: &Path) -> Value {
     let image = image::open(format!("assets/{name}.jpg")).unwrap().into_rgb8();
     image.save(folder.join(format!("{name}.png"))).unwrap();
     let file = ModelFile::Native(model.clone());
-    let options = DetectorOptions { engine: EngineKind::Cpu, ..DetectorOptions::of(&file) };
+    // As the page has it.
+    let precision = Some(Precision::F32);
+    let options = DetectorOptions { engine: EngineKind::Cpu, precision, ..DetectorOptions::of(&file) };
     let layers = AttentionLayer::all(model, &options.attention).unwrap();
     let point = (image.width() as f32 * 0.45, image.height() as f32 * 0.55);
     let (mut objects, mut looks) = (Vec::new(), Vec::new());

@@ -141,7 +141,7 @@ mod choice {
     use super::{Fastest, least_times};
     use crate::runtime::{Measured, Runtime};
     use yolo_lat_core::fingerprint::Fingerprint;
-    use yolo_lat_core::model::{CheckedGraph, Model};
+    use yolo_lat_core::model::{CheckedGraph, Model, Precision};
     use yolo_lat_cpu::chosen_instruction_set;
     use yolo_lat_gpu::write_whole;
 
@@ -216,7 +216,10 @@ mod choice {
         (width, height): (usize, usize),
         runtime: &Runtime,
     ) -> Result<[f64; 2], EngineError> {
-        let [cpu, gpu] = ENGINES.map(|kind| create(kind, model, width, height, runtime));
+        // A GPU has no integers.
+        let floats = model.clone().in_precision(Precision::F32)?;
+        let cpu = create(ENGINES[0], model, width, height, runtime);
+        let gpu = create(ENGINES[1], &floats, width, height, runtime);
         let mut times = least_times(&mut [cpu?, gpu?], ENOUGH).into_iter();
         let mut next = || times.next().map_or(Ok(Duration::MAX), |time| time).map(|time| time.as_secs_f64() * 1e3);
         Ok([next()?, next()?])

@@ -4,6 +4,7 @@
 mod ablate;
 mod attention;
 mod batch;
+mod calibrate;
 mod checkpoint;
 mod config;
 mod data;
@@ -52,6 +53,8 @@ enum Command {
     Ablate(ablate::AblateArguments),
     /// Average the weights of runs that went on from one another
     Average(weight_averaging::AverageArguments),
+    /// Measure steps for int8 on photographs, and write the model with them
+    Calibrate(calibrate::CalibrateArguments),
     /// Language models
     #[command(subcommand)]
     Lm(lm::LmCommand),
@@ -86,6 +89,7 @@ fn main() -> ExitCode {
         Command::Train(arguments) => run::train(arguments),
         Command::Plot(arguments) => plot::plot(arguments).map(|()| ExitCode::SUCCESS),
         Command::Ablate(arguments) => ablate::ablate(arguments),
+        Command::Calibrate(arguments) => calibrate::calibrate(arguments),
         Command::Lm(command) => lm::lm(command),
         Command::Average(arguments) => weight_averaging::average(arguments).map(|()| ExitCode::SUCCESS),
     };

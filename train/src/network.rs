@@ -256,6 +256,7 @@ impl Network {
                     let map = self.convolution(node, input(0), kernel, stride, channels, activation, mode);
                     if node.inputs.len() > 1 { map + input(1) } else { map }
                 }
+                Op::IntegerConv { .. } => unreachable!("networks are trained in floats"),
                 Op::MaxPool => input(0).max_pool2d([3, 3], [2, 2], [1, 1], [1, 1], false),
                 Op::Attention { mixing, heads, mask } => attention(input(0), mixing, heads as i64, mask),
                 Op::Gate => input(0) * input(1).silu(),

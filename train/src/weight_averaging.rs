@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, bail};
-use yolo_lat::model::{Model, Tensor};
+use yolo_lat::model::{Model, Precision, Tensor};
 
 use crate::run::write_model;
 
@@ -26,7 +26,10 @@ pub(crate) struct AverageArguments {
 pub(crate) fn average(arguments: &AverageArguments) -> anyhow::Result<()> {
     let mut models = Vec::new();
     for name in &arguments.models {
-        let model = Model::load(name)?;
+        let mut model = Model::load(name)?;
+        // Steps for integers belong to other weights; calibrate measures these anew.
+        model.config.precision = Precision::F32;
+        model.weights = model.weights.without_steps();
         if let Some(first) = models.first().filter(|first: &&Model| first.config != model.config) {
             bail!(
                 "{name}: another network than {} ({}); give models of one configuration",

@@ -13,6 +13,7 @@ use egui_kittest::kittest::Queryable;
 use egui_kittest::{Harness, SnapshotOptions};
 use yolo_lat::engine::EngineKind;
 use yolo_lat::follow::FollowOptions;
+use yolo_lat::model::Precision;
 use yolo_lat::sink::Drawing;
 use yolo_lat::source::{SourceOptions, SourceRequest};
 use yolo_lat::{DetectorOptions, Runtime};
@@ -36,7 +37,12 @@ fn options(source: &str, folder: &Path) -> WindowOptions {
         reading: SourceOptions::default(),
         settings: Settings {
             model: "n".into(),
-            detector: DetectorOptions { engine: EngineKind::Cpu, ..DetectorOptions::default() },
+            // Confidences are in the pictures that are compared.
+            detector: DetectorOptions {
+                engine: EngineKind::Cpu,
+                precision: Some(Precision::F32),
+                ..DetectorOptions::default()
+            },
             classes: Vec::new(),
             class_confidence: Vec::new(),
             least_size: Vec::new(),

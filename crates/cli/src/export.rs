@@ -14,7 +14,7 @@ use yolo_lat::postprocess::Nms;
 use yolo_lat::sink::write_atomically;
 
 use super::for_class::parse_share;
-use super::options::{nms_parser, parse_size};
+use super::options::{PrecisionName, nms_parser, parse_size};
 
 #[derive(Args, Debug)]
 pub(super) struct ExportArguments {
@@ -36,6 +36,9 @@ pub(super) struct ExportArguments {
     /// Leave batch, width and height open
     #[arg(long)]
     dynamic: bool,
+    /// What 1x1 convolutions are written in: f32, int8 (QuantizeLinear and DequantizeLinear around them), auto: as the model's file says
+    #[arg(long, value_enum, default_value = "f32")]
+    precision: PrecisionName,
     /// Convolutions in 16-bit floats; input and output stay 32-bit
     #[arg(long)]
     half: bool,
@@ -74,7 +77,7 @@ fn parse_batch(text: &str) -> Result<Batch, String> {
 }
 
 pub(super) fn run(arguments: &ExportArguments) -> anyhow::Result<ExitCode> {
-    let model = Model::load(&arguments.model)?;
+    let model = arguments.precision.apply(Model::load(&arguments.model)?)?;
     let output = if arguments.raw {
         ExportOutput::Logits
     } else if let Some(nms) = arguments.nms {

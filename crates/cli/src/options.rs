@@ -13,6 +13,7 @@ use yolo_lat::engine::ort::Provider;
 use yolo_lat::geometry::Fit;
 use yolo_lat::model::classes::find_class;
 use yolo_lat::model::config::check_side;
+use yolo_lat::model::{Model, ModelError, Precision};
 use yolo_lat::postprocess::{Nms, PostprocessOptions};
 #[cfg(feature = "ort")]
 use yolo_lat::preprocess::ChannelOrder;
@@ -85,6 +86,36 @@ impl From<DrawingName> for Drawing {
     }
 }
 
+/// Floats or integers, as people write it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum PrecisionName {
+    Auto,
+    F32,
+    Int8,
+}
+
+impl PrecisionName {
+    /// `None` where the model's file decides.
+    pub(super) fn chosen(self) -> Option<Precision> {
+        match self {
+            Self::Auto => None,
+            Self::F32 => Some(Precision::F32),
+            Self::Int8 => Some(Precision::Int8),
+        }
+    }
+
+    /// One of our models in this precision.
+    pub(super) fn apply(self, model: Model) -> Result<Model, ModelError> {
+        match self.chosen() {
+            Some(precision) => model.in_precision(precision),
+            None => {
+                let usual = model.usual_precision();
+                model.in_precision(usual)
+            }
+        }
+    }
+}
+
 /// What runs the network.
 #[derive(Args, Clone, Debug)]
 pub(super) struct EngineArguments {
@@ -96,6 +127,10 @@ pub(super) struct EngineArguments {
     engine: Option<EngineName>,
     #[command(flatten)]
     pub(super) devices: DeviceArguments,
+    /// What the network's 1x1 convolutions are computed in: f32, int8 (CPU engine), auto: on the CPU engine as the model's file says, on
+    /// others f32
+    #[arg(long, value_enum, default_value = "auto")]
+    precision: PrecisionName,
     /// Input size in pixels, multiples of 32: 320 means as many pixels as 320 x 320 in the shape of each image (16:9: 416x256, 4:3:
     /// 384x288), 416x256 (width x height) is the same for all images; default: the model's
     #[arg(long, value_name = "PIXELS", value_parser = parse_input_size)]
@@ -379,6 +414,7 @@ impl EngineArguments {
             engine: self.kind(),
             size: self.size()?,
             slices: self.slice,
+            precision: self.precision.chosen(),
             #[cfg(feature = "ort")]
             onnx: self.onnx.options(&file, nms)?,
             postprocess: PostprocessOptions { nms: nms.unwrap_or(usual.postprocess.nms), ..usual.postprocess },
@@ -395,6 +431,7 @@ impl EngineArguments {
             && self.size.is_none()
             && !self.square
             && self.slice == Slices::Off
+            && self.precision == PrecisionName::Auto
             && self.nms().is_none()
             && self.threads == 0
     }

@@ -209,7 +209,12 @@ fn outcome(
     }
     let mut engine = create(kind, model, width, height, runtime).map_err(fail)?;
     let logits = engine.run(input.view()).map_err(fail)?.to_vec();
-    let options = DetectorOptions { engine: kind, size: InputSize::Fixed(width, height), ..DetectorOptions::default() };
+    let options = DetectorOptions {
+        engine: kind,
+        precision: Some(model.precision()),
+        size: InputSize::Fixed(width, height),
+        ..DetectorOptions::default()
+    };
     let images: Vec<&RgbImage> = images.iter().collect();
     let mut detector = Detector::of_model(model, runtime, &options)?;
     let found = detector.detect_batch(&images)?;

@@ -31,12 +31,16 @@ fn sample_photographs_give_the_expected_objects() {
 
 #[test]
 fn engines_give_the_same_detections() {
-    let detect = |engine: &str| -> Value {
-        let output =
-            yolo_lat(&["detect", "assets", "--format", "json", "--no-timing", "--engine", engine, "--size", "160"]);
+    let detect = |engine: &str, precision: &str| -> Value {
+        let engine = ["--engine", engine, "--precision", precision, "--size", "160"];
+        let output = yolo_lat(&[&["detect", "assets", "--format", "json", "--no-timing"][..], &engine].concat());
         serde_json::from_str(&stdout(&output)).unwrap()
     };
-    let (cpu, reference) = (detect("cpu"), detect("reference"));
+    // What this engine computes by default is not quite the same.
+    assert_ne!(detect("cpu", "f32"), detect("cpu", "auto"));
+    assert_eq!(detect("cpu", "int8"), detect("cpu", "auto"));
+    assert_eq!(detect("reference", "f32"), detect("reference", "auto"));
+    let (cpu, reference) = (detect("cpu", "f32"), detect("reference", "f32"));
     for (cpu, reference) in cpu.as_array().unwrap().iter().zip(reference.as_array().unwrap()) {
         let (a, b) = (cpu["detections"].as_array().unwrap(), reference["detections"].as_array().unwrap());
         assert_eq!(a.len(), b.len(), "{}", cpu["image"]);

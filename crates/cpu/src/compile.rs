@@ -3,6 +3,7 @@
 
 use super::attention::Attention;
 use super::elementwise::{Gate, Gather, Pack, Route, Scale, Sum, Upsample};
+use super::integers::{IntegerPointwise, PackedIntegers};
 use super::memory::Aligned;
 use super::product::{Convolution, Packed, Pointwise, Source};
 use super::steps::Step;
@@ -100,6 +101,13 @@ impl Compiler<'_> {
             (_, Op::Conv { kernel: 1, stride: 1, activation, .. }) => {
                 let (packed, inputs, residual) = (self.packed(task, node), operand(0), second());
                 Step::Pointwise(Pointwise { packed, inputs, output, positions, activation, residual })
+            }
+            (_, Op::IntegerConv { activation, .. }) => {
+                let (slots, blocks) = (&task.arrangement.slots, task.arrangement.blocks);
+                let integers = self.network.integers(node);
+                let packed = PackedIntegers::new(&integers, &operand(0), slots, blocks, self.set);
+                let residual = second();
+                Step::IntegerPointwise(IntegerPointwise { packed, output, positions, activation, residual })
             }
             (_, Op::Conv { .. }) => self.convolution(task, id),
             (_, Op::Depthwise { kernel, stride, activation, .. }) => {

@@ -9,6 +9,7 @@
 mod attention;
 mod compile;
 mod elementwise;
+mod integers;
 mod memory;
 mod peak;
 mod product;
@@ -288,7 +289,9 @@ impl Engine for CpuEngine {
     fn description(&self) -> String {
         let threads = self.runner.workers.len();
         let plural = if threads == 1 { "" } else { "s" };
-        format!("cpu ({}, {threads} thread{plural})", self.runner.set)
+        let is_integer = |step: &Step| matches!(step, Step::IntegerPointwise(_));
+        let precision = if self.runner.plan.steps.iter().any(is_integer) { ", int8" } else { "" };
+        format!("cpu ({}, {threads} thread{plural}{precision})", self.runner.set)
     }
 
     fn input(&self) -> Shape {

@@ -66,10 +66,10 @@ struct Epilogue<'a> {
 }
 
 /// Positions for which vectors of weights are used before the next: their inputs stay in the first cache.
-const GROUP: usize = 48;
+pub(super) const GROUP: usize = 48;
 
 /// Positions of a map so small that a third thread would wait longer than it works.
-const SMALL_MAP: usize = 144;
+pub(super) const SMALL_MAP: usize = 144;
 
 /// Multiplies all filters with `positions`.
 ///

@@ -2,6 +2,7 @@
 
 use super::attention::Attention;
 use super::elementwise::{Gate, Gather, Pack, Route, Scale, Sum, Upsample};
+use super::integers::IntegerPointwise;
 use super::memory::Memory;
 use super::product::{Convolution, Pointwise};
 use super::windows::{Depthwise, MaxPool};
@@ -13,6 +14,7 @@ pub(super) enum Step {
     Gather(Gather),
     Convolution(Convolution),
     Pointwise(Pointwise),
+    IntegerPointwise(IntegerPointwise),
     Depthwise(Depthwise),
     MaxPool(MaxPool),
     Attention(Attention),
@@ -33,6 +35,7 @@ macro_rules! each_step {
             Step::Gather($kernel) => $call,
             Step::Convolution($kernel) => $call,
             Step::Pointwise($kernel) => $call,
+            Step::IntegerPointwise($kernel) => $call,
             Step::Depthwise($kernel) => $call,
             Step::MaxPool($kernel) => $call,
             Step::Attention($kernel) => $call,
@@ -72,6 +75,10 @@ impl Step {
     pub(super) unsafe fn run(&self, set: InstructionSet, unit: usize, memory: Memory, scratch: *mut f32) {
         // SAFETY: the caller's promises are those of the functions called.
         unsafe {
+            // Dot products are instructions of their own.
+            if let Self::IntegerPointwise(kernel) = self {
+                return kernel.run(set, unit, memory, scratch);
+            }
             match set {
                 #[cfg(target_arch = "x86_64")]
                 InstructionSet::Avx512 => run_avx512(self, unit, memory, scratch),
@@ -118,6 +125,7 @@ unsafe fn run_with<S: Simd, W: Simd>(step: &Step, unit: usize, memory: Memory, s
             Step::Gather(kernel) => kernel.run::<S>(unit, memory, scratch),
             Step::Convolution(kernel) => kernel.run::<S, W>(unit, memory, scratch),
             Step::Pointwise(kernel) => kernel.run::<S, W>(unit, memory, scratch),
+            Step::IntegerPointwise(_) => unreachable!("it is run before"),
             Step::Depthwise(kernel) => kernel.run::<S>(unit, memory, scratch),
             Step::MaxPool(kernel) => kernel.run::<S>(unit, memory, scratch),
             Step::Attention(kernel) => kernel.run::<S>(unit, memory, scratch),

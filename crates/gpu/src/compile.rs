@@ -112,6 +112,10 @@ struct Shaders {
 impl Target for Shaders {
     fn supports(&self, graph: &CheckedGraph, node: NodeId) -> Result<(), Unsupported> {
         let node = &graph.nodes[node];
+        if let Op::IntegerConv { .. } = node.op {
+            let reason = "it has no shader for integers; take --precision f32 or the cpu engine";
+            return Err(Unsupported::new("gpu", node, reason));
+        }
         let Op::Attention { heads, mask, .. } = node.op else { return Ok(()) };
         let width = node.shape.channels / heads;
         if width > WIDEST_HEAD {
@@ -347,7 +351,8 @@ fn pipeline(graph: &CheckedGraph, task: &Task) -> Option<(Shader, Constants)> {
         (Op::Route { active, equal }, _) => (Shader::Route, vec![("ACTIVE", active as u32), either("EQUAL", equal)]),
         (Op::Scale, _) => (Shader::Scale, Vec::new()),
         (Op::Upsample, _) => (Shader::Upsample, Vec::new()),
-        (Op::Input(_) | Op::Slice { .. } | Op::Concat | Op::Shuffle { .. }, _) => return None,
+        // Views, and integers, which are refused.
+        (Op::Input(_) | Op::IntegerConv { .. } | Op::Slice { .. } | Op::Concat | Op::Shuffle { .. }, _) => return None,
     })
 }
 

@@ -34,6 +34,8 @@ impl Message {
 const FLOAT: i64 = 1;
 /// The element type u8.
 pub const UINT8: i64 = 2;
+/// The element type i8.
+const INT8: i64 = 3;
 /// The element type i64.
 const INT64: i64 = 7;
 /// The element type f16.
@@ -197,6 +199,17 @@ impl OnnxGraph {
     /// Adds a value to the file's metadata.
     pub fn metadata(&mut self, key: &str, value: &str) {
         self.metadata.push((key.to_owned(), value.to_owned()));
+    }
+
+    /// Adds a constant of bytes and gives its name.
+    pub fn bytes(&mut self, shape: &[usize], values: &[u8]) -> String {
+        self.constant(UINT8, shape, values)
+    }
+
+    /// Adds a constant of signed bytes and gives its name.
+    pub fn signed_bytes(&mut self, shape: &[usize], values: &[i8]) -> String {
+        let bytes: Vec<u8> = values.iter().map(|&value| value as u8).collect();
+        self.constant(INT8, shape, &bytes)
     }
 
     /// Adds a constant of 32-bit floats and gives its name.

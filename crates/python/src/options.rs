@@ -9,6 +9,7 @@ use pyo3::prelude::*;
 use yolo_lat::engine::EngineKind;
 use yolo_lat::engine::gpu::GpuOptions;
 use yolo_lat::engine::ort::Provider;
+use yolo_lat::model::Precision;
 use yolo_lat::model::classes::find_class;
 use yolo_lat::model::config::check_side;
 use yolo_lat::postprocess::{Nms, PostprocessOptions};
@@ -25,6 +26,7 @@ use crate::errors::{of_detector, of_model};
 #[pyo3(from_item_all)]
 pub(crate) struct Options {
     engine: String,
+    precision: String,
     /// One side or two.
     size: Option<Vec<i64>>,
     square: bool,
@@ -83,6 +85,7 @@ impl Options {
         };
         let options = DetectorOptions {
             engine: self.engine()?,
+            precision: self.precision()?,
             size: self.size()?,
             slices: self.slice.parse().map_err(|reason| wrong("slice", reason))?,
             postprocess: postprocess.clone(),
@@ -99,6 +102,16 @@ impl Options {
         let classes = classes.transpose().map_err(|reason| wrong("classes", reason))?;
         detector.set_postprocess(PostprocessOptions { classes, ..postprocess });
         Ok(Opened { detector, batch, loaders })
+    }
+
+    /// `None` where the engine and the model's file decide.
+    fn precision(&self) -> PyResult<Option<Precision>> {
+        match self.precision.as_str() {
+            "auto" => Ok(None),
+            "f32" => Ok(Some(Precision::F32)),
+            "int8" => Ok(Some(Precision::Int8)),
+            other => Err(wrong("precision", format!("expected auto, f32 or int8, found {other:?}"))),
+        }
     }
 
     /// Naming an adapter asks for the GPU.

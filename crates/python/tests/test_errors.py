@@ -71,6 +71,7 @@ def test_images(detector, image, error, said):
         ({"classes": ["cat", "persn"]}, ValueError, 'classes: the model knows no "persn"; did you mean "person"?'),
         ({"onnx": {"fit": "stretch"}}, ValueError, "onnx: fit is for ONNX files; yolo-lat-n is a model of ours"),
         ({"nms": "soft"}, ValueError, 'nms: expected greedy or box-voting, found "soft"'),
+        ({"precision": "int4"}, ValueError, 'precision: expected auto, f32 or int8, found "int4"'),
         ({"ort_provider": "tpu"}, ValueError, 'ort_provider: expected cpu or cuda, found "tpu"'),
         ({"engine": "ort", "ort_lib": "gone.so"}, RuntimeError, "engine ort is not available: gone.so: no such file"),
         ({"adapter": "no such GPU"}, RuntimeError, "engine gpu is not available"),

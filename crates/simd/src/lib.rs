@@ -4,10 +4,12 @@
 //! function that enables it ([`dispatch`]), so that each copy is compiled for its own machine.
 #![allow(unsafe_code, reason = "intrinsics")]
 
+mod levels;
 mod rows;
 #[cfg(test)]
 mod tests;
 
+pub use levels::{DEPTH, Levels, LevelsWork, dispatch_levels};
 pub use rows::{RowFilter, rgb_of_rgba};
 
 /// Instruction sets the kernels exist for.
@@ -415,11 +417,12 @@ mod arm {
         }
         #[inline(always)]
         unsafe fn max(a: float32x4_t, b: float32x4_t) -> float32x4_t {
-            unsafe { vmaxq_f32(a, b) }
+            // `vmaxq` gives NaN for either.
+            unsafe { vbslq_f32(vcgtq_f32(a, b), a, b) }
         }
         #[inline(always)]
         unsafe fn min(a: float32x4_t, b: float32x4_t) -> float32x4_t {
-            unsafe { vminq_f32(a, b) }
+            unsafe { vbslq_f32(vcltq_f32(a, b), a, b) }
         }
         #[inline(always)]
         unsafe fn fma(a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t {

@@ -102,3 +102,75 @@ fn halves_and_sums_are_those_of_the_safe_twin() {
         assert_eq!((&found[1..=half], &found[9..9 + half]), (low, high), "{set}");
     }
 }
+
+#[test]
+fn products_of_levels_are_those_of_the_safe_twin() {
+    /// Levels of some vectors, and sums of products of all of them with weights.
+    struct Products<'a> {
+        levels: &'a mut Vec<Vec<u8>>,
+        sums: &'a mut Vec<f32>,
+        lanes: usize,
+    }
+    impl LevelsWork for Products<'_> {
+        #[inline(always)]
+        unsafe fn run<L: Levels>(self) {
+            let lanes = L::Floats::LANES;
+            assert_eq!(lanes, self.lanes);
+            // Halves, bounds, what is none, and more vectors than are packed at once.
+            let values: Vec<f32> = (0..7 * lanes)
+                .map(|at| match at % 9 {
+                    0 => f32::NAN,
+                    1 => f32::INFINITY,
+                    2 => f32::NEG_INFINITY,
+                    3 => 0.5 + (at % 4) as f32,
+                    _ => (at as f32 - 25.0) * 3.7,
+                })
+                .collect();
+            let mut bytes = vec![0; 7 * DEPTH];
+            // The extremes, in which sums of 16 bits come nearest to their bounds.
+            let weight = |at: usize| [63, -63, 63, 17, -5][at % 5];
+            let weights: Vec<i8> = (0..2 * 4 * lanes).map(|at| if at < 4 * lanes { 63 } else { weight(at) }).collect();
+            // SAFETY: the machine has the set; there are seven vectors, room for their levels, and two vectors of weights.
+            unsafe {
+                let [levels, zeros] = [0.5, 10.0].map(|value| L::Floats::splat(value));
+                L::of_floats(values.as_ptr(), bytes.as_mut_ptr(), 7, levels, zeros);
+                self.levels.extend(bytes.chunks(DEPTH).map(|bytes| bytes[..lanes].to_vec()));
+                let weights = [L::weights(weights.as_ptr()), L::weights(weights.as_ptr().add(4 * lanes))];
+                let start: Vec<i32> = (0..lanes as i32).map(|lane| 1000 * lane - 3).collect();
+                let mut sums = L::sums(start.as_ptr());
+                for levels in [[127; DEPTH], [1, 2, 3, 4, 5, 6, 7, 8], [127, 0, 127, 0, 127, 127, 0, 127]] {
+                    sums = L::add_products(sums, levels.as_ptr(), weights);
+                }
+                let mut floats = [0.0; 16];
+                L::Floats::store(floats.as_mut_ptr(), L::floats(sums));
+                self.sums.extend(&floats[..lanes]);
+            }
+        }
+    }
+    /// The same in plain words.
+    fn expected(lanes: usize) -> (Vec<u8>, Vec<f32>) {
+        let levels = (0..7 * lanes).map(|at| match at % 9 {
+            0 | 2 => 0,
+            1 => 127,
+            3 => ((0.5 + (at % 4) as f32) * 0.5 + 10.0).round_ties_even() as u8,
+            _ => ((at as f32 - 25.0) * 3.7 * 0.5 + 10.0).clamp(0.0, 127.0).round_ties_even() as u8,
+        });
+        let weight = |part: usize, lane: usize, k: usize| match part {
+            0 => 63,
+            _ => [63, -63, 63, 17, -5][(4 * lanes + 4 * lane + k) % 5],
+        };
+        let steps = [[127; DEPTH], [1, 2, 3, 4, 5, 6, 7, 8], [127, 0, 127, 0, 127, 127, 0, 127]];
+        let sum = |lane: usize| {
+            let products =
+                steps.iter().flat_map(|levels| (0..DEPTH).map(move |k| levels[k] * weight(k / 4, lane, k % 4)));
+            (1000 * lane as i32 - 3 + products.sum::<i32>()) as f32
+        };
+        (levels.collect(), (0..lanes).map(sum).collect())
+    }
+    for set in InstructionSet::available() {
+        let (mut levels, mut sums) = (Vec::new(), Vec::new());
+        // SAFETY: the set is one of this machine's.
+        unsafe { dispatch_levels(set, Products { levels: &mut levels, sums: &mut sums, lanes: set.block() }) };
+        assert_eq!((levels.concat(), sums), expected(set.block()), "{set}");
+    }
+}

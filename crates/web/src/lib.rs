@@ -16,7 +16,7 @@ use yolo_lat::engine::gpu::GpuOptions;
 use yolo_lat::geometry::BBox;
 use yolo_lat::model::config::KernelKind;
 use yolo_lat::model::graph::Mixing;
-use yolo_lat::model::{Model, ModelConfig, Weights};
+use yolo_lat::model::{Model, ModelConfig, Precision, Weights};
 use yolo_lat::postprocess::PostprocessOptions;
 use yolo_lat::{AttentionLayer, AttentionView, Detector, Runtime, RuntimeOptions};
 use yolo_lat_simd::rgb_of_rgba;
@@ -74,7 +74,9 @@ impl Network {
         let (runtime, engine, reason) = choose(&engine).await?;
         let own = model.config.confidence.unwrap_or(yolo_lat::model::config::CONFIDENCE);
         let postprocess = PostprocessOptions { confidence: confidence.unwrap_or(own), ..PostprocessOptions::default() };
-        let options = DetectorOptions { engine, postprocess, ..DetectorOptions::default() };
+        // What WebGPU finds is found without it, too.
+        let precision = Some(Precision::F32);
+        let options = DetectorOptions { engine, precision, postprocess, ..DetectorOptions::default() };
         let detector = Detector::of_model_async(&model, &runtime, &options).await.map_err(error)?;
         let layers = AttentionLayer::all(&model, &options.attention).map_err(error)?;
         Ok(Self {

@@ -134,6 +134,9 @@ impl Trainer {
     ) -> anyhow::Result<Self> {
         let model_text = std::fs::read_to_string(&config.model)
             .with_context(|| format!("{}: cannot be read", config.model.display()))?;
+        // Steps for integers belong to other weights; calibrate measures these anew.
+        let is_kept = |line: &&str| !line.trim_start().starts_with("precision");
+        let model_text: String = model_text.lines().filter(is_kept).flat_map(|line| [line, "\n"]).collect();
         let model = ModelConfig::parse(&model_text, &config.model.display().to_string())?;
         std::fs::create_dir_all(&config.output)
             .with_context(|| format!("{}: cannot be made", config.output.display()))?;

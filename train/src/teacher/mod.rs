@@ -197,7 +197,7 @@ impl Teacher {
                 Ok(self.decode_nanodet(&outputs[0], size))
             }
             Detector::Own { model, engines } => {
-                let make = || Ok(CpuEngine::new(&self.graph(model, size)?.with(model.weights.clone())?, 1)?);
+                let make = || Ok(CpuEngine::new(&self.graph(model, size)?.with(model.weights.without_steps())?, 1)?);
                 engines.run(pixels, size, make, |outputs| self.decode_own(outputs, model))
             }
         }

@@ -13,14 +13,14 @@ use yolo_lat::engine::cpu::peak_gflops;
 use yolo_lat::engine::ort::OnnxSession;
 use yolo_lat::engine::{Engine, EngineError, EngineKind, create};
 use yolo_lat::export::{ExportOptions, export_onnx};
-use yolo_lat::model::Model;
+use yolo_lat::model::{Model, ModelError, Precision};
 use yolo_lat::onnx::count_parameters;
 use yolo_lat::plot::{Dot, ScatterChart};
 use yolo_lat::third_party::InputForm;
 use yolo_lat::{ModelFile, Runtime};
 
 use super::{TableArguments, Times, instruction_set, label, machine, steps, take_turns};
-use crate::options::{DeviceArguments, EngineName, parse_size};
+use crate::options::{DeviceArguments, EngineName, PrecisionName, parse_size};
 use crate::{report, resident_bytes};
 
 #[derive(Args, Debug)]
@@ -31,6 +31,9 @@ pub(super) struct EnginesArguments {
     /// Engines; one that this machine lacks is named and left out
     #[arg(long, value_enum, value_delimiter = ',', default_value = "cpu,ort")]
     engine: Vec<EngineName>,
+    /// What our models' 1x1 convolutions are computed in; int8 on the CPU engine alone
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "f32")]
+    pub(super) precision: Vec<PrecisionName>,
     /// Input sizes in pixels, multiples of 32: 320 or 416x320; default: each model's own
     #[arg(long, value_delimiter = ',', value_name = "PIXELS", value_parser = parse_size)]
     pub(super) size: Vec<(usize, usize)>,
@@ -231,8 +234,26 @@ fn candidates(arguments: &EnginesArguments, runtime: &Runtime, batch: usize) -> 
         };
         let own = vec![(model.config.input, model.config.input)];
         for &size in if arguments.size.is_empty() { &own } else { &arguments.size } {
-            for &engine in &arguments.engine {
-                candidates.extend(native((&label(name, &model), &model), engine.into(), size, runtime, batch)?);
+            for (&engine, &precision) in arguments
+                .engine
+                .iter()
+                .flat_map(|engine| arguments.precision.iter().map(move |precision| (engine, precision)))
+            {
+                let kind = engine.into();
+                // Only the CPU engine has integers.
+                let is_usual = precision == PrecisionName::Auto && kind != EngineKind::Cpu;
+                let precision = if is_usual { PrecisionName::F32 } else { precision };
+                let model = match precision.apply(model.clone()) {
+                    Ok(model) => model,
+                    Err(error @ ModelError::NoSteps { .. }) => {
+                        report(&format!("yolo-lat: {error}; left out"));
+                        continue;
+                    }
+                    Err(error) => return Err(error.into()),
+                };
+                if model.precision() == Precision::F32 || kind == EngineKind::Cpu {
+                    candidates.extend(native((&label(name, &model), &model), kind, size, runtime, batch)?);
+                }
             }
         }
     }
@@ -264,11 +285,12 @@ fn native(
     engine.run(input.view())?;
     let memory = resident_bytes().zip(before).map(|(after, before)| after.saturating_sub(before));
     // Counted in the file, as for everybody's networks.
+    let floats = model.clone().in_precision(Precision::F32)?;
     let parameters =
-        count_parameters(&export_onnx(model, &ExportOptions { dynamic: true, ..ExportOptions::default() })?);
+        count_parameters(&export_onnx(&floats, &ExportOptions { dynamic: true, ..ExportOptions::default() })?);
     Ok(Some(Candidate {
         model: label.to_owned(),
-        engine: kind.to_string(),
+        engine: if model.precision() == Precision::Int8 { format!("{kind} int8") } else { kind.to_string() },
         size: (width, height),
         parameters: parameters.context("our own export cannot be read")?,
         memory,

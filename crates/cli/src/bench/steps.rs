@@ -10,11 +10,12 @@ use serde_json::{Value, json};
 use yolo_lat::ModelFile;
 use yolo_lat::engine::Engine;
 use yolo_lat::engine::cpu::CpuEngine;
-use yolo_lat::model::Model;
+use yolo_lat::model::{Model, ModelError};
 
 use super::engines::{EnginesArguments, image};
 use super::{label, machine};
 use crate::profile::StepTable;
+use crate::report;
 
 /// A network, the engine that computed it, and its steps.
 struct Profiled {
@@ -32,7 +33,19 @@ pub(super) fn run(arguments: &EnginesArguments) -> anyhow::Result<ExitCode> {
         };
         let own = [(model.config.input, model.config.input)];
         for &size in if arguments.size.is_empty() { &own[..] } else { &arguments.size } {
-            for &threads in &arguments.threads {
+            for (&threads, &precision) in arguments
+                .threads
+                .iter()
+                .flat_map(|threads| arguments.precision.iter().map(move |precision| (threads, precision)))
+            {
+                let model = match precision.apply(model.clone()) {
+                    Ok(model) => model,
+                    Err(error @ ModelError::NoSteps { .. }) => {
+                        report(&format!("yolo-lat: {error}; left out"));
+                        continue;
+                    }
+                    Err(error) => return Err(error.into()),
+                };
                 let (table, engine) = profile(&model, size, usize::from(threads), arguments.seconds)?;
                 profiled.push(Profiled { model: label(name, &model), engine, size, table });
             }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 use yolo_lat::engine::cpu::{InstructionSet, chosen_instruction_set};
 use yolo_lat::engine::{EngineError, EngineKind, create, fastest, least_times, processor_name};
-use yolo_lat::model::Model;
+use yolo_lat::model::{Model, ModelError, Precision};
 use yolo_lat::{ModelFile, Runtime};
 
 use super::Part;
@@ -83,7 +83,9 @@ pub(super) fn engines(runtime: &Runtime) -> Part {
     }
     let mut auto = Map::new();
     for (name, model) in &models {
-        let fastest = fastest(model, (size, size), runtime);
+        let fastest = as_detected(EngineKind::Cpu, model)
+            .map_err(EngineError::from)
+            .and_then(|model| fastest(&model, (size, size), runtime));
         let said = fastest.as_ref().map_or_else(ToString::to_string, ToString::to_string);
         lines.push(match &fastest {
             Ok(only) if only.times_ms.is_empty() => format!("auto for {name}: {}, there is no choice", only.engine),
@@ -106,13 +108,21 @@ fn faster(model: &str, taken: EngineKind, timed: &[Timed]) -> Option<String> {
     is_much.then(|| format!("  {engine} is faster here: --engine {engine}", engine = least.engine))
 }
 
+/// The model as `detect` runs it on an engine.
+fn as_detected(engine: EngineKind, model: &Model) -> Result<Model, ModelError> {
+    let precision = if engine == EngineKind::Cpu { model.usual_precision() } else { Precision::F32 };
+    model.clone().in_precision(precision)
+}
+
 /// All engines with all models, in turns.
 fn measure(models: &[(&'static str, Model)], runtime: &Runtime) -> Vec<Timed> {
     let mut timed = Vec::new();
     let mut engines = Vec::new();
     for engine in ENGINES {
         for &(name, ref model) in models {
-            let made = create(engine, model, model.config.input, model.config.input, runtime);
+            let made = as_detected(engine, model)
+                .map_err(EngineError::from)
+                .and_then(|model| create(engine, &model, model.config.input, model.config.input, runtime));
             let ms = made.map(|made| engines.push(made)).map(|()| f64::NAN).map_err(reason);
             timed.push(Timed { engine, model: name, ms });
         }

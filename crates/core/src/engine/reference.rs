@@ -7,6 +7,7 @@ use ndarray::{Array1, Array2, Array3, Array4, ArrayView1, ArrayView2, ArrayView3
 use super::{Engine, EngineError, check_input};
 use crate::model::Network;
 use crate::model::graph::{Activation, Mask, Mixing, Node, Op, Shape};
+use crate::model::integers::Integers;
 use yolo_lat_attention::quadratic;
 
 /// Interprets a graph node by node; every feature map is a fresh array (channels, rows, columns).
@@ -32,6 +33,9 @@ impl ReferenceEngine {
                     convolution(inputs[0], &self.filter(node), &self.bias(node), (stride, activation), node.shape),
                     &inputs,
                 ),
+                Op::IntegerConv { activation, .. } => {
+                    add_residual(integer_convolution(inputs[0], &self.network.integers(node), activation), &inputs)
+                }
                 Op::Depthwise { stride, activation, .. } => add_residual(
                     depthwise(inputs[0], &self.filter(node), &self.bias(node), (stride, activation), node.shape),
                     &inputs,
@@ -126,6 +130,17 @@ fn convolution(
         map.zip_mut_with(&sums, |value, &sum| *value = activation.apply(sum as f32));
     }
     map
+}
+
+fn integer_convolution(x: ArrayView3<f32>, integers: &Integers, activation: Activation) -> Array3<f32> {
+    let (inputs, height, width) = x.dim();
+    let levels = Array3::from_shape_fn(x.dim(), |at| i32::from(integers.level(at.0, x[at])));
+    Array3::from_shape_fn((integers.bias.len(), height, width), |(channel, row, column)| {
+        let weights = &integers.weights[channel * inputs..][..inputs];
+        let levels = levels.slice(s![.., row, column]);
+        let sum = weights.iter().zip(levels).map(|(&weight, &level)| i32::from(weight) * level).sum();
+        activation.apply(integers.value(channel, sum))
+    })
 }
 
 /// `filter` (channels, 1, kernel, kernel).

@@ -2,7 +2,8 @@
 //!
 //! Products read single channels, so any order serves them. What computes whole vectors (depthwise convolution, pooling,
 //! gate, sums) keeps the order of its input and runs over every block that holds a channel it wants. So products, whose
-//! output order is free (rows of the weights change places), put side by side what is later read together.
+//! output order is free (rows of the weights change places), put side by side what is later read together, by these or by
+//! products of integers, which read whole blocks in any order.
 
 use std::collections::BTreeMap;
 
@@ -37,7 +38,7 @@ pub(super) struct Maps<'a> {
 fn reads_vectors(op: Op, index: usize) -> bool {
     match op {
         Op::Depthwise { .. } | Op::MaxPool | Op::Upsample | Op::Gate | Op::Add => true,
-        Op::Conv { .. } => index > 0,
+        Op::Conv { .. } | Op::IntegerConv { .. } => index > 0,
         Op::Scale => index == 0,
         Op::Input(_) | Op::Attention { .. } | Op::Route { .. } => false,
         // Views, which own no channels.
@@ -106,8 +107,8 @@ impl<'a> Maps<'a> {
         let node = &self.graph.nodes[id];
         let natural = self.natural(node.shape);
         match (node.op, leader) {
-            (Op::Conv { kernel: 1, stride: 1, .. }, None) => self.free(id),
-            (Op::Conv { kernel: 1, stride: 1, .. }, Some(residual)) => {
+            (Op::Conv { kernel: 1, stride: 1, .. } | Op::IntegerConv { .. }, None) => self.free(id),
+            (Op::Conv { kernel: 1, stride: 1, .. } | Op::IntegerConv { .. }, Some(residual)) => {
                 let (arrangement, _) = self.blocks(residual);
                 // Lanes without a channel cost arithmetic here and only a copy there.
                 if arrangement.blocks > natural.blocks { natural } else { arrangement }
@@ -212,7 +213,9 @@ impl<'a> Maps<'a> {
         }
         let mut readers: Vec<Vec<(NodeId, usize)>> = vec![Vec::new(); natural.slots.len()];
         for (reader, node) in self.graph.nodes.iter().enumerate().skip(id + 1) {
-            for (index, &input) in node.inputs.iter().enumerate().filter(|(index, _)| reads_vectors(node.op, *index)) {
+            // Integers are made of whole blocks, too, though any lanes of them do.
+            let reads_blocks = |index| reads_vectors(node.op, index) || matches!(node.op, Op::IntegerConv { .. });
+            for (index, &input) in node.inputs.iter().enumerate().filter(|(index, _)| reads_blocks(*index)) {
                 for plane in self.graph.planes(input).into_iter().filter(|plane| plane.node == id) {
                     readers[plane.channel].push((reader, index));
                 }

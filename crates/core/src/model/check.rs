@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Deref;
 
 use super::graph::{Graph, Node, NodeId, Op, Shape, ShapeError};
+use super::integers::{HIGHEST_LEVEL, step_name, zero_name};
 use super::weights::{Tensor, Weights};
 
 /// Values of all feature maps together at most, so that offsets of 32 bits do.
@@ -200,10 +201,35 @@ impl CheckedGraph {
             }
             tensor.check_finite(&name)?;
         }
+        self.check_steps(&weights)?;
         if let Some((name, tensor)) = unknown.pop_first() {
             return Err(WeightsError::Unexpected { name: name.into(), found: tensor.shape.clone(), model: model() });
         }
         Ok(Network { graph: self.clone(), weights })
+    }
+}
+
+impl CheckedGraph {
+    /// Steps are lengths, zeros are levels.
+    fn check_steps(&self, weights: &Weights) -> Result<(), WeightsError> {
+        let integers = self.nodes.iter().filter(|node| matches!(node.op, Op::IntegerConv { .. }));
+        for node in integers {
+            let is_step: fn(f32) -> bool = |value| (1e-12..=1e12).contains(&value);
+            let is_weight: fn(f32) -> bool = |value| value.abs() <= 1e12;
+            let is_level: fn(f32) -> bool = |value| (0.0..=HIGHEST_LEVEL).contains(&value) && value.fract() == 0.0;
+            let (step, zero) = (step_name(&node.name), zero_name(&node.name));
+            for (name, holds, expected) in [
+                (format!("{}.weight", node.name), is_weight, "a number of no more than 1e12 in integers"),
+                (step, is_step, "a number from 1e-12 to 1e12"),
+                (zero, is_level, "a whole number from 0 to 127"),
+            ] {
+                let values = weights.get(&name).map_or(&[][..], |tensor| &tensor.values);
+                if let Some(index) = values.iter().position(|&value| !holds(value)) {
+                    return Err(WeightsError::Step { name, index, value: values[index], expected });
+                }
+            }
+        }
+        Ok(())
     }
 }
 
@@ -252,6 +278,18 @@ pub enum WeightsError {
         expected: usize,
         /// As there are.
         found: usize,
+    },
+    /// What integers are made of means nothing.
+    #[error("tensor {name} holds {value} at index {index}, expected {expected}")]
+    Step {
+        /// The tensor.
+        name: String,
+        /// Flat index of the first such value.
+        index: usize,
+        /// The value.
+        value: f32,
+        /// What it may be.
+        expected: &'static str,
     },
     /// A weight is NaN or infinite.
     #[error("tensor {name} holds {value} at index {index}; every weight must be a finite number")]

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::ModelError;
+use super::integers::Precision;
 use super::op::Mixing;
 
 /// Everything that decides a network's shape. Read from `NAME.toml`; the weights lie in `NAME.safetensors`.
@@ -17,6 +18,9 @@ pub struct ModelConfig {
     /// (`yolo-lat eval --threshold`); 0.25 where it is missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub confidence: Option<f32>,
+    /// What its 1x1 convolutions are computed in where the engine can and a user asks for nothing else; `"f32"` where it is missing.
+    #[serde(default, skip_serializing_if = "Precision::is_f32")]
+    pub precision: Precision,
     /// Class names; the index is the class id.
     pub classes: Vec<String>,
     /// Activation of every convolution that has one.

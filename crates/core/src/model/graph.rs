@@ -2,6 +2,7 @@
 //! is checked; nothing else describes the network.
 
 use super::config::HeadConfig;
+use super::integers::{shift_name, step_name, zero_name};
 pub use super::op::{Activation, Mask, Mixing, Op, Shape, ShapeError};
 
 /// Index of a node in [`Graph::nodes`]; a node's inputs have smaller indices.
@@ -58,7 +59,7 @@ pub struct Graph {
 /// A weight that a graph needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WeightSpec {
-    /// `NODE.weight` or `NODE.bias`.
+    /// `NODE.weight`, `NODE.bias`; in integers `NODE.step` and `NODE.zero` too.
     pub name: String,
     /// Expected dimensions.
     pub shape: Vec<usize>,
@@ -147,24 +148,32 @@ impl Graph {
         self.nodes.iter().flat_map(|node| self.weights_of(node)).collect()
     }
 
-    /// The weights of one node: none, the filter, or the filter and its bias.
+    /// The weights of one node: none, the filter, or the filter and its bias, and what its integers are made of.
     pub fn weights_of(&self, node: &Node) -> Vec<WeightSpec> {
         let out = node.shape.channels;
         let (shape, bias) = match node.op {
             Op::Conv { kernel, .. } => (vec![out, self.input_shape(node).channels, kernel, kernel], true),
+            Op::IntegerConv { .. } => (vec![out, self.input_shape(node).channels, 1, 1], true),
             Op::Depthwise { kernel, bias, .. } => (vec![out, 1, kernel, kernel], bias),
             _ => return Vec::new(),
         };
+        let input = self.input_shape(node).channels;
         let mut specs = vec![WeightSpec { name: format!("{}.weight", node.name), shape }];
         if bias {
             specs.push(WeightSpec { name: format!("{}.bias", node.name), shape: vec![out] });
+        }
+        if let Op::IntegerConv { .. } = node.op {
+            specs.push(WeightSpec { name: step_name(&node.name), shape: vec![input] });
+            specs.push(WeightSpec { name: zero_name(&node.name), shape: vec![input] });
+            specs.push(WeightSpec { name: shift_name(&node.name), shape: vec![out] });
         }
         specs
     }
 
     /// Number of weight values of one node.
     pub fn parameters_of(&self, node: &Node) -> usize {
-        self.weights_of(node).iter().map(|spec| spec.shape.iter().product::<usize>()).sum()
+        // Steps are how it is computed.
+        self.weights_of(node).iter().take(2).map(|spec| spec.shape.iter().product::<usize>()).sum()
     }
 
     /// Number of weight values of the whole network.
@@ -177,6 +186,7 @@ impl Graph {
         let Shape { channels, .. } = node.shape;
         let positions = node.shape.positions() as u64;
         let count = match node.op {
+            Op::IntegerConv { .. } => channels * self.input_shape(node).channels,
             Op::Conv { kernel, .. } => channels * self.input_shape(node).channels * kernel * kernel,
             Op::Depthwise { kernel, .. } => channels * kernel * kernel,
             // The weights and the mean of the values: L x L x head each.

@@ -4,6 +4,7 @@ mod check;
 pub mod classes;
 pub mod config;
 pub mod graph;
+pub mod integers;
 mod op;
 mod weights;
 mod yolo_lat;
@@ -15,6 +16,7 @@ use yolo_lat_models::{BUILTIN, Builtin};
 pub use check::{CheckedGraph, GraphError, Network, NetworkError, WeightsError};
 pub use config::ModelConfig;
 pub use graph::Graph;
+pub use integers::Precision;
 pub use weights::{Tensor, Weights};
 
 /// Why a model could not be had. Each message says what to do next.
@@ -105,6 +107,14 @@ pub enum ModelError {
         /// The network.
         model: String,
     },
+    /// Integers were asked for, but nothing says how.
+    #[error(
+        "{name} has no steps for int8: take --precision f32, or let yolo-lat-train calibrate measure them (docs/CPU.md)"
+    )]
+    NoSteps {
+        /// The model's name.
+        name: String,
+    },
     /// A tensor has another element type.
     #[error("{path}: tensor {name} holds {found}, expected F32; convert the weights to 32-bit floats")]
     Dtype {
@@ -132,8 +142,9 @@ pub enum ModelError {
 pub struct Model {
     /// What the network is made of.
     pub config: ModelConfig,
-    /// One tensor for every name in [`Graph::weights`].
+    /// One tensor for every name in [`Graph::weights`], and the steps for integers if they were measured.
     pub weights: Weights,
+    precision: Precision,
 }
 
 impl Model {
@@ -146,7 +157,17 @@ impl Model {
         let source = Source::find(name)?;
         let config = source.config()?;
         let weights = source.weights(&config)?;
-        Self::new(config, weights, &source.weights_origin())
+        let (origin, config_origin, wanted) = (source.weights_origin(), source.config_origin(), config.precision);
+        let model = Self::new(config, weights, &origin)?;
+        match wanted == model.usual_precision() {
+            true => Ok(model),
+            false => {
+                let reason = format!(
+                    "precision = \"int8\" needs steps, and {origin} has none: take the line out, or let yolo-lat-train calibrate measure them"
+                );
+                Err(ModelError::Config { path: config_origin, reason })
+            }
+        }
     }
 
     /// Joins a configuration and weights. `origin` names the weights in errors.
@@ -164,10 +185,37 @@ impl Model {
                 return Err(ModelError::Classes { path, expected, found, model });
             }
         }
-        graph
+        // With the steps that are there, whether they are used or not.
+        let whole = graph.edit(|graph| _ = graph.use_integers(&weights));
+        let whole = whole.map_err(|reason| graph_error(&config, config.input, config.input, reason))?;
+        whole
             .with(weights.clone())
             .map_err(|reason| ModelError::Weights { path: origin.into(), reason: reason.into() })?;
-        Ok(Self { config, weights })
+        Ok(Self { config, weights, precision: Precision::F32 })
+    }
+
+    /// What its configuration recommends for the CPU engine, where the weights have what that takes.
+    pub fn usual_precision(&self) -> Precision {
+        let has_steps = || self.weights.iter().any(|(name, _)| name.ends_with(".step"));
+        if self.config.precision == Precision::Int8 && has_steps() { Precision::Int8 } else { Precision::F32 }
+    }
+
+    /// What its networks are computed in: floats, unless it was made another.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// The same model computed in `precision`, of which its configuration recommends one ([`ModelConfig::precision`]).
+    ///
+    /// # Errors
+    /// [`ModelError::NoSteps`] for integers where the weights have no steps for them.
+    pub fn in_precision(mut self, precision: Precision) -> Result<Self, ModelError> {
+        self.precision = precision;
+        let graph = self.graph(self.config.input, self.config.input)?;
+        match precision == Precision::Int8 && !graph.has_integers() {
+            true => Err(ModelError::NoSteps { name: self.config.name }),
+            false => Ok(self),
+        }
     }
 
     /// The network for images of `width` x `height` pixels.
@@ -175,7 +223,12 @@ impl Model {
     /// # Errors
     /// [`ModelError::Size`] unless both are multiples of 32 up to 4096.
     pub fn graph(&self, width: usize, height: usize) -> Result<CheckedGraph, ModelError> {
-        graph_of(&self.config, width, height)
+        let graph = graph_of(&self.config, width, height)?;
+        if self.precision == Precision::F32 {
+            return Ok(graph);
+        }
+        let integers = graph.edit(|graph| _ = graph.use_integers(&self.weights));
+        integers.map_err(|reason| graph_error(&self.config, width, height, reason))
     }
 
     /// The same with its weights.
@@ -183,7 +236,11 @@ impl Model {
     /// # Errors
     /// As [`Model::graph`], and weights that have been exchanged for others that do not fit.
     pub fn network(&self, width: usize, height: usize) -> Result<Network, ModelError> {
-        let network = self.graph(width, height)?.with(self.weights.clone());
+        let weights = match self.precision {
+            Precision::F32 => self.weights.without_steps(),
+            Precision::Int8 => self.weights.clone(),
+        };
+        let network = self.graph(width, height)?.with(weights);
         network.map_err(|reason| ModelError::Weights { path: self.config.name.clone(), reason: reason.into() })
     }
 }
@@ -197,7 +254,11 @@ pub fn graph_of(config: &ModelConfig, width: usize, height: usize) -> Result<Che
         config::check_side(side).map_err(|reason| ModelError::Size { width, height, reason })?;
     }
     let checked = yolo_lat::build(config, width, height).check();
-    checked.map_err(|reason| ModelError::Graph { name: config.name.clone(), width, height, reason: reason.into() })
+    checked.map_err(|reason| graph_error(config, width, height, reason))
+}
+
+fn graph_error(config: &ModelConfig, width: usize, height: usize, reason: GraphError) -> ModelError {
+    ModelError::Graph { name: config.name.clone(), width, height, reason: reason.into() }
 }
 
 /// Reads only the configuration of a model, which needs no weights: enough to describe the network.
@@ -255,6 +316,13 @@ impl Source {
                 Err(ModelError::NoWeights { name: config.name.clone(), path: self.weights_origin() })
             }
             Self::Files { weights, .. } => Weights::load(weights),
+        }
+    }
+
+    fn config_origin(&self) -> String {
+        match self {
+            Self::Builtin(builtin) => format!("models/{}.toml", builtin.name),
+            Self::Files { config, .. } => config.display().to_string(),
         }
     }
 

@@ -122,6 +122,14 @@ pub enum Op {
         /// Applied before the residual.
         activation: Activation,
     },
+    /// 1x1 convolution in integers, [`Integers`](super::integers::Integers) says how; weights as for the other, step and zero `(in)`. A
+    /// second input is added after the activation.
+    IntegerConv {
+        /// Output channels.
+        channels: usize,
+        /// Applied before the residual.
+        activation: Activation,
+    },
     /// One filter a channel; weight `(channels, 1, kernel, kernel)`. A second input is added after the activation.
     Depthwise {
         /// Odd side of the window.
@@ -185,6 +193,7 @@ impl Op {
         match *self {
             Op::Input(_) => "input".into(),
             Op::Conv { kernel, stride, .. } => format!("conv {kernel}x{kernel} /{stride}"),
+            Op::IntegerConv { .. } => "int8 conv 1x1 /1".into(),
             Op::Depthwise { kernel, stride, .. } => format!("depthwise {kernel}x{kernel} /{stride}"),
             Op::MaxPool => "max pool 3x3 /2".into(),
             Op::Attention { mixing, heads, mask } => {
@@ -218,7 +227,7 @@ impl Op {
         self.check_parameters()?;
         let (most, expected) = match self {
             Op::Input(_) => (0, "none"),
-            Op::Conv { .. } | Op::Depthwise { .. } => (2, "1, or 2 with a residual"),
+            Op::Conv { .. } | Op::IntegerConv { .. } | Op::Depthwise { .. } => (2, "1, or 2 with a residual"),
             Op::Gate | Op::Add | Op::Scale => (2, "2"),
             Op::Concat => (usize::MAX, "1 or more"),
             _ => (1, "1"),
@@ -231,6 +240,12 @@ impl Op {
         let shape = match *self {
             Op::Input(shape) => shape,
             Op::Conv { channels, stride, .. } => Shape { channels, ..input.strided(stride) },
+            // Sums of more would not fit.
+            Op::IntegerConv { .. } if input.channels > MOST_LEVELS => {
+                let expected = "at most 131072";
+                return Err(ShapeError::Parameter { what: "channels in integers", expected, found: input.channels });
+            }
+            Op::IntegerConv { channels, .. } => Shape { channels, ..input },
             Op::Depthwise { stride, .. } => input.strided(stride),
             Op::MaxPool => input.strided(2),
             Op::Attention { heads, .. } => Shape { channels: input.divided(3 * heads)? * heads, ..input },
@@ -264,7 +279,7 @@ impl Op {
             }
         };
         let expected = match self {
-            Op::Conv { .. } | Op::Depthwise { .. } => shape,
+            Op::Conv { .. } | Op::IntegerConv { .. } | Op::Depthwise { .. } => shape,
             _ => input,
         };
         for other in inputs.iter().skip(1) {
@@ -281,18 +296,20 @@ impl Op {
 
     fn check_parameters(&self) -> Result<(), ShapeError> {
         let wrong = |what, expected, found| Err(ShapeError::Parameter { what, expected, found });
-        if let Op::Conv { kernel, stride, activation, .. } | Op::Depthwise { kernel, stride, activation, .. } = *self {
+        if let Op::Conv { kernel, stride, .. } | Op::Depthwise { kernel, stride, .. } = *self {
             if kernel % 2 == 0 || kernel > LARGEST_KERNEL {
                 return wrong("kernel", "an odd side from 1 to 15", kernel);
             }
             if !(1..=2).contains(&stride) {
                 return wrong("stride", "1 or 2", stride);
             }
-            if let Activation::LeakyRelu(slope) = activation
-                && !(0.0..=1.0).contains(&slope)
-            {
-                return Err(ShapeError::Slope(slope));
-            }
+        }
+        if let Op::Conv { activation: Activation::LeakyRelu(slope), .. }
+        | Op::IntegerConv { activation: Activation::LeakyRelu(slope), .. }
+        | Op::Depthwise { activation: Activation::LeakyRelu(slope), .. } = *self
+            && !(0.0..=1.0).contains(&slope)
+        {
+            return Err(ShapeError::Slope(slope));
         }
         match *self {
             // Three times the heads divide the channels, of which there are fewer than this.
@@ -305,6 +322,9 @@ impl Op {
         }
     }
 }
+
+/// Most channels that are multiplied in integers: as many times 127 times 63 fit in 32 bits.
+const MOST_LEVELS: usize = 1 << 17;
 
 /// Largest side of a convolution's window.
 const LARGEST_KERNEL: usize = 15;

@@ -1,5 +1,6 @@
 use safetensors::tensor::{Dtype, TensorView, serialize};
 
+use super::graph::{Activation, Op, Shape};
 use super::*;
 
 fn weights_bytes() -> Vec<u8> {
@@ -158,6 +159,96 @@ fn a_model_has_its_own_confidence_or_the_customary_one() {
     assert_eq!(own(PLAIN), None);
     assert_eq!(own(&PLAIN.replace("input = 320", "input = 320\nconfidence = 0.4")), Some(0.4));
     assert_eq!(default_confidence("no such model"), 0.25);
+}
+
+/// The built-in n with some tensors changed.
+fn with_tensors(changes: &[(&str, Option<Tensor>)]) -> Result<Model, ModelError> {
+    let model = Model::load("n").unwrap();
+    let mut weights = Weights::default();
+    let kept = model.weights.iter().filter(|(name, _)| changes.iter().all(|(changed, _)| changed != name));
+    kept.for_each(|(name, tensor)| weights.insert(name, tensor.clone()));
+    for (name, tensor) in changes {
+        tensor.iter().for_each(|tensor| weights.insert(*name, tensor.clone()));
+    }
+    Model::new(model.config, weights, "x.safetensors")
+}
+
+#[test]
+fn wrong_steps_are_named() {
+    let tensor = |shape: &[usize], value: f32| {
+        let count = shape.iter().product();
+        Some(Tensor { shape: shape.to_vec(), values: vec![value; count].into() })
+    };
+    let (step, zero) = ("lateral8.step", "lateral8.zero");
+    for (name, tensor, says) in [
+        (step, tensor(&[116], 0.0), "tensor lateral8.step holds 0 at index 0, expected a number from 1e-12 to 1e12"),
+        (step, tensor(&[116], 1e-40), "expected a number from 1e-12 to 1e12"),
+        ("lateral8.weight", tensor(&[48, 116, 1, 1], -1e20), "expected a number of no more than 1e12 in integers"),
+        (step, tensor(&[48], 1.0), "tensor lateral8.step has shape [48], expected [116]"),
+        (zero, tensor(&[116], 0.5), "tensor lateral8.zero holds 0.5 at index 0, expected a whole number from 0 to 127"),
+        (zero, tensor(&[116], 128.0), "expected a whole number from 0 to 127"),
+        (zero, None, "tensor lateral8.zero [116] is missing"),
+        ("lateral8.shift", tensor(&[48], f32::NAN), "tensor lateral8.shift holds NaN"),
+        // Of a convolution that is none of 1x1.
+        ("stem.step", tensor(&[3], 1.0), "tensor stem.step [3] is not part of yolo-lat-n"),
+    ] {
+        let error = with_tensors(&[(name, tensor)]).unwrap_err().to_string();
+        assert!(error.contains(says), "{name}: {error}");
+    }
+}
+
+#[test]
+fn integers_need_steps() {
+    let model = Model::load("n").unwrap();
+    assert_eq!(model.config.precision, Precision::Int8);
+    assert!(!model.graph(64, 64).unwrap().has_integers());
+    let integers = model.clone().in_precision(Precision::Int8).unwrap();
+    let graph = integers.graph(64, 64).unwrap();
+    let count = graph.nodes.iter().filter(|node| matches!(node.op, Op::IntegerConv { .. })).count();
+    let steps = model.weights.iter().filter(|(name, _)| name.ends_with(".step")).count();
+    assert!(count > 60 && count == steps, "{count} of {steps}");
+    assert_eq!(graph.multiply_adds(), model.graph(64, 64).unwrap().multiply_adds());
+    let floats = |model: &Model| model.clone().in_precision(Precision::F32).unwrap().graph(64, 64).unwrap();
+    assert_eq!(floats(&integers), floats(&model));
+    let floats = Model { weights: model.weights.without_steps(), ..model };
+    let error = floats.in_precision(Precision::Int8).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "yolo-lat-n has no steps for int8: take --precision f32, or let yolo-lat-train calibrate measure them (docs/CPU.md)"
+    );
+    // A file that recommends what it has not.
+    let error = error_of(PLAIN.replace("input =", "precision = \"int8\"\ninput =").as_str(), &weights_bytes());
+    assert!(error.contains("x.toml") && error.contains("x.safetensors has none: take the line out"), "{error}");
+}
+
+#[test]
+fn rounding_is_off_by_half_a_step_at_most() {
+    let mut graph = Graph::new("one", Shape { channels: 3, height: 1, width: 1 });
+    graph.add("product", Op::IntegerConv { channels: 2, activation: Activation::Identity }, &[0]);
+    graph.taps.push(1);
+    let mut weights = Weights::default();
+    for (name, shape, values) in [
+        ("weight", vec![2, 3, 1, 1], vec![0.5, -1.0, 2.0, 0.0, 0.0, 0.0]),
+        ("bias", vec![2], vec![0.25, -1.0]),
+        ("step", vec![3], vec![0.01, 0.02, 0.005]),
+        ("zero", vec![3], vec![0.0, 64.0, 127.0]),
+        ("shift", vec![2], vec![0.5, 0.0]),
+    ] {
+        weights.insert(format!("product.{name}"), Tensor { shape, values: values.into() });
+    }
+    let network = graph.check().unwrap().with(weights).unwrap();
+    let integers = network.integers(&network.nodes[1]);
+    // Channel by channel: the largest product of weight and step is 63.
+    assert_eq!(integers.weights, [16, -63, 32, 0, 0, 0]);
+    assert_eq!(integers.offsets, [-63 * 64 + 32 * 127, 0]);
+    assert_eq!(integers.bias, [0.75, -1.0]);
+    assert_eq!([0.0, 0.004, 0.006, 5.0, -1.0, f32::NAN].map(|value| integers.level(0, value)), [0, 0, 1, 127, 0, 0]);
+    assert_eq!([0.0, -1.28, 1.26, 0.03].map(|value| integers.level(1, value)), [64, 0, 127, 66]);
+    let levels = [100, 54, 117];
+    let sum: i32 = levels.iter().zip(&integers.weights).map(|(&level, &weight)| level * i32::from(weight)).sum();
+    // 1.0, -0.2 and -0.05, whose product with the weights is 0.6, and what is added.
+    assert!((integers.value(0, sum) - 1.35).abs() < 0.02, "{}", integers.value(0, sum));
+    assert_eq!(integers.value(1, 0), -1.0);
 }
 
 #[test]

@@ -9,6 +9,7 @@ use crate::proto::{Attribute, Dimension, OnnxGraph};
 use yolo_lat_core::engine::{EngineError, Unsupported};
 use yolo_lat_core::model::config::{KernelKind, STRIDES};
 use yolo_lat_core::model::graph::{Activation, Mask, Mixing, Node, Op, Shape};
+use yolo_lat_core::model::integers::HIGHEST_LEVEL;
 use yolo_lat_core::model::{Model, ModelError, Network};
 use yolo_lat_core::postprocess::{Nms, PostprocessOptions};
 
@@ -133,6 +134,7 @@ impl Exporter<'_> {
             Op::Input(_) if self.options.half => self.out.to_half("images"),
             Op::Input(_) => "images".into(),
             Op::Conv { kernel, stride, activation, .. } => self.convolution(node, kernel, stride, activation, true, 1),
+            Op::IntegerConv { activation, .. } => self.integer_convolution(node, activation),
             Op::Depthwise { kernel, stride, bias, activation } => {
                 self.convolution(node, kernel, stride, activation, bias, channels)
             }
@@ -272,8 +274,41 @@ impl Exporter<'_> {
             ("group", Attribute::Int(groups as i64)),
         ];
         let inputs: Vec<&str> = inputs.iter().map(String::as_str).collect();
-        let mut result = self.out.node("Conv", &inputs, &attributes);
-        result = match activation {
+        let result = self.out.node("Conv", &inputs, &attributes);
+        self.finished(node, result, activation)
+    }
+
+    /// Levels of what is read and weights, each with what it stands for. Runtimes multiply what that is in floats: their products of integers
+    /// know one zero for all channels.
+    fn integer_convolution(&mut self, node: &Node, activation: Activation) -> String {
+        let integers = self.graph.integers(node);
+        let (inputs, outputs) = (integers.zeros.len(), integers.bias.len());
+        let read = self.names[node.inputs[0]].clone();
+        let read = if self.options.half { self.out.to_float(&read) } else { read };
+        let axis = |axis: i64| [("axis", Attribute::Int(axis))];
+        let steps: Vec<f32> = integers.levels.iter().map(|levels| 1.0 / levels).collect();
+        let steps = self.out.floats(&[inputs], &steps);
+        let zeros: Vec<u8> = integers.zeros.iter().map(|&zero| zero as u8).collect();
+        let zeros = self.out.bytes(&[inputs], &zeros);
+        let levels = self.out.node("QuantizeLinear", &[&read, &steps, &zeros], &axis(1));
+        // The type has 256 levels, ours has 128.
+        let highest = self.out.bytes(&[], &[HIGHEST_LEVEL as u8]);
+        let levels = self.out.node("Clip", &[&levels, "", &highest], &[]);
+        // What a step is has gone into the weights.
+        let ones = self.out.floats(&[inputs], &vec![1.0; inputs]);
+        let levels = self.out.node("DequantizeLinear", &[&levels, &ones, &zeros], &axis(1));
+        let weights = self.out.signed_bytes(&[outputs, inputs, 1, 1], &integers.weights);
+        let scales = self.out.floats(&[outputs], &integers.scales);
+        let weights = self.out.node("DequantizeLinear", &[&weights, &scales], &axis(0));
+        let bias = self.out.floats(&[outputs], &integers.bias);
+        let result = self.out.node("Conv", &[&levels, &weights, &bias], &[("kernel_shape", ints(&[1, 1]))]);
+        let result = if self.options.half { self.out.to_half(&result) } else { result };
+        self.finished(node, result, activation)
+    }
+
+    /// The result of a convolution after the activation, with what is added to it.
+    fn finished(&mut self, node: &Node, result: String, activation: Activation) -> String {
+        let result = match activation {
             Activation::Identity => result,
             Activation::LeakyRelu(0.0) => self.out.node("Relu", &[&result], &[]),
             Activation::LeakyRelu(slope) => {

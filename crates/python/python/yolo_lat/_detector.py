@@ -28,6 +28,8 @@ class Detector:
     Args:
         model: ``"n"``, ``"s"``, or the path of a .toml, .safetensors or .onnx file.
         engine: ``"auto"``, ``"cpu"``, ``"gpu"``, ``"ort"`` (ONNX Runtime, where it is installed) or ``"reference"``.
+        precision: what the network's 1x1 convolutions are computed in: ``"f32"``, ``"int8"`` (CPU engine), ``"auto"``: on the CPU engine
+            as the model's file says, on others f32.
         size: side of the input in pixels, a multiple of 32 from 32 to 4096: 320 means as many pixels as 320 x 320 in the shape of
             each image; (416, 256), width and height, is the same for all; ``None`` is the model's own.
         square: a square input for every image, the rest of it grey.
@@ -61,6 +63,7 @@ class Detector:
         model: str | os.PathLike[str] = "n",
         *,
         engine: Literal["auto", "cpu", "gpu", "ort", "reference"] = "auto",
+        precision: Literal["auto", "f32", "int8"] = "auto",
         size: int | tuple[int, int] | None = None,
         square: bool = False,
         slice: str = "off",

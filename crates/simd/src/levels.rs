@@ -1,0 +1,404 @@
+//! Products of levels, unsigned integers of 7 bits, and weights, signed ones of 7 bits, over the instruction sets.
+
+use super::{InstructionSet, Simd};
+
+/// Levels of a position that are multiplied at once, each with a weight for every lane.
+pub const DEPTH: usize = 8;
+
+/// Sums of products of integers in vectors of as many lanes as a vector of floats has.
+///
+/// Weights lie as `[DEPTH / 4][LANES][4]`: four of a lane are neighbours.
+///
+/// # Safety
+/// Every function needs the instruction set of the implementing type.
+#[allow(clippy::missing_safety_doc, reason = "one condition for all, stated above")]
+pub trait Levels: Copy {
+    /// The vectors of floats that levels are made of and sums become.
+    type Floats: Simd;
+    /// A 32-bit sum a lane.
+    type Sums: Copy;
+    /// `LANES` times four weights.
+    type Weights: Copy;
+
+    /// `LANES` sums from memory.
+    unsafe fn sums(from: *const i32) -> Self::Sums;
+    /// `LANES` times four weights from memory.
+    unsafe fn weights(from: *const i8) -> Self::Weights;
+    /// Adds to each lane its weights times the [`DEPTH`] levels at `levels`.
+    unsafe fn add_products(sums: Self::Sums, levels: *const u8, weights: [Self::Weights; 2]) -> Self::Sums;
+    /// As floats, the nearest where there is none.
+    unsafe fn floats(sums: Self::Sums) -> <Self::Floats as Simd>::Vector;
+
+    /// `clamp(round(x * levels + zeros), 0, 127)` of the vectors at `from`, which lie one after the other, as bytes: those of vector `i`
+    /// go to `to + DEPTH * i`. Halves go to the even level, what is no number to 0.
+    #[inline(always)]
+    unsafe fn of_floats(
+        from: *const f32,
+        to: *mut u8,
+        count: usize,
+        levels: <Self::Floats as Simd>::Vector,
+        zeros: <Self::Floats as Simd>::Vector,
+    ) {
+        let lanes = Self::Floats::LANES;
+        let mut values = [0.0; 16];
+        // SAFETY: the caller gives `count` vectors, and room for as many groups of bytes.
+        unsafe {
+            for at in 0..count {
+                let x = Self::Floats::load(from.add(at * lanes));
+                Self::Floats::store(values.as_mut_ptr(), shifted::<Self::Floats>(x, levels, zeros));
+                for (lane, value) in values[..lanes].iter().enumerate() {
+                    *to.add(DEPTH * at + lane) = value.to_bits() as u8;
+                }
+            }
+        }
+    }
+}
+
+/// Floats whose last byte is the level: of the numbers from 2^23 on every one is whole, so adding that rounds.
+#[inline(always)]
+unsafe fn shifted<S: Simd>(x: S::Vector, levels: S::Vector, zeros: S::Vector) -> S::Vector {
+    // SAFETY: the caller has the instruction set.
+    unsafe {
+        let level = S::add(S::mul(x, levels), zeros);
+        let level = S::min(S::max(level, S::splat(0.0)), S::splat(127.0));
+        S::add(level, S::splat(8_388_608.0))
+    }
+}
+
+/// A computation with integers that exists for every instruction set.
+pub trait LevelsWork {
+    /// Runs it; must be `inline(always)`, with everything it calls.
+    ///
+    /// # Safety
+    /// The machine has the instruction set of `L`.
+    unsafe fn run<L: Levels>(self);
+}
+
+/// Runs `work` compiled for `set`, with dot products where the machine has them besides.
+///
+/// # Safety
+/// `set` is one of [`InstructionSet::available`], and whatever `work` itself asks.
+pub unsafe fn dispatch_levels(set: InstructionSet, work: impl LevelsWork) {
+    // SAFETY: the caller's.
+    unsafe {
+        match set {
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Avx512 if is_x86_feature_detected!("avx512vnni") => x86::vnni(work),
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Avx512 | InstructionSet::Avx2 => x86::avx2(work),
+            #[cfg(target_arch = "aarch64")]
+            InstructionSet::Neon if std::arch::is_aarch64_feature_detected!("dotprod") => work.run::<arm::NeonDot>(),
+            #[cfg(target_arch = "aarch64")]
+            InstructionSet::Neon => work.run::<super::Neon>(),
+            #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+            InstructionSet::Simd128 => work.run::<super::Simd128>(),
+            InstructionSet::Plain => work.run::<super::Plain>(),
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::*;
+
+    use super::super::{Avx2, Simd};
+    use super::{DEPTH, Levels, LevelsWork, shifted};
+
+    #[target_feature(enable = "avx2,fma")]
+    pub(super) unsafe fn avx2(work: impl LevelsWork) {
+        // SAFETY: the caller's.
+        unsafe { work.run::<Avx2>() }
+    }
+
+    #[target_feature(enable = "avx512f,avx512vl,avx512vnni,avx2,fma")]
+    pub(super) unsafe fn vnni(work: impl LevelsWork) {
+        // SAFETY: the caller's.
+        unsafe { work.run::<Vnni>() }
+    }
+
+    /// Four levels in every lane.
+    #[inline(always)]
+    unsafe fn four(levels: *const u8) -> __m256i {
+        // SAFETY: the caller gives four bytes.
+        unsafe { _mm256_set1_epi32(levels.cast::<i32>().read_unaligned()) }
+    }
+
+    /// Bytes of vectors, four at once.
+    #[inline(always)]
+    unsafe fn of_floats(from: *const f32, to: *mut u8, count: usize, levels: __m256, zeros: __m256) {
+        // SAFETY: the caller gives `count` vectors, and room for as many groups of bytes.
+        unsafe {
+            let bytes = |at: usize| {
+                let shifted = shifted::<Avx2>(Avx2::load(from.add(at * Avx2::LANES)), levels, zeros);
+                _mm256_and_si256(_mm256_castps_si256(shifted), _mm256_set1_epi32(0xFF))
+            };
+            let mut at = 0;
+            while at + 4 <= count {
+                let low = _mm256_packus_epi32(bytes(at), bytes(at + 1));
+                let high = _mm256_packus_epi32(bytes(at + 2), bytes(at + 3));
+                // Halves of registers are packed apart: lanes 0 to 3 of all four, then 4 to 7.
+                let order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+                let packed = _mm256_permutevar8x32_epi32(_mm256_packus_epi16(low, high), order);
+                _mm256_storeu_si256(to.add(DEPTH * at).cast(), packed);
+                at += 4;
+            }
+            while at < count {
+                let one = bytes(at);
+                let halves = _mm_packus_epi32(_mm256_castsi256_si128(one), _mm256_extracti128_si256::<1>(one));
+                _mm_storel_epi64(to.add(DEPTH * at).cast(), _mm_packus_epi16(halves, halves));
+                at += 1;
+            }
+        }
+    }
+
+    // Each function is a few instructions; the trait states what callers promise.
+    #[allow(clippy::undocumented_unsafe_blocks)]
+    impl Levels for Avx2 {
+        type Floats = Self;
+        type Sums = __m256i;
+        type Weights = __m256i;
+
+        #[inline(always)]
+        unsafe fn sums(from: *const i32) -> __m256i {
+            unsafe { _mm256_loadu_si256(from.cast()) }
+        }
+        #[inline(always)]
+        unsafe fn weights(from: *const i8) -> __m256i {
+            unsafe { _mm256_loadu_si256(from.cast()) }
+        }
+        #[inline(always)]
+        unsafe fn add_products(sums: __m256i, levels: *const u8, weights: [__m256i; 2]) -> __m256i {
+            unsafe {
+                let low = _mm256_maddubs_epi16(four(levels), weights[0]);
+                let high = _mm256_maddubs_epi16(four(levels.add(4)), weights[1]);
+                let pairs = _mm256_madd_epi16(_mm256_add_epi16(low, high), _mm256_set1_epi16(1));
+                _mm256_add_epi32(sums, pairs)
+            }
+        }
+        #[inline(always)]
+        unsafe fn floats(sums: __m256i) -> __m256 {
+            unsafe { _mm256_cvtepi32_ps(sums) }
+        }
+        #[inline(always)]
+        unsafe fn of_floats(from: *const f32, to: *mut u8, count: usize, levels: __m256, zeros: __m256) {
+            unsafe { of_floats(from, to, count, levels, zeros) }
+        }
+    }
+
+    /// AVX-512's dot products in vectors of 256 bits, a block of channels.
+    #[derive(Clone, Copy, Debug)]
+    pub(super) struct Vnni;
+
+    // As above.
+    #[allow(clippy::undocumented_unsafe_blocks)]
+    impl Levels for Vnni {
+        type Floats = Avx2;
+        type Sums = __m256i;
+        type Weights = __m256i;
+
+        #[inline(always)]
+        unsafe fn sums(from: *const i32) -> __m256i {
+            unsafe { _mm256_loadu_si256(from.cast()) }
+        }
+        #[inline(always)]
+        unsafe fn weights(from: *const i8) -> __m256i {
+            unsafe { _mm256_loadu_si256(from.cast()) }
+        }
+        #[inline(always)]
+        unsafe fn add_products(sums: __m256i, levels: *const u8, weights: [__m256i; 2]) -> __m256i {
+            unsafe {
+                let sums = _mm256_dpbusd_epi32(sums, four(levels), weights[0]);
+                _mm256_dpbusd_epi32(sums, four(levels.add(4)), weights[1])
+            }
+        }
+        #[inline(always)]
+        unsafe fn floats(sums: __m256i) -> __m256 {
+            unsafe { _mm256_cvtepi32_ps(sums) }
+        }
+        #[inline(always)]
+        unsafe fn of_floats(from: *const f32, to: *mut u8, count: usize, levels: __m256, zeros: __m256) {
+            unsafe { of_floats(from, to, count, levels, zeros) }
+        }
+    }
+}
+
+#[cfg(target_arch = "aarch64")]
+mod arm {
+    use std::arch::aarch64::*;
+
+    use super::super::Neon;
+    use super::Levels;
+
+    // Each function is a few instructions; the trait states what callers promise.
+    #[allow(clippy::undocumented_unsafe_blocks)]
+    impl Levels for Neon {
+        type Floats = Self;
+        type Sums = int32x4_t;
+        type Weights = int8x16_t;
+
+        #[inline(always)]
+        unsafe fn sums(from: *const i32) -> int32x4_t {
+            unsafe { vld1q_s32(from) }
+        }
+        #[inline(always)]
+        unsafe fn weights(from: *const i8) -> int8x16_t {
+            unsafe { vld1q_s8(from) }
+        }
+        #[inline(always)]
+        unsafe fn add_products(sums: int32x4_t, levels: *const u8, weights: [int8x16_t; 2]) -> int32x4_t {
+            unsafe {
+                let levels = vld1_s8(levels.cast());
+                let [first, second] = [four::<0>(levels), four::<1>(levels)];
+                let low = vmull_s8(vget_low_s8(first), vget_low_s8(weights[0]));
+                let low = vmlal_s8(low, vget_low_s8(second), vget_low_s8(weights[1]));
+                let high = vmull_high_s8(first, weights[0]);
+                let high = vmlal_high_s8(high, second, weights[1]);
+                // Two products of 7 bits times 7 bits fit in 16 bits, and so do four.
+                vpadalq_s16(sums, vpaddq_s16(low, high))
+            }
+        }
+        #[inline(always)]
+        unsafe fn floats(sums: int32x4_t) -> float32x4_t {
+            unsafe { vcvtq_f32_s32(sums) }
+        }
+    }
+
+    /// Four of eight levels in every lane.
+    #[inline(always)]
+    unsafe fn four<const HALF: i32>(levels: int8x8_t) -> int8x16_t {
+        // SAFETY: the caller has the instruction set.
+        unsafe { vreinterpretq_s8_s32(vdupq_lane_s32::<HALF>(vreinterpret_s32_s8(levels))) }
+    }
+
+    /// The dot products that processors have since 2018.
+    #[derive(Clone, Copy, Debug)]
+    pub(super) struct NeonDot;
+
+    // As above.
+    #[allow(clippy::undocumented_unsafe_blocks)]
+    impl Levels for NeonDot {
+        type Floats = Neon;
+        type Sums = int32x4_t;
+        type Weights = int8x16_t;
+
+        #[inline(always)]
+        unsafe fn sums(from: *const i32) -> int32x4_t {
+            unsafe { vld1q_s32(from) }
+        }
+        #[inline(always)]
+        unsafe fn weights(from: *const i8) -> int8x16_t {
+            unsafe { vld1q_s8(from) }
+        }
+        #[inline(always)]
+        unsafe fn add_products(mut sums: int32x4_t, levels: *const u8, weights: [int8x16_t; 2]) -> int32x4_t {
+            // The intrinsic is not stable yet.
+            unsafe {
+                std::arch::asm!(
+                    ".arch_extension dotprod",
+                    "sdot {sums:v}.4s, {first:v}.16b, {levels:v}.4b[0]",
+                    "sdot {sums:v}.4s, {second:v}.16b, {levels:v}.4b[1]",
+                    sums = inout(vreg) sums,
+                    first = in(vreg) weights[0],
+                    second = in(vreg) weights[1],
+                    levels = in(vreg) vld1_s8(levels.cast()),
+                    options(pure, nomem, nostack, preserves_flags),
+                );
+            }
+            sums
+        }
+        #[inline(always)]
+        unsafe fn floats(sums: int32x4_t) -> float32x4_t {
+            unsafe { vcvtq_f32_s32(sums) }
+        }
+    }
+}
+
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+mod wasm {
+    use std::arch::wasm32::*;
+
+    use super::super::Simd128;
+    use super::Levels;
+
+    // Each function is a few instructions, for which the whole module is compiled; the trait states what callers promise.
+    #[allow(clippy::undocumented_unsafe_blocks)]
+    impl Levels for Simd128 {
+        type Floats = Self;
+        type Sums = v128;
+        type Weights = v128;
+
+        #[inline(always)]
+        unsafe fn sums(from: *const i32) -> v128 {
+            unsafe { v128_load(from.cast()) }
+        }
+        #[inline(always)]
+        unsafe fn weights(from: *const i8) -> v128 {
+            unsafe { v128_load(from.cast()) }
+        }
+        #[inline(always)]
+        unsafe fn add_products(sums: v128, levels: *const u8, weights: [v128; 2]) -> v128 {
+            unsafe {
+                let levels = v128_load64_zero(levels.cast());
+                let first = i8x16_shuffle::<0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3>(levels, levels);
+                let second = i8x16_shuffle::<4, 5, 6, 7, 4, 5, 6, 7, 4, 5, 6, 7, 4, 5, 6, 7>(levels, levels);
+                #[cfg(target_feature = "relaxed-simd")]
+                {
+                    let sums = i32x4_relaxed_dot_i8x16_i7x16_add(weights[0], first, sums);
+                    i32x4_relaxed_dot_i8x16_i7x16_add(weights[1], second, sums)
+                }
+                #[cfg(not(target_feature = "relaxed-simd"))]
+                {
+                    let low = i16x8_add(
+                        i16x8_extmul_low_i8x16(first, weights[0]),
+                        i16x8_extmul_low_i8x16(second, weights[1]),
+                    );
+                    let high = i16x8_add(
+                        i16x8_extmul_high_i8x16(first, weights[0]),
+                        i16x8_extmul_high_i8x16(second, weights[1]),
+                    );
+                    let [low, high] = [i32x4_extadd_pairwise_i16x8(low), i32x4_extadd_pairwise_i16x8(high)];
+                    let even = i32x4_shuffle::<0, 2, 4, 6>(low, high);
+                    let odd = i32x4_shuffle::<1, 3, 5, 7>(low, high);
+                    i32x4_add(sums, i32x4_add(even, odd))
+                }
+            }
+        }
+        #[inline(always)]
+        unsafe fn floats(sums: v128) -> v128 {
+            f32x4_convert_i32x4(sums)
+        }
+    }
+}
+
+/// Loops over four lanes.
+impl Levels for super::Plain {
+    type Floats = Self;
+    type Sums = [i32; 4];
+    type Weights = [[i8; 4]; 4];
+
+    #[inline(always)]
+    unsafe fn sums(from: *const i32) -> [i32; 4] {
+        // SAFETY: the caller gives four integers; no alignment is assumed.
+        unsafe { from.cast::<[i32; 4]>().read_unaligned() }
+    }
+    #[inline(always)]
+    unsafe fn weights(from: *const i8) -> [[i8; 4]; 4] {
+        // SAFETY: the caller gives sixteen bytes.
+        unsafe { from.cast::<[[i8; 4]; 4]>().read_unaligned() }
+    }
+    #[inline(always)]
+    unsafe fn add_products(mut sums: [i32; 4], levels: *const u8, weights: [[[i8; 4]; 4]; 2]) -> [i32; 4] {
+        // SAFETY: the caller gives eight bytes.
+        let levels = unsafe { levels.cast::<[[u8; 4]; 2]>().read_unaligned() };
+        for (levels, weights) in levels.iter().zip(&weights) {
+            for (sum, weights) in sums.iter_mut().zip(weights) {
+                *sum += levels.iter().zip(weights).map(|(&a, &w)| i32::from(a) * i32::from(w)).sum::<i32>();
+            }
+        }
+        sums
+    }
+    #[inline(always)]
+    unsafe fn floats(sums: [i32; 4]) -> [f32; 4] {
+        sums.map(|sum| sum as f32)
+    }
+}
