@@ -87,9 +87,11 @@ pub unsafe fn dispatch_levels(set: InstructionSet, work: impl LevelsWork) {
             #[cfg(target_arch = "x86_64")]
             InstructionSet::Avx512 | InstructionSet::Avx2 => x86::avx2(work),
             #[cfg(target_arch = "aarch64")]
-            InstructionSet::Neon if std::arch::is_aarch64_feature_detected!("dotprod") => work.run::<arm::NeonDot>(),
+            InstructionSet::Neon if std::arch::is_aarch64_feature_detected!("dotprod") => {
+                work.run::<arm::Bits128<true>>()
+            }
             #[cfg(target_arch = "aarch64")]
-            InstructionSet::Neon => work.run::<super::Neon>(),
+            InstructionSet::Neon => work.run::<arm::Bits128<false>>(),
             #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
             InstructionSet::Simd128 => work.run::<super::Simd128>(),
             InstructionSet::Plain => work.run::<super::Plain>(),
@@ -107,13 +109,13 @@ mod x86 {
     #[target_feature(enable = "avx2,fma")]
     pub(super) unsafe fn avx2(work: impl LevelsWork) {
         // SAFETY: the caller's.
-        unsafe { work.run::<Avx2>() }
+        unsafe { work.run::<Bits256<false>>() }
     }
 
     #[target_feature(enable = "avx512f,avx512vl,avx512vnni,avx2,fma")]
     pub(super) unsafe fn vnni(work: impl LevelsWork) {
         // SAFETY: the caller's.
-        unsafe { work.run::<Vnni>() }
+        unsafe { work.run::<Bits256<true>>() }
     }
 
     /// Four levels in every lane.
@@ -151,47 +153,13 @@ mod x86 {
         }
     }
 
+    /// Vectors of 256 bits, with AVX-512's dot products or without.
+    #[derive(Clone, Copy, Debug)]
+    struct Bits256<const VNNI: bool>;
+
     // Each function is a few instructions; the trait states what callers promise.
     #[allow(clippy::undocumented_unsafe_blocks)]
-    impl Levels for Avx2 {
-        type Floats = Self;
-        type Sums = __m256i;
-        type Weights = __m256i;
-
-        #[inline(always)]
-        unsafe fn sums(from: *const i32) -> __m256i {
-            unsafe { _mm256_loadu_si256(from.cast()) }
-        }
-        #[inline(always)]
-        unsafe fn weights(from: *const i8) -> __m256i {
-            unsafe { _mm256_loadu_si256(from.cast()) }
-        }
-        #[inline(always)]
-        unsafe fn add_products(sums: __m256i, levels: *const u8, weights: [__m256i; 2]) -> __m256i {
-            unsafe {
-                let low = _mm256_maddubs_epi16(four(levels), weights[0]);
-                let high = _mm256_maddubs_epi16(four(levels.add(4)), weights[1]);
-                let pairs = _mm256_madd_epi16(_mm256_add_epi16(low, high), _mm256_set1_epi16(1));
-                _mm256_add_epi32(sums, pairs)
-            }
-        }
-        #[inline(always)]
-        unsafe fn floats(sums: __m256i) -> __m256 {
-            unsafe { _mm256_cvtepi32_ps(sums) }
-        }
-        #[inline(always)]
-        unsafe fn of_floats(from: *const f32, to: *mut u8, count: usize, levels: __m256, zeros: __m256) {
-            unsafe { of_floats(from, to, count, levels, zeros) }
-        }
-    }
-
-    /// AVX-512's dot products in vectors of 256 bits, a block of channels.
-    #[derive(Clone, Copy, Debug)]
-    pub(super) struct Vnni;
-
-    // As above.
-    #[allow(clippy::undocumented_unsafe_blocks)]
-    impl Levels for Vnni {
+    impl<const VNNI: bool> Levels for Bits256<VNNI> {
         type Floats = Avx2;
         type Sums = __m256i;
         type Weights = __m256i;
@@ -207,8 +175,14 @@ mod x86 {
         #[inline(always)]
         unsafe fn add_products(sums: __m256i, levels: *const u8, weights: [__m256i; 2]) -> __m256i {
             unsafe {
-                let sums = _mm256_dpbusd_epi32(sums, four(levels), weights[0]);
-                _mm256_dpbusd_epi32(sums, four(levels.add(4)), weights[1])
+                let (first, second) = (four(levels), four(levels.add(4)));
+                if VNNI {
+                    return _mm256_dpbusd_epi32(_mm256_dpbusd_epi32(sums, first, weights[0]), second, weights[1]);
+                }
+                let low = _mm256_maddubs_epi16(first, weights[0]);
+                let high = _mm256_maddubs_epi16(second, weights[1]);
+                let pairs = _mm256_madd_epi16(_mm256_add_epi16(low, high), _mm256_set1_epi16(1));
+                _mm256_add_epi32(sums, pairs)
             }
         }
         #[inline(always)]
@@ -229,40 +203,6 @@ mod arm {
     use super::super::Neon;
     use super::Levels;
 
-    // Each function is a few instructions; the trait states what callers promise.
-    #[allow(clippy::undocumented_unsafe_blocks)]
-    impl Levels for Neon {
-        type Floats = Self;
-        type Sums = int32x4_t;
-        type Weights = int8x16_t;
-
-        #[inline(always)]
-        unsafe fn sums(from: *const i32) -> int32x4_t {
-            unsafe { vld1q_s32(from) }
-        }
-        #[inline(always)]
-        unsafe fn weights(from: *const i8) -> int8x16_t {
-            unsafe { vld1q_s8(from) }
-        }
-        #[inline(always)]
-        unsafe fn add_products(sums: int32x4_t, levels: *const u8, weights: [int8x16_t; 2]) -> int32x4_t {
-            unsafe {
-                let levels = vld1_s8(levels.cast());
-                let [first, second] = [four::<0>(levels), four::<1>(levels)];
-                let low = vmull_s8(vget_low_s8(first), vget_low_s8(weights[0]));
-                let low = vmlal_s8(low, vget_low_s8(second), vget_low_s8(weights[1]));
-                let high = vmull_high_s8(first, weights[0]);
-                let high = vmlal_high_s8(high, second, weights[1]);
-                // Two products of 7 bits times 7 bits fit in 16 bits, and so do four.
-                vpadalq_s16(sums, vpaddq_s16(low, high))
-            }
-        }
-        #[inline(always)]
-        unsafe fn floats(sums: int32x4_t) -> float32x4_t {
-            unsafe { vcvtq_f32_s32(sums) }
-        }
-    }
-
     /// Four of eight levels in every lane.
     #[inline(always)]
     unsafe fn four<const HALF: i32>(levels: int8x8_t) -> int8x16_t {
@@ -270,13 +210,13 @@ mod arm {
         unsafe { vreinterpretq_s8_s32(vdupq_lane_s32::<HALF>(vreinterpret_s32_s8(levels))) }
     }
 
-    /// The dot products that processors have since 2018.
+    /// Vectors of 128 bits, with the dot products that processors have since 2018 or without.
     #[derive(Clone, Copy, Debug)]
-    pub(super) struct NeonDot;
+    pub(super) struct Bits128<const DOT: bool>;
 
-    // As above.
+    // Each function is a few instructions; the trait states what callers promise.
     #[allow(clippy::undocumented_unsafe_blocks)]
-    impl Levels for NeonDot {
+    impl<const DOT: bool> Levels for Bits128<DOT> {
         type Floats = Neon;
         type Sums = int32x4_t;
         type Weights = int8x16_t;
@@ -291,20 +231,30 @@ mod arm {
         }
         #[inline(always)]
         unsafe fn add_products(mut sums: int32x4_t, levels: *const u8, weights: [int8x16_t; 2]) -> int32x4_t {
-            // The intrinsic is not stable yet.
             unsafe {
-                std::arch::asm!(
-                    ".arch_extension dotprod",
-                    "sdot {sums:v}.4s, {first:v}.16b, {levels:v}.4b[0]",
-                    "sdot {sums:v}.4s, {second:v}.16b, {levels:v}.4b[1]",
-                    sums = inout(vreg) sums,
-                    first = in(vreg) weights[0],
-                    second = in(vreg) weights[1],
-                    levels = in(vreg) vld1_s8(levels.cast()),
-                    options(pure, nomem, nostack, preserves_flags),
-                );
+                let levels = vld1_s8(levels.cast());
+                if DOT {
+                    // The intrinsic is not stable yet.
+                    std::arch::asm!(
+                        ".arch_extension dotprod",
+                        "sdot {sums:v}.4s, {first:v}.16b, {levels:v}.4b[0]",
+                        "sdot {sums:v}.4s, {second:v}.16b, {levels:v}.4b[1]",
+                        sums = inout(vreg) sums,
+                        first = in(vreg) weights[0],
+                        second = in(vreg) weights[1],
+                        levels = in(vreg) levels,
+                        options(pure, nomem, nostack, preserves_flags),
+                    );
+                    return sums;
+                }
+                let [first, second] = [four::<0>(levels), four::<1>(levels)];
+                let low = vmull_s8(vget_low_s8(first), vget_low_s8(weights[0]));
+                let low = vmlal_s8(low, vget_low_s8(second), vget_low_s8(weights[1]));
+                let high = vmull_high_s8(first, weights[0]);
+                let high = vmlal_high_s8(high, second, weights[1]);
+                // Two products of 7 bits times 7 bits fit in 16 bits, and so do four.
+                vpadalq_s16(sums, vpaddq_s16(low, high))
             }
-            sums
         }
         #[inline(always)]
         unsafe fn floats(sums: int32x4_t) -> float32x4_t {

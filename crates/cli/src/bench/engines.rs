@@ -13,13 +13,13 @@ use yolo_lat::engine::cpu::peak_gflops;
 use yolo_lat::engine::ort::OnnxSession;
 use yolo_lat::engine::{Engine, EngineError, EngineKind, create};
 use yolo_lat::export::{ExportOptions, export_onnx};
-use yolo_lat::model::{Model, ModelError, Precision};
+use yolo_lat::model::{Model, Precision};
 use yolo_lat::onnx::count_parameters;
 use yolo_lat::plot::{Dot, ScatterChart};
 use yolo_lat::third_party::InputForm;
 use yolo_lat::{ModelFile, Runtime};
 
-use super::{TableArguments, Times, instruction_set, label, machine, steps, take_turns};
+use super::{TableArguments, Times, in_precision, instruction_set, label, machine, steps, take_turns};
 use crate::options::{DeviceArguments, EngineName, PrecisionName, parse_size};
 use crate::{report, resident_bytes};
 
@@ -243,14 +243,7 @@ fn candidates(arguments: &EnginesArguments, runtime: &Runtime, batch: usize) -> 
                 // Only the CPU engine has integers.
                 let is_usual = precision == PrecisionName::Auto && kind != EngineKind::Cpu;
                 let precision = if is_usual { PrecisionName::F32 } else { precision };
-                let model = match precision.apply(model.clone()) {
-                    Ok(model) => model,
-                    Err(error @ ModelError::NoSteps { .. }) => {
-                        report(&format!("yolo-lat: {error}; left out"));
-                        continue;
-                    }
-                    Err(error) => return Err(error.into()),
-                };
+                let Some(model) = in_precision(&model, precision)? else { continue };
                 if model.precision() == Precision::F32 || kind == EngineKind::Cpu {
                     candidates.extend(native((&label(name, &model), &model), kind, size, runtime, batch)?);
                 }

@@ -21,8 +21,11 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use yolo_lat::engine::cpu::{InstructionSet, available_threads, chosen_instruction_set};
 use yolo_lat::engine::processor_name;
-use yolo_lat::model::Model;
+use yolo_lat::model::{Model, ModelError};
 use yolo_lat::sink::write_atomically;
+
+use crate::options::PrecisionName;
+use crate::report;
 
 #[derive(Args, Debug)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -124,6 +127,18 @@ fn machine(threads: usize) -> Value {
 fn label(name: &str, model: &Model) -> String {
     let stem = Path::new(name).extension().and_then(|_| Path::new(name).file_stem());
     stem.map_or_else(|| model.config.name.clone(), |stem| stem.to_string_lossy().into_owned())
+}
+
+/// A model in a precision; `None` where it has no steps for that, which is said.
+fn in_precision(model: &Model, precision: PrecisionName) -> anyhow::Result<Option<Model>> {
+    match precision.apply(model.clone()) {
+        Ok(model) => Ok(Some(model)),
+        Err(error @ ModelError::NoSteps { .. }) => {
+            report(&format!("yolo-lat: {error}; left out"));
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// What the CPU engine computes with; it says itself if the choice is wrong.

@@ -10,12 +10,11 @@ use serde_json::{Value, json};
 use yolo_lat::ModelFile;
 use yolo_lat::engine::Engine;
 use yolo_lat::engine::cpu::CpuEngine;
-use yolo_lat::model::{Model, ModelError};
+use yolo_lat::model::Model;
 
 use super::engines::{EnginesArguments, image};
-use super::{label, machine};
+use super::{in_precision, label, machine};
 use crate::profile::StepTable;
-use crate::report;
 
 /// A network, the engine that computed it, and its steps.
 struct Profiled {
@@ -38,14 +37,7 @@ pub(super) fn run(arguments: &EnginesArguments) -> anyhow::Result<ExitCode> {
                 .iter()
                 .flat_map(|threads| arguments.precision.iter().map(move |precision| (threads, precision)))
             {
-                let model = match precision.apply(model.clone()) {
-                    Ok(model) => model,
-                    Err(error @ ModelError::NoSteps { .. }) => {
-                        report(&format!("yolo-lat: {error}; left out"));
-                        continue;
-                    }
-                    Err(error) => return Err(error.into()),
-                };
+                let Some(model) = in_precision(&model, precision)? else { continue };
                 let (table, engine) = profile(&model, size, usize::from(threads), arguments.seconds)?;
                 profiled.push(Profiled { model: label(name, &model), engine, size, table });
             }
