@@ -30,6 +30,22 @@ fn sample_photographs_give_the_expected_objects() {
 }
 
 #[test]
+fn integers_that_are_not_to_be_had_are_refused_in_a_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let onnx = folder.path().join("somebody.onnx");
+    std::fs::write(&onnx, "a network").unwrap();
+    for (model, says) in [
+        ("train/start/n-plain.toml", "yolo-lat-n has no steps for int8: take --precision f32"),
+        (onnx.to_str().unwrap(), "an ONNX file has its own"),
+    ] {
+        let output = yolo_lat(&["detect", "assets", "-m", model, "--precision", "int8"]);
+        assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+        let said = stderr(&output);
+        assert!(said.contains(says) && said.trim().lines().count() == 1, "{said}");
+    }
+}
+
+#[test]
 fn engines_give_the_same_detections() {
     let detect = |engine: &str, precision: &str| -> Value {
         let engine = ["--engine", engine, "--precision", precision, "--size", "160"];
