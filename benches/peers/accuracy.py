@@ -20,7 +20,8 @@ document, results = "docs/COMPARISON.md", f"benches/runs/peers-accuracy-{today}.
 def measure(model, size, label, path):
     """The JSON of `yolo-lat eval`, the command, and what the program took the file for."""
     command = ["eval", "-m", model, path, "--json", "--quiet", "-v"]
-    command += [] if model in ours else ["--iou", "0.6"]
+    # Times are of floats.
+    command += ["--precision", "f32"] if model in ours else ["--iou", "0.6"]
     command += ["--size", size] if size else []
     done = subprocess.run([program, *command], capture_output=True, text=True)
     if done.returncode:

@@ -213,10 +213,20 @@ pub(crate) fn calibrate(arguments: &CalibrateArguments) -> anyhow::Result<ExitCo
     }
     let mut engines: BTreeMap<(usize, usize), CpuEngine> = BTreeMap::new();
     let mut preprocessor = Preprocessor::default();
+    let mut measured = 0;
     for pass in 0..2 {
         for image in &dataset.images {
             let path = &image.path;
-            let image = open_image(path).with_context(|| path.display().to_string())?;
+            let image = match open_image(path) {
+                Ok(image) => image,
+                Err(error) => {
+                    if pass == 0 {
+                        say(&format!("{}: {error}; left out", path.display()));
+                    }
+                    continue;
+                }
+            };
+            measured += 1 - pass;
             let shape = InputSize::default().for_image(side, image.dimensions());
             let engine = match engines.entry(shape) {
                 Entry::Occupied(engine) => engine.into_mut(),
@@ -241,6 +251,9 @@ pub(crate) fn calibrate(arguments: &CalibrateArguments) -> anyhow::Result<ExitCo
             });
         }
     }
+    if measured == 0 {
+        bail!("{}: none of the photographs can be read", arguments.dataset.display());
+    }
     let mut corrections = Vec::new();
     for (name, input) in &watched.products {
         let place = watched.nodes.binary_search(input).ok().context("it was among them")?;
@@ -261,7 +274,7 @@ pub(crate) fn calibrate(arguments: &CalibrateArguments) -> anyhow::Result<ExitCo
         .with_context(|| format!("{}: cannot be made", arguments.output.display()))?;
     write_model(&model, toml::to_string(&model.config)?.as_bytes(), &arguments.output)?;
     say(&format!(
-        "{}: steps of {} layers, measured on {count} photographs",
+        "{}: steps of {} layers, measured on {measured} photographs",
         arguments.output.join(&model.config.name).display(),
         watched.products.len()
     ));
@@ -310,9 +323,17 @@ mod tests {
         folder
     }
 
+    /// Leaves the beginning of a photograph, which says how large it is.
+    fn cut(path: &std::path::Path) {
+        let bytes = std::fs::read(path).unwrap();
+        std::fs::write(path, &bytes[..bytes.len() / 2]).unwrap();
+    }
+
     #[test]
     fn a_calibrated_model_finds_the_same_in_integers() {
         let (photographs, output) = (photographs(), tempfile::tempdir().unwrap());
+        // One that cannot be read is left out.
+        cut(&photographs.path().join("images/coffee.jpg"));
         let arguments = CalibrateArguments {
             dataset: photographs.path().to_owned(),
             model: "n".into(),
@@ -351,6 +372,10 @@ mod tests {
         fails(0, kept, "no photographs to measure on");
         fails(1, "stage9", "--keep stage9: no layer of yolo-lat-n has that in its name");
         fails(1, "", "--keep leaves no layer");
+        for name in ["astronaut", "chelsea", "coffee"] {
+            cut(&photographs.path().join(format!("images/{name}.jpg")));
+        }
+        fails(3, kept, "none of the photographs can be read");
         assert_eq!(std::fs::read_dir(output.path()).unwrap().count(), 0);
     }
 }

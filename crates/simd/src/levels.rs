@@ -291,26 +291,15 @@ mod wasm {
                 let levels = v128_load64_zero(levels.cast());
                 let first = i8x16_shuffle::<0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3>(levels, levels);
                 let second = i8x16_shuffle::<4, 5, 6, 7, 4, 5, 6, 7, 4, 5, 6, 7, 4, 5, 6, 7>(levels, levels);
-                #[cfg(target_feature = "relaxed-simd")]
-                {
-                    let sums = i32x4_relaxed_dot_i8x16_i7x16_add(weights[0], first, sums);
-                    i32x4_relaxed_dot_i8x16_i7x16_add(weights[1], second, sums)
-                }
-                #[cfg(not(target_feature = "relaxed-simd"))]
-                {
-                    let low = i16x8_add(
-                        i16x8_extmul_low_i8x16(first, weights[0]),
-                        i16x8_extmul_low_i8x16(second, weights[1]),
-                    );
-                    let high = i16x8_add(
-                        i16x8_extmul_high_i8x16(first, weights[0]),
-                        i16x8_extmul_high_i8x16(second, weights[1]),
-                    );
-                    let [low, high] = [i32x4_extadd_pairwise_i16x8(low), i32x4_extadd_pairwise_i16x8(high)];
-                    let even = i32x4_shuffle::<0, 2, 4, 6>(low, high);
-                    let odd = i32x4_shuffle::<1, 3, 5, 7>(low, high);
-                    i32x4_add(sums, i32x4_add(even, odd))
-                }
+                // Not relaxed-simd's dot products, of which the quick compiler of V8 11 makes other sums than its slow one.
+                let low =
+                    i16x8_add(i16x8_extmul_low_i8x16(first, weights[0]), i16x8_extmul_low_i8x16(second, weights[1]));
+                let high =
+                    i16x8_add(i16x8_extmul_high_i8x16(first, weights[0]), i16x8_extmul_high_i8x16(second, weights[1]));
+                let [low, high] = [i32x4_extadd_pairwise_i16x8(low), i32x4_extadd_pairwise_i16x8(high)];
+                let even = i32x4_shuffle::<0, 2, 4, 6>(low, high);
+                let odd = i32x4_shuffle::<1, 3, 5, 7>(low, high);
+                i32x4_add(sums, i32x4_add(even, odd))
             }
         }
         #[inline(always)]

@@ -154,8 +154,10 @@ fn open_detector(
     let onnx = "";
     let settings = serde_json::json!({
         "yolo-lat": env!("CARGO_PKG_VERSION"), "model": file.name(),
-        "weights-fnv1a": file.fingerprint()?.text(), "engine": options.engine.to_string(), "precision": options.precision.map(|precision| precision.to_string()),
-        "usual_precision": file.usual_precision().to_string(), "size": options.size.to_string(),
+        "weights-fnv1a": file.fingerprint()?.text(), "engine": options.engine.to_string(),
+        "precision": options.precision.map(|precision| precision.to_string()),
+        "usual_precision": file.usual_precision().to_string(),
+        "size": options.size.to_string(),
         "slice": options.slices.to_string(),
         "conf": follow.confidence.to_string(), "class_conf": follow.class_confidence, "min_size": format!("{:?}", follow.least_size),
         "iou": postprocess.iou.to_string(), "max_det": postprocess.max_detections,

@@ -5,7 +5,7 @@
 //! `step (a - zero)`; step and zero are measured on photographs and lie with the weights. The filters follow: `w step` of an
 //! output channel is divided by the 63rd part of its largest value and rounded. Levels of 7 bits times weights of 7 bits fit, four of
 //! them added up, in 16 bits, so one format serves AVX2 (`vpmaddubsw`), VNNI, NEON's dot product, which has no mixed signs, and
-//! WebAssembly's. What is left is `scale (sum - offset) + bias` in floats, a multiplication and an addition that round each.
+//! WebAssembly. What is left is `scale (sum - offset) + bias` in floats, a multiplication and an addition that round each.
 
 use serde::{Deserialize, Serialize};
 
@@ -60,19 +60,34 @@ pub fn zero_name(node: &str) -> String {
     format!("{node}.zero")
 }
 
+impl Weights {
+    /// Whether there are steps for any integers.
+    pub fn has_steps(&self) -> bool {
+        self.iter().any(|(name, _)| name.ends_with(&step_name("")))
+    }
+
+    /// Without what only integers need.
+    #[must_use]
+    pub fn without_steps(&self) -> Self {
+        let parts = [step_name(""), zero_name(""), shift_name("")];
+        let mut floats = Self::default();
+        for (name, tensor) in self.iter().filter(|(name, _)| !parts.iter().any(|part| name.ends_with(part))) {
+            floats.insert(name, tensor.clone());
+        }
+        floats
+    }
+}
+
 impl Graph {
-    /// Computes in integers every 1x1 convolution that `weights` have steps for; returns how many.
-    pub fn use_integers(&mut self, weights: &Weights) -> usize {
-        let mut count = 0;
+    /// Computes in integers every 1x1 convolution that `weights` have steps for.
+    pub fn use_integers(&mut self, weights: &Weights) {
         for node in &mut self.nodes {
             if let Op::Conv { channels, kernel: 1, stride: 1, activation } = node.op
                 && weights.get(&step_name(&node.name)).is_some()
             {
                 node.op = Op::IntegerConv { channels, activation };
-                count += 1;
             }
         }
-        count
     }
 
     /// Whether anything is computed in integers.

@@ -186,7 +186,7 @@ impl Model {
             }
         }
         // With the steps that are there, whether they are used or not.
-        let whole = graph.edit(|graph| _ = graph.use_integers(&weights));
+        let whole = graph.edit(|graph| graph.use_integers(&weights));
         let whole = whole.map_err(|reason| graph_error(&config, config.input, config.input, reason))?;
         whole
             .with(weights.clone())
@@ -196,8 +196,11 @@ impl Model {
 
     /// What its configuration recommends for the CPU engine, where the weights have what that takes.
     pub fn usual_precision(&self) -> Precision {
-        let has_steps = || self.weights.iter().any(|(name, _)| name.ends_with(".step"));
-        if self.config.precision == Precision::Int8 && has_steps() { Precision::Int8 } else { Precision::F32 }
+        if self.config.precision == Precision::Int8 && self.weights.has_steps() {
+            Precision::Int8
+        } else {
+            Precision::F32
+        }
     }
 
     /// What its networks are computed in: floats, unless it was made another.
@@ -227,7 +230,7 @@ impl Model {
         if self.precision == Precision::F32 {
             return Ok(graph);
         }
-        let integers = graph.edit(|graph| _ = graph.use_integers(&self.weights));
+        let integers = graph.edit(|graph| graph.use_integers(&self.weights));
         integers.map_err(|reason| graph_error(&self.config, width, height, reason))
     }
 

@@ -88,14 +88,6 @@ impl Weights {
         self.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor))
     }
 
-    /// Without what only integers need.
-    #[must_use]
-    pub fn without_steps(&self) -> Self {
-        let is_float = |name: &str| ![".step", ".zero", ".shift"].iter().any(|part| name.ends_with(part));
-        let floats = self.tensors.iter().filter(|(name, _)| is_float(name));
-        Self { tensors: floats.map(|(name, tensor)| (name.clone(), tensor.clone())).collect() }
-    }
-
     /// Those of the nodes of `graph`, which may be a part of the network that these are for.
     pub fn only(&self, graph: &Graph) -> Self {
         let own = graph.weights().into_iter().filter_map(|spec| self.tensors.get_key_value(&spec.name));
