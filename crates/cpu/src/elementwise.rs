@@ -20,15 +20,29 @@ fn unit(division: Division, unit: usize, positions: usize) -> (std::ops::Range<u
     (blocks, rows.start * POSITIONS..(rows.end * POSITIONS).min(positions))
 }
 
-/// [`Activation::apply`] on vectors.
+/// [`Activation::apply`] on the sums of a tile: one decision for all of them, where one for each vector takes longer than the sums of a short
+/// filter do.
 #[inline(always)]
-pub(super) unsafe fn activate<S: Simd>(x: S::Vector, activation: Activation) -> S::Vector {
+pub(super) unsafe fn activate<S: Simd, const P: usize, const V: usize>(
+    sums: &mut [[S::Vector; V]; P],
+    activation: Activation,
+) {
     // SAFETY: the caller has the instruction set.
     unsafe {
         match activation {
-            Activation::Identity => x,
-            Activation::LeakyRelu(0.0) => S::max(x, S::splat(0.0)),
-            Activation::LeakyRelu(slope) => S::max(x, S::mul(x, S::splat(slope))),
+            Activation::Identity => {}
+            Activation::LeakyRelu(0.0) => {
+                let zero = S::splat(0.0);
+                for sum in sums.as_flattened_mut() {
+                    *sum = S::max(*sum, zero);
+                }
+            }
+            Activation::LeakyRelu(slope) => {
+                let slope = S::splat(slope);
+                for sum in sums.as_flattened_mut() {
+                    *sum = S::max(*sum, S::mul(*sum, slope));
+                }
+            }
         }
     }
 }

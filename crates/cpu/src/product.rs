@@ -6,7 +6,7 @@
 //! map that is a block of channels for every channel of every map, in a row of the image the stride.
 
 use super::elementwise::activate;
-use super::memory::{Aligned, Memory, units_of, unrolled};
+use super::memory::{Aligned, Memory, units_of};
 use super::window::Window;
 use super::windows::pool_row;
 use yolo_lat_core::model::graph::Activation;
@@ -172,46 +172,53 @@ impl Job<'_> {
                 }
                 weights = weights.add(V * W::LANES);
             }
-            macro_rules! finish {
-                ($p:literal) => {
-                    if $p < P {
-                        self.finish::<S, W>(self.vector, at + $p, sums[$p % P][0]);
-                        if V > 1 {
-                            self.finish::<S, W>(self.vector + 1, at + $p, sums[$p % P][1 % V]);
-                        }
-                        if V > 2 {
-                            self.finish::<S, W>(self.vector + 2, at + $p, sums[$p % P][2 % V]);
-                        }
-                    }
-                };
-            }
-            unrolled!(finish: 0 1 2 3 4 5 6 7 8 9 10 11);
+            self.finish::<S, W, P, V>(at, sums);
         }
     }
 
-    /// Activation, residual, and the blocks of one vector at one position.
+    /// Activation, residual, and the blocks of `V` vectors at `P` positions from `at`.
     #[inline(always)]
-    unsafe fn finish<S: Simd, W: Simd>(&self, vector: usize, at: usize, sum: W::Vector) {
+    unsafe fn finish<S: Simd, W: Simd, const P: usize, const V: usize>(
+        &self,
+        at: usize,
+        mut sums: [[W::Vector; V]; P],
+    ) {
         let Epilogue { output, block_stride, activation, residual } = *self.epilogue;
         // SAFETY: the caller's; the second half of a vector is stored only where there is such a block.
         unsafe {
-            let mut value = activate::<W>(sum, activation);
-            if W::LANES == S::LANES {
+            activate::<W, P, V>(&mut sums, activation);
+            for v in 0..V {
+                // Blocks of the vector: one, or two of which the second may be missing.
+                let (low, high) = if W::LANES == S::LANES {
+                    (self.vector + v, self.vector + v)
+                } else {
+                    (2 * (self.vector + v), 2 * (self.vector + v) + 1)
+                };
+                let is_whole = high < self.packed.blocks;
                 if let Some((blocks, base)) = residual {
-                    value = W::add(value, W::load(base.add(blocks[vector] + at * S::LANES)));
+                    let of = |block: usize| base.add(blocks[block] + at * S::LANES);
+                    let (low, high) = (of(low), of(if is_whole { high } else { low }));
+                    for (p, sums) in sums.iter_mut().enumerate() {
+                        let residual = if W::LANES == S::LANES {
+                            W::load(low.add(p * S::LANES))
+                        } else {
+                            W::load_halves(low.add(p * S::LANES), high.add(p * S::LANES))
+                        };
+                        sums[v] = W::add(sums[v], residual);
+                    }
                 }
-                W::store(output.add(vector * block_stride + at * S::LANES), value);
-                return;
+                let to = |block: usize| output.add(block * block_stride + at * S::LANES);
+                let mut nowhere = [0.0; 16];
+                let (low, high, step) =
+                    if is_whole { (to(low), to(high), S::LANES) } else { (to(low), nowhere.as_mut_ptr(), 0) };
+                for (p, sums) in sums.iter().enumerate() {
+                    if W::LANES == S::LANES {
+                        W::store(low.add(p * S::LANES), sums[v]);
+                    } else {
+                        W::store_halves(low.add(p * S::LANES), high.add(p * step), sums[v]);
+                    }
+                }
             }
-            let (low, high) = (2 * vector, 2 * vector + 1);
-            let is_whole = high < self.packed.blocks;
-            if let Some((blocks, base)) = residual {
-                let of = |block: usize| base.add(blocks[block] + at * S::LANES);
-                value = W::add(value, W::load_halves(of(low), of(if is_whole { high } else { low })));
-            }
-            let to = |block: usize| output.add(block * block_stride + at * S::LANES);
-            let mut nowhere = [0.0; 16];
-            W::store_halves(to(low), if is_whole { to(high) } else { nowhere.as_mut_ptr() }, value);
         }
     }
 }

@@ -158,7 +158,7 @@ impl Row<'_> {
                 input = input.wrapping_add(row_stride);
                 weights = weights.add(K * S::LANES);
             }
-            self.finish::<S>(x, &sums);
+            self.finish::<S, TILE>(x, sums);
         }
     }
 
@@ -191,7 +191,7 @@ impl Row<'_> {
                     }
                 }
             }
-            self.finish::<S>(x, &sums);
+            self.finish::<S, TILE>(x, sums);
         }
     }
 
@@ -212,21 +212,25 @@ impl Row<'_> {
                     }
                 }
             }
-            self.finish::<S>(x, &[sum]);
+            self.finish::<S, 1>(x, [sum]);
         }
     }
 
+    /// Activation, residual, and where the outputs from `x` go.
     #[inline(always)]
-    unsafe fn finish<S: Simd>(&self, x: usize, sums: &[S::Vector]) {
-        for (index, &sum) in sums.iter().enumerate() {
-            let at = (x + index) * S::LANES;
-            // SAFETY: these outputs lie inside the row.
-            unsafe {
-                let mut value = activate::<S>(sum, self.activation);
-                if let Some(residual) = self.residual {
-                    value = S::add(value, S::load(residual.add(at)));
+    unsafe fn finish<S: Simd, const N: usize>(&self, x: usize, sums: [S::Vector; N]) {
+        let mut sums = [sums];
+        let at = x * S::LANES;
+        // SAFETY: these outputs lie inside the row.
+        unsafe {
+            activate::<S, 1, N>(&mut sums, self.activation);
+            if let Some(residual) = self.residual {
+                for (index, sum) in sums[0].iter_mut().enumerate() {
+                    *sum = S::add(*sum, S::load(residual.add(at + index * S::LANES)));
                 }
-                S::store(self.output.add(at), value);
+            }
+            for (index, &sum) in sums[0].iter().enumerate() {
+                S::store(self.output.add(at + index * S::LANES), sum);
             }
         }
     }
