@@ -5,7 +5,7 @@ use super::attention::Attention;
 use super::elementwise::{Gate, Gather, Pack, Route, Scale, Sum, Upsample};
 use super::integers::{IntegerPointwise, PackedIntegers};
 use super::memory::Aligned;
-use super::product::{Convolution, Packed, Pointwise, Source};
+use super::product::{Convolution, Packed, Place, Pointwise};
 use super::steps::Step;
 use super::window::Window;
 use super::windows::{Depthwise, MaxPool};
@@ -157,18 +157,13 @@ impl Compiler<'_> {
         let pooled = (task.nodes[0] != id).then(|| &self.network.nodes[task.nodes[0]]);
         let (pool, channels) =
             (pooled.map(|pooled| self.window(pooled, 3, 2)), self.network.input_shape(node).channels);
-        let inputs = self.offsets(task.operand(id, 0));
-        Step::Convolution(Convolution {
-            packed: self.packed(task, node),
-            source: if inputs.is_empty() { Source::Image } else { Source::Arena(inputs) },
-            channels,
-            taps: Convolution::offsets(channels, window, pool.is_some()),
-            window,
+        let place = Place {
             output: self.plan.output(task),
             activation,
             residual: task.operand(id, 1).map(|residual| self.plan.offsets(&residual.at)),
-            pool,
-        })
+        };
+        let inputs = self.offsets(task.operand(id, 0));
+        Step::Convolution(Convolution::new(self.packed(task, node), inputs, channels, window, pool, place))
     }
 
     /// Where an operand's channels or blocks lie at position 0.

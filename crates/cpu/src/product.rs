@@ -46,7 +46,8 @@ impl Packed {
     }
 }
 
-/// What a product reads: the value of depth k at position p is `base[offsets[k] + stride * p]`.
+/// What a product reads: the value of depth k at position p is `base[offsets[k] + stride * p]`, which need not exist at positions that are not
+/// asked for.
 #[derive(Clone, Copy)]
 struct Operand<'a> {
     base: *const f32,
@@ -157,9 +158,9 @@ impl Job<'_> {
             }
             let mut sums = [bias; P];
             let mut weights = self.weights;
-            let base = base.add(at * stride);
+            let base = base.wrapping_add(at * stride);
             for &offset in offsets {
-                let input = base.add(offset);
+                let input = base.wrapping_add(offset);
                 let mut filter = [W::splat(0.0); V];
                 for (v, filter) in filter.iter_mut().enumerate() {
                     *filter = W::load(weights.add(v * W::LANES));
@@ -267,8 +268,11 @@ impl Pointwise {
 
 /// Where a dense convolution reads.
 pub(super) enum Source {
-    /// The planes of the image.
-    Image,
+    /// The planes of the image, in place but for windows that reach over their edges.
+    Image {
+        /// Of each tap, from the first of the window.
+        taps: Vec<usize>,
+    },
     /// Channels in the arena.
     Arena(Vec<usize>),
 }
@@ -276,47 +280,84 @@ pub(super) enum Source {
 /// Dense convolution with a window, and where it follows the maximum over 3x3 windows at stride 2 as well: a unit is
 /// some rows of the output.
 pub(super) struct Convolution {
-    pub(super) packed: Packed,
-    pub(super) source: Source,
-    pub(super) channels: usize,
-    /// Of each tap in scratch, see [`Convolution::offsets`].
-    pub(super) taps: Vec<usize>,
-    pub(super) window: Window,
+    packed: Packed,
+    source: Source,
+    channels: usize,
+    /// Of each tap in scratch.
+    taps: Vec<usize>,
+    window: Window,
+    /// The pooling after it, where only the maxima are kept.
+    pool: Option<Window>,
+    output: usize,
+    activation: Activation,
+    residual: Option<Vec<usize>>,
+}
+
+/// Where the result of a dense convolution goes, and what happens to it on the way.
+pub(super) struct Place {
     pub(super) output: usize,
     pub(super) activation: Activation,
+    /// Of each block of the output.
     pub(super) residual: Option<Vec<usize>>,
-    /// The pooling after it, where only the maxima are kept.
-    pub(super) pool: Option<Window>,
 }
 
 /// Output rows of a unit, pooled ones where it pools.
 const UNIT_ROWS: usize = 8;
 
+/// Rows under a maximum, of which the last two are new.
+const POOLED_ROWS: usize = 3;
+
+/// Positions of a row that are taken out of scratch because the first windows begin outside: whole tiles of every instruction set.
+const EDGE: usize = 24;
+
 impl Convolution {
-    /// The taps of `channels` inputs in scratch, in the order of the weights (channel, row, column).
-    pub(super) fn offsets(channels: usize, window: Window, pool: bool) -> Vec<usize> {
-        let (rows, pitch) = (Self::input_rows(window, pool), Self::pitch(window));
-        let taps = (0..channels).flat_map(|c| (0..window.kernel).map(move |dy| (c, dy)));
-        taps.flat_map(|(c, dy)| (0..window.kernel).map(move |dx| (c * rows + dy) * pitch + dx)).collect()
+    /// `inputs` are the channels' places in the arena; without any it reads the image.
+    pub(super) fn new(
+        packed: Packed,
+        inputs: Vec<usize>,
+        channels: usize,
+        window: Window,
+        pool: Option<Window>,
+        place: Place,
+    ) -> Self {
+        let Window { height, width, kernel, .. } = window;
+        // In the order of the weights: channel, row, column.
+        let taps = |plane: usize, pitch: usize| -> Vec<usize> {
+            let rows = (0..channels).flat_map(|channel| (0..kernel).map(move |dy| channel * plane + dy * pitch));
+            rows.flat_map(|row| (0..kernel).map(move |dx| row + dx)).collect()
+        };
+        let source =
+            if inputs.is_empty() { Source::Image { taps: taps(height * width, width) } } else { Source::Arena(inputs) };
+        let Place { output, activation, residual } = place;
+        let mut convolution =
+            Self { packed, source, channels, taps: Vec::new(), window, pool, output, activation, residual };
+        convolution.taps = taps(convolution.input_rows() * convolution.pitch(), convolution.pitch());
+        convolution
     }
 
-    /// Rows of the convolution that a unit computes at most: a maximum looks at one row more above.
-    fn rows(pool: bool) -> usize {
-        if pool { 2 * UNIT_ROWS + 1 } else { UNIT_ROWS }
+    /// Rows of the convolution that are computed one after the other before anything is done with them.
+    fn rows(&self) -> usize {
+        if self.pool.is_some() { POOLED_ROWS } else { UNIT_ROWS }
     }
 
-    fn input_rows(window: Window, pool: bool) -> usize {
-        (Self::rows(pool) - 1) * window.stride + window.kernel
+    /// Rows of scratch under them.
+    fn input_rows(&self) -> usize {
+        (self.rows() - 1) * self.window.stride + self.window.kernel
     }
 
-    /// Floats in an input row with its border.
-    fn pitch(window: Window) -> usize {
-        window.width + 2 * window.kernel
+    /// Floats in a row of scratch, which has a border.
+    fn pitch(&self) -> usize {
+        self.window.width + 2 * self.window.kernel
     }
 
     /// Floats in an output row of one block, for all blocks.
     fn row_values(&self, block: usize) -> usize {
         self.window.output_width * block * self.packed.blocks
+    }
+
+    /// Floats of scratch for inputs; vectors lie behind.
+    fn input_values(&self) -> usize {
+        (self.channels * self.input_rows() * self.pitch()).next_multiple_of(16)
     }
 
     fn final_height(&self) -> usize {
@@ -328,89 +369,142 @@ impl Convolution {
     }
 
     pub(super) fn scratch(&self) -> usize {
-        let inputs = self.channels * Self::input_rows(self.window, self.pool.is_some()) * Self::pitch(self.window);
         // A vector is 16 floats at most.
-        inputs.next_multiple_of(16) + if self.pool.is_some() { Self::rows(true) * self.row_values(16) } else { 0 }
+        self.input_values() + if self.pool.is_some() { POOLED_ROWS * self.row_values(16) } else { 0 }
     }
 
     #[inline(always)]
     pub(super) unsafe fn run<S: Simd, W: Simd>(&self, unit: usize, memory: Memory, scratch: *mut f32) {
-        let window = &self.window;
-        let (width, height) = (window.output_width, window.output_height);
+        let Window { output_width: width, output_height: height, .. } = self.window;
         let (first, last) = (unit * UNIT_ROWS, ((unit + 1) * UNIT_ROWS).min(self.final_height()));
-        let rows =
-            if self.pool.is_some() { (2 * first).saturating_sub(1)..(2 * last).min(height) } else { first..last };
-        let pitch = Self::pitch(self.window);
         // SAFETY: scratch has room for the rows that are read, then for those that are pooled; this unit alone writes its
         // rows of the output.
         unsafe {
-            self.spread::<S>(rows.clone(), memory, scratch);
-            let inputs = self.channels * Self::input_rows(self.window, self.pool.is_some()) * pitch;
-            let convolved = scratch.add(inputs.next_multiple_of(16));
-            for row in rows.clone() {
-                let epilogue = if self.pool.is_some() {
-                    // Rows lie in scratch one after the other, blocks within them.
-                    let output = convolved.add((row - rows.start) * self.row_values(S::LANES));
-                    Epilogue { output, block_stride: width * S::LANES, activation: self.activation, residual: None }
-                } else {
-                    let at = S::LANES * row * width;
-                    Epilogue {
-                        output: memory.write(self.output + at),
-                        block_stride: S::LANES * width * height,
-                        activation: self.activation,
-                        residual: self.residual.as_ref().map(|blocks| (&blocks[..], memory.read(at))),
-                    }
+            let Some(pooled) = &self.pool else {
+                let to = |row| Epilogue {
+                    output: memory.write(self.output + S::LANES * row * width),
+                    block_stride: S::LANES * width * height,
+                    activation: self.activation,
+                    residual: self.residual.as_ref().map(|blocks| (&blocks[..], memory.read(S::LANES * row * width))),
                 };
-                let base = scratch.add((row - rows.start) * window.stride * pitch).cast_const();
-                if window.stride == 2 {
-                    let operand = Operand { base, offsets: &self.taps, stride: 2 };
-                    multiply::<S, W>(&self.packed, 0..width, operand, &epilogue);
-                } else {
-                    let operand = Operand { base, offsets: &self.taps, stride: 1 };
-                    multiply::<S, W>(&self.packed, 0..width, operand, &epilogue);
+                return self.convolve::<S, W>(first..last, memory, scratch, to);
+            };
+            let convolved = scratch.add(self.input_values());
+            // Rows take turns in scratch, blocks lie one after the other within them.
+            let place = |row: usize| convolved.add(row % POOLED_ROWS * self.row_values(S::LANES));
+            for row in first..last {
+                // The row above has been computed for the maxima before.
+                let above = if row == first { (2 * row).saturating_sub(1) } else { 2 * row };
+                let to = |row| Epilogue {
+                    output: place(row),
+                    block_stride: width * S::LANES,
+                    activation: self.activation,
+                    residual: None,
+                };
+                self.convolve::<S, W>(above..(2 * row + 2).min(height), memory, scratch, to);
+                for block in 0..self.packed.blocks {
+                    let rows = pooled.pool_rows(row).map(|row| place(row).add(block * width * S::LANES).cast_const());
+                    let to = self.output + S::LANES * (block * pooled.outputs() + row * pooled.output_width);
+                    pool_row::<S>(rows, pooled, memory.write(to));
                 }
             }
-            if let Some(pooled) = &self.pool {
-                for row in first..last {
-                    for block in 0..self.packed.blocks {
-                        let [above, at, below] = pooled.pool_rows(row).map(|row| {
-                            let row = (row - rows.start) * self.row_values(S::LANES);
-                            convolved.add(row + block * width * S::LANES).cast_const()
-                        });
-                        let to = self.output + S::LANES * (block * pooled.outputs() + row * pooled.output_width);
-                        pool_row::<S>([above, at, below], pooled, memory.write(to));
+        }
+    }
+
+    /// Computes output rows `rows`, [`Convolution::rows`] of them at most.
+    #[inline(always)]
+    unsafe fn convolve<'a, S: Simd, W: Simd>(
+        &self,
+        rows: std::ops::Range<usize>,
+        memory: Memory,
+        scratch: *mut f32,
+        to: impl Fn(usize) -> Epilogue<'a>,
+    ) {
+        let Window { width, kernel, stride, output_width, .. } = self.window;
+        // SAFETY: the caller's; windows that are read in place lie inside.
+        unsafe {
+            if matches!(self.source, Source::Arena(_)) {
+                self.spread::<S>(rows.clone(), 0..output_width, memory, scratch);
+            }
+            for row in rows.clone() {
+                let epilogue = to(row);
+                let inside = self.inside(row);
+                for positions in [0..inside.start, inside.clone(), inside.end..output_width] {
+                    if positions.is_empty() {
+                        continue;
+                    }
+                    let operand = match &self.source {
+                        Source::Image { taps } if positions == inside => {
+                            let first = (row * stride - kernel / 2) * width;
+                            let base = memory.image.wrapping_add(first).wrapping_sub(kernel / 2);
+                            Operand { base, offsets: taps, stride }
+                        }
+                        Source::Image { .. } => {
+                            self.spread::<S>(row..row + 1, positions.clone(), memory, scratch);
+                            Operand { base: scratch, offsets: &self.taps, stride }
+                        }
+                        Source::Arena(_) => {
+                            let base = scratch.add((row - rows.start) * stride * self.pitch());
+                            Operand { base, offsets: &self.taps, stride }
+                        }
+                    };
+                    // Constants for the compiler.
+                    if stride == 2 {
+                        multiply::<S, W>(&self.packed, positions, Operand { stride: 2, ..operand }, &epilogue);
+                    } else {
+                        multiply::<S, W>(&self.packed, positions, Operand { stride: 1, ..operand }, &epilogue);
                     }
                 }
             }
         }
     }
 
-    /// Copies the input rows that output rows `rows` look at into scratch, with zeros around.
+    /// The positions of output row `row` whose windows are read in place.
     #[inline(always)]
-    unsafe fn spread<S: Simd>(&self, rows: std::ops::Range<usize>, memory: Memory, scratch: *mut f32) {
+    fn inside(&self, row: usize) -> std::ops::Range<usize> {
         let Window { height, width, kernel, stride, .. } = self.window;
-        let (reach, pitch) = (kernel / 2, Self::pitch(self.window));
-        let all = Self::input_rows(self.window, self.pool.is_some());
+        let (reach, top) = (kernel / 2, row * stride);
+        let is_inside = matches!(self.source, Source::Image { .. }) && top >= reach && top + kernel <= height + reach;
+        let end = ((width + reach).saturating_sub(kernel) / stride + 1).min(self.window.output_width);
+        if is_inside && EDGE < end && EDGE * stride >= reach { EDGE..end } else { 0..0 }
+    }
+
+    /// Copies what the windows of output rows `rows` and `columns` look at into scratch, with zeros around.
+    #[inline(always)]
+    unsafe fn spread<S: Simd>(
+        &self,
+        rows: std::ops::Range<usize>,
+        columns: std::ops::Range<usize>,
+        memory: Memory,
+        scratch: *mut f32,
+    ) {
+        let Window { height, width, kernel, stride, .. } = self.window;
+        let (reach, pitch) = (kernel / 2, self.pitch());
+        // With the border.
+        let (start, end) = (columns.start * stride, (columns.end - 1) * stride + kernel);
+        let (left, right) = (start.max(reach), end.min(reach + width));
         for channel in 0..self.channels {
             for row in 0..(rows.len() - 1) * stride + kernel {
                 // SAFETY: each row has `pitch` floats of scratch and `width` of its channel.
                 unsafe {
-                    let target = std::slice::from_raw_parts_mut(scratch.add((channel * all + row) * pitch), pitch);
+                    let target = scratch.add((channel * self.input_rows() + row) * pitch);
+                    let target = std::slice::from_raw_parts_mut(target, pitch);
                     let y = (rows.start * stride + row).wrapping_sub(reach);
-                    if y >= height {
-                        target.fill(0.0);
+                    if y >= height || left >= right {
+                        target[start..end].fill(0.0);
                         continue;
                     }
-                    target[..reach].fill(0.0);
-                    target[reach + width..].fill(0.0);
-                    let target = &mut target[reach..reach + width];
+                    target[start..left].fill(0.0);
+                    target[right..end].fill(0.0);
+                    let target = &mut target[left..right];
+                    let x = left - reach;
                     match &self.source {
-                        Source::Image => {
-                            let plane = memory.image.add((channel * height + y) * width);
-                            target.copy_from_slice(std::slice::from_raw_parts(plane, width));
+                        Source::Image { .. } => {
+                            let plane = memory.image.add((channel * height + y) * width + x);
+                            target.copy_from_slice(std::slice::from_raw_parts(plane, right - left));
                         }
                         Source::Arena(offsets) => {
-                            let plane = memory.read(offsets[channel] + S::LANES * y * width);
+                            let plane = memory.read(offsets[channel] + S::LANES * (y * width + x));
                             for (x, target) in target.iter_mut().enumerate() {
                                 *target = *plane.add(S::LANES * x);
                             }
