@@ -104,7 +104,7 @@ mod x86 {
     use std::arch::x86_64::*;
 
     use super::super::{Avx2, Simd};
-    use super::{DEPTH, Levels, LevelsWork, shifted};
+    use super::{DEPTH, Levels, LevelsWork};
 
     #[target_feature(enable = "avx2,fma")]
     pub(super) unsafe fn avx2(work: impl LevelsWork) {
@@ -130,14 +130,15 @@ mod x86 {
     unsafe fn of_floats(from: *const f32, to: *mut u8, count: usize, levels: __m256, zeros: __m256) {
         // SAFETY: the caller gives `count` vectors, and room for as many groups of bytes.
         unsafe {
-            let bytes = |at: usize| {
-                let shifted = shifted::<Avx2>(Avx2::load(from.add(at * Avx2::LANES)), levels, zeros);
-                _mm256_and_si256(_mm256_castps_si256(shifted), _mm256_set1_epi32(0xFF))
+            // Packing ends at 0 and what is no number becomes the least integer; above, the least is no end.
+            let integers = |at: usize| {
+                let level = Avx2::add(Avx2::mul(Avx2::load(from.add(at * Avx2::LANES)), levels), zeros);
+                _mm256_cvtps_epi32(Avx2::min(_mm256_set1_ps(127.0), level))
             };
             let mut at = 0;
             while at + 4 <= count {
-                let low = _mm256_packus_epi32(bytes(at), bytes(at + 1));
-                let high = _mm256_packus_epi32(bytes(at + 2), bytes(at + 3));
+                let low = _mm256_packs_epi32(integers(at), integers(at + 1));
+                let high = _mm256_packs_epi32(integers(at + 2), integers(at + 3));
                 // Halves of registers are packed apart: lanes 0 to 3 of all four, then 4 to 7.
                 let order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
                 let packed = _mm256_permutevar8x32_epi32(_mm256_packus_epi16(low, high), order);
@@ -145,8 +146,8 @@ mod x86 {
                 at += 4;
             }
             while at < count {
-                let one = bytes(at);
-                let halves = _mm_packus_epi32(_mm256_castsi256_si128(one), _mm256_extracti128_si256::<1>(one));
+                let one = integers(at);
+                let halves = _mm_packs_epi32(_mm256_castsi256_si128(one), _mm256_extracti128_si256::<1>(one));
                 _mm_storel_epi64(to.add(DEPTH * at).cast(), _mm_packus_epi16(halves, halves));
                 at += 1;
             }
