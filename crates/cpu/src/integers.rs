@@ -8,12 +8,14 @@ use super::memory::{Aligned, Memory, units_of, unrolled};
 use super::product::{GROUP, SMALL_MAP};
 use yolo_lat_core::model::graph::Activation;
 use yolo_lat_core::model::integers::Integers;
-use yolo_lat_simd::{DEPTH, InstructionSet, Levels, LevelsWork, Simd, dispatch_levels};
+use yolo_lat_simd::{DEPTH, InstructionSet, Levels, LevelsWork, Simd, dispatch_levels, fit_together};
 
 /// Filters packed for the kernels, and what makes levels of their inputs.
 pub(super) struct PackedIntegers {
     /// `[vector of outputs][step of the depth][DEPTH / 4][lane][4]`.
     weights: Vec<i8>,
+    /// Of each vector of outputs, how many pairs of steps are summed up together, from the first on.
+    pairs: Vec<usize>,
     /// What each output's sum begins with.
     starts: Vec<i32>,
     /// Of each output.
@@ -73,7 +75,19 @@ impl PackedIntegers {
             scales[slot] = integers.scales[output];
             bias[slot] = integers.bias[output];
         }
+        let steps = depth / DEPTH;
+        let pairs = |vector: usize| {
+            let of_step = |lane: usize, step: usize| {
+                let row = vector * block * depth + lane * 4;
+                std::array::from_fn(|k| packed[row + (step * DEPTH + k) / 4 * 4 * block + k % 4])
+            };
+            let fits = |lane, pair| fit_together([of_step(lane, 2 * pair), of_step(lane, 2 * pair + 1)]);
+            // All or none: few filters do not fit.
+            let all = (0..block).all(|lane| (0..steps / 2).all(|pair| fits(lane, pair)));
+            if all { steps / 2 } else { 0 }
+        };
         Self {
+            pairs: (0..blocks).map(pairs).collect(),
             weights: packed,
             starts,
             scales: scales.into(),
@@ -151,7 +165,8 @@ impl LevelsWork for Unit<'_> {
                     let at = L::Floats::LANES * start;
                     let block = L::Floats::LANES * vector;
                     let tiles = Tiles::<L> {
-                        steps: packed.steps(),
+                        pairs: packed.pairs[vector],
+                        singles: packed.steps() - 2 * packed.pairs[vector],
                         weights: packed.weights.as_ptr().add(block * packed.steps() * DEPTH),
                         levels: scratch,
                         start: L::sums(packed.starts.as_ptr().add(block)),
@@ -191,7 +206,9 @@ impl Unit<'_> {
 
 /// A vector of outputs for a group of positions.
 struct Tiles<L: Levels> {
-    steps: usize,
+    /// Steps of the depth that are taken two at a time, then those that are not.
+    pairs: usize,
+    singles: usize,
     weights: *const i8,
     /// Of the first position, as [`Unit::levels`] makes them.
     levels: *const u8,
@@ -222,7 +239,16 @@ impl<L: Levels> Tiles<L> {
         unsafe {
             let mut sums = [self.start; P];
             let (mut weights, mut levels) = (self.weights, self.levels.add(at * DEPTH));
-            for _ in 0..self.steps {
+            for _ in 0..self.pairs {
+                let filter = [0, 1].map(|step| [8 * step, 8 * step + 4].map(|at| L::weights(weights.add(at * lanes))));
+                for (p, sum) in sums.iter_mut().enumerate() {
+                    let levels = levels.add(p * DEPTH);
+                    *sum = L::add_both(*sum, [levels, levels.add(GROUP * DEPTH)], filter);
+                }
+                weights = weights.add(2 * DEPTH * lanes);
+                levels = levels.add(2 * GROUP * DEPTH);
+            }
+            for _ in 0..self.singles {
                 let filter = [L::weights(weights), L::weights(weights.add(4 * lanes))];
                 for (p, sum) in sums.iter_mut().enumerate() {
                     *sum = L::add_products(*sum, levels.add(p * DEPTH), filter);

@@ -26,6 +26,12 @@ pub trait Levels: Copy {
     unsafe fn weights(from: *const i8) -> Self::Weights;
     /// Adds to each lane its weights times the [`DEPTH`] levels at `levels`.
     unsafe fn add_products(sums: Self::Sums, levels: *const u8, weights: [Self::Weights; 2]) -> Self::Sums;
+    /// Adds the products of two steps of the depth, of weights that [`fit_together`].
+    #[inline(always)]
+    unsafe fn add_both(sums: Self::Sums, levels: [*const u8; 2], weights: [[Self::Weights; 2]; 2]) -> Self::Sums {
+        // SAFETY: the caller's.
+        unsafe { Self::add_products(Self::add_products(sums, levels[0], weights[0]), levels[1], weights[1]) }
+    }
     /// As floats, the nearest where there is none.
     unsafe fn floats(sums: Self::Sums) -> <Self::Floats as Simd>::Vector;
 
@@ -52,6 +58,18 @@ pub trait Levels: Copy {
             }
         }
     }
+}
+
+/// Whether [`Levels::add_both`] is right for the weights of a lane, [`DEPTH`] in each step: with any levels the products that one sum of 16 bits
+/// takes in, a half of each four, fit it.
+pub fn fit_together(weights: [[i8; DEPTH]; 2]) -> bool {
+    [0, 2].into_iter().all(|half| {
+        let met = || weights.iter().flat_map(|step| step.chunks(4)).flat_map(|four| &four[half..half + 2]);
+        [1, -1].iter().all(|sign| {
+            let sum: i32 = met().map(|&weight| (sign * i32::from(weight)).max(0)).sum();
+            127 * sum <= i32::from(i16::MAX)
+        })
+    })
 }
 
 /// Floats whose last byte is the level: of the numbers from 2^23 on every one is whole, so adding that rounds.
@@ -183,6 +201,20 @@ mod x86 {
                 let low = _mm256_maddubs_epi16(first, weights[0]);
                 let high = _mm256_maddubs_epi16(second, weights[1]);
                 let pairs = _mm256_madd_epi16(_mm256_add_epi16(low, high), _mm256_set1_epi16(1));
+                _mm256_add_epi32(sums, pairs)
+            }
+        }
+        #[inline(always)]
+        unsafe fn add_both(sums: __m256i, levels: [*const u8; 2], weights: [[__m256i; 2]; 2]) -> __m256i {
+            unsafe {
+                if VNNI {
+                    return Self::add_products(Self::add_products(sums, levels[0], weights[0]), levels[1], weights[1]);
+                }
+                let products = |step: usize| {
+                    let low = _mm256_maddubs_epi16(four(levels[step]), weights[step][0]);
+                    _mm256_add_epi16(low, _mm256_maddubs_epi16(four(levels[step].add(4)), weights[step][1]))
+                };
+                let pairs = _mm256_madd_epi16(_mm256_add_epi16(products(0), products(1)), _mm256_set1_epi16(1));
                 _mm256_add_epi32(sums, pairs)
             }
         }

@@ -9,7 +9,7 @@ mod rows;
 #[cfg(test)]
 mod tests;
 
-pub use levels::{DEPTH, Levels, LevelsWork, dispatch_levels};
+pub use levels::{DEPTH, Levels, LevelsWork, dispatch_levels, fit_together};
 pub use rows::{RowFilter, rgb_of_rgba};
 
 /// Instruction sets the kernels exist for.

@@ -174,3 +174,57 @@ fn products_of_levels_are_those_of_the_safe_twin() {
         assert_eq!((levels.concat(), sums), expected(set.block()), "{set}");
     }
 }
+
+#[test]
+fn two_steps_are_summed_up_as_one_by_one_where_their_weights_fit_together() {
+    /// Sums of two steps at once, and one after the other.
+    struct Both<'a> {
+        weights: [[i8; DEPTH]; 2],
+        levels: [[u8; DEPTH]; 2],
+        found: &'a mut Vec<[f32; 2]>,
+    }
+    impl LevelsWork for Both<'_> {
+        #[inline(always)]
+        unsafe fn run<L: Levels>(self) {
+            let lanes = L::Floats::LANES;
+            let four = |step: usize, half: usize| -> Vec<i8> {
+                (0..lanes).flat_map(|_| self.weights[step][4 * half..4 * half + 4].iter().copied()).collect()
+            };
+            // SAFETY: the machine has the set; weights and levels are as many as are read.
+            unsafe {
+                let weights = [0, 1].map(|step| [0, 1].map(|half| L::weights(four(step, half).as_ptr())));
+                let [first, second] = &self.levels;
+                let start = L::sums([-7; 16].as_ptr());
+                let both = L::add_both(start, [first.as_ptr(), second.as_ptr()], weights);
+                let single = L::add_products(start, first.as_ptr(), weights[0]);
+                let single = L::add_products(single, second.as_ptr(), weights[1]);
+                let [mut both_floats, mut single_floats] = [[0.0; 16]; 2];
+                L::Floats::store(both_floats.as_mut_ptr(), L::floats(both));
+                L::Floats::store(single_floats.as_mut_ptr(), L::floats(single));
+                self.found.extend((0..lanes).map(|lane| [both_floats[lane], single_floats[lane]]));
+            }
+        }
+    }
+    let sum = |weights: [[i8; DEPTH]; 2], levels: [[u8; DEPTH]; 2]| {
+        let products = weights.as_flattened().iter().zip(levels.as_flattened());
+        -7 + products.map(|(&weight, &level)| i32::from(weight) * i32::from(level)).sum::<i32>()
+    };
+    // 258 times 127 is the most that fits: of eight that meet, four of 63 and one of 6.
+    let most = [[63, 63, 63, 63, 63, 63, 63, 63], [6, 0, 6, 0, 0, 0, 0, 0]];
+    let over = [[63, 63, 63, 63, 63, 63, 63, 63], [7, 0, 6, 0, 0, 0, 0, 0]];
+    let mixed = [[63, -63, 5, -5, 63, -63, 17, -17], [63, -63, -63, 1, 63, -63, -63, 63]];
+    assert!(fit_together(most) && fit_together(mixed) && !fit_together(over));
+    assert!(fit_together(most.map(|step| step.map(|weight| -weight))));
+    assert!(!fit_together(over.map(|step| step.map(|weight| -weight))));
+    let alternating = [[127, 0, 127, 0, 127, 0, 127, 0]; 2];
+    for weights in [most, most.map(|step| step.map(|weight| -weight)), mixed] {
+        for levels in [[[127; DEPTH]; 2], alternating, [[1, 2, 3, 4, 5, 6, 7, 8], [127, 126, 0, 1, 64, 63, 9, 100]]] {
+            for set in InstructionSet::available() {
+                let mut found = Vec::new();
+                // SAFETY: the set is one of this machine's.
+                unsafe { dispatch_levels(set, Both { weights, levels, found: &mut found }) };
+                assert_eq!(found, vec![[sum(weights, levels) as f32; 2]; set.block()], "{set}");
+            }
+        }
+    }
+}
