@@ -390,6 +390,28 @@ fn windows_of_every_size_agree_with_the_reference() {
     }
 }
 
+/// On images so wide that most windows are read where they lie, and those at the edges are not.
+#[test]
+fn windows_on_wide_images_agree_with_the_reference() {
+    for (kernel, stride) in [3, 5, 7].into_iter().flat_map(|kernel| [1, 2].map(|stride| (kernel, stride))) {
+        for (width, height) in [(64, 34), (61, 9), (49, 48), (25, 7)] {
+            for pooled in [false, true] {
+                let mut graph = Graph::new("wide", Shape { channels: 3, height, width });
+                let activation = Activation::LeakyRelu(0.1);
+                graph.add("dense", Op::Conv { channels: 12, kernel, stride, activation }, &[0]);
+                if pooled {
+                    graph.add("pool", Op::MaxPool, &[1]);
+                }
+                let graph = finished(graph);
+                let mut seed = (kernel * stride * width) as u32;
+                let network = with_random_weights(&graph, &mut seed);
+                let images = random_images(2, graph.input(), 1.0, &mut seed);
+                assert_engines_agree(&network, &images, 1e-5);
+            }
+        }
+    }
+}
+
 #[test]
 fn of_equal_scores_the_first_count_as_higher_everywhere() {
     for (active, equal) in [(1, false), (2, false), (3, true)] {
