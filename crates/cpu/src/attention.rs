@@ -1,5 +1,6 @@
 //! Attention: a unit is a head. Its queries, keys and values are copied into planes, so that every loop runs along tokens.
 
+use super::elementwise::{pack, unpack};
 use super::memory::Memory;
 use yolo_lat_core::model::config::KernelKind;
 use yolo_lat_core::model::graph::Mixing;
@@ -11,7 +12,8 @@ pub(super) struct Attention {
     pub(super) heads: usize,
     /// q, k and v of all heads, 3 * width channels at token 0.
     pub(super) inputs: Vec<usize>,
-    pub(super) output: usize,
+    /// Of each channel at token 0.
+    pub(super) outputs: Vec<usize>,
     pub(super) tokens: usize,
 }
 
@@ -54,27 +56,15 @@ impl Attention {
         unsafe {
             let planes = Planes { parts: scratch, stride, width };
             for part in 0..3 {
-                for channel in 0..width {
-                    let from = memory.read(self.inputs[part * self.width() + head * width + channel]);
-                    let to = planes.plane(part, channel);
-                    for token in 0..self.tokens {
-                        *to.add(token) = *from.add(S::LANES * token);
-                    }
-                }
+                let inputs = &self.inputs[part * self.width() + head * width..][..width];
+                unpack::<S>(memory, inputs, self.tokens, planes.plane(part, 0), stride);
             }
             let rest = planes.plane(3, width);
             match self.mixing {
                 Mixing::Softmax => self.softmax::<S>(planes, rest),
                 Mixing::Linear(kernel) => self.linear::<S>(kernel, planes, rest),
             }
-            for channel in 0..width {
-                let (from, output) = (planes.plane(3, channel), head * width + channel);
-                let to = self.output + output / S::LANES * S::LANES * self.tokens + output % S::LANES;
-                let to = memory.write(to);
-                for token in 0..self.tokens {
-                    *to.add(S::LANES * token) = *from.add(token);
-                }
-            }
+            pack::<S>(planes.plane(3, 0), stride, memory, &self.outputs[head * width..][..width], self.tokens);
         }
     }
 
@@ -101,15 +91,9 @@ impl Attention {
             }
             // (head + 1, features): one row for each value, one for C.
             for feature in 0..features {
-                let psi = psi.add(feature * stride);
-                for channel in 0..=width {
-                    let sum = if channel < width {
-                        dot::<S>(psi, planes.plane(2, channel), tokens)
-                    } else {
-                        reduce::<S>(psi, tokens)
-                    };
-                    *sums.add(channel * features + feature) = sum;
-                }
+                let (psi, sums) = (psi.add(feature * stride), sums.add(feature));
+                dots::<S>(psi, planes, tokens, |channel, sum| *sums.add(channel * features) = sum);
+                *sums.add(width * features) = reduce::<S>(psi, tokens);
             }
             // Values in 3, and behind them the denominators: eight rows of results at a time, for the adders' latency.
             let mut channel = 0;
@@ -271,10 +255,7 @@ impl Attention {
                     S::store(weights.add(at), S::exp(S::sub(S::load(weights.add(at)), row)));
                 }
                 let total = reduce::<S>(weights, tokens);
-                for channel in 0..width {
-                    let sum = dot::<S>(weights, planes.plane(2, channel), tokens);
-                    *planes.plane(3, channel).add(query) = sum / total;
-                }
+                dots::<S>(weights, planes, tokens, |channel, sum| *planes.plane(3, channel).add(query) = sum / total);
             }
         }
     }
@@ -325,17 +306,53 @@ fn query_scale(head: usize) -> f32 {
     (head as f64).powf(-0.25) as f32
 }
 
-/// Sum of `a * b` over `count` values.
+/// Calls `take` with each channel and the sum of `weights` times its values, over `count` tokens: eight channels at a time, for the
+/// adders' latency.
 #[inline(always)]
-unsafe fn dot<S: Simd>(a: *const f32, b: *const f32, count: usize) -> f32 {
+unsafe fn dots<S: Simd>(weights: *const f32, planes: Planes, count: usize, take: impl Fn(usize, f32)) {
+    let mut channel = 0;
+    while channel < planes.width {
+        // SAFETY: the caller gives `count` floats at each.
+        unsafe {
+            if channel + 8 <= planes.width {
+                let sums = dots_of::<S, 8>(weights, planes.plane(2, channel), planes.stride, count);
+                for (index, &sum) in sums.iter().enumerate() {
+                    take(channel + index, sum);
+                }
+                channel += 8;
+            } else {
+                let [sum] = dots_of::<S, 1>(weights, planes.plane(2, channel), planes.stride, count);
+                take(channel, sum);
+                channel += 1;
+            }
+        }
+    }
+}
+
+/// Sums of `a` times each of `ROWS` rows, `stride` apart from `b` on, over `count` values.
+#[inline(always)]
+unsafe fn dots_of<S: Simd, const ROWS: usize>(
+    a: *const f32,
+    b: *const f32,
+    stride: usize,
+    count: usize,
+) -> [f32; ROWS] {
     // SAFETY: the caller gives `count` floats at each.
     unsafe {
         let whole = count / S::LANES * S::LANES;
-        let mut sum = S::splat(0.0);
+        let mut sums = [S::splat(0.0); ROWS];
         for at in (0..whole).step_by(S::LANES) {
-            sum = S::fma(S::load(a.add(at)), S::load(b.add(at)), sum);
+            let a = S::load(a.add(at));
+            for (row, sum) in sums.iter_mut().enumerate() {
+                *sum = S::fma(a, S::load(b.add(row * stride + at)), *sum);
+            }
         }
-        (whole..count).fold(S::sum(sum), |sum, at| sum + *a.add(at) * *b.add(at))
+        let mut totals = [0.0; ROWS];
+        for (row, total) in totals.iter_mut().enumerate() {
+            let start = S::sum(sums[row]);
+            *total = (whole..count).fold(start, |sum, at| sum + *a.add(at) * *b.add(row * stride + at));
+        }
+        totals
     }
 }
 

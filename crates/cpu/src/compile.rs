@@ -121,7 +121,11 @@ impl Compiler<'_> {
                 None => Step::MaxPool(MaxPool { inputs: operand(0), output, window: self.window(node, 3, 2) }),
             },
             (_, Op::Attention { mixing, heads, .. }) => {
-                Step::Attention(Attention { mixing, heads, inputs: operand(0), output, tokens: positions })
+                // Channels in the order of the heads.
+                let block = self.set.block();
+                let place = |channel: usize| output + channel / block * block * positions + channel % block;
+                let outputs = (0..node.shape.channels).map(place).collect();
+                Step::Attention(Attention { mixing, heads, inputs: operand(0), outputs, tokens: positions })
             }
             (_, Op::Gate) => Step::Gate(Gate { u: operand(0), g: operand(1), output, positions }),
             (_, Op::Add) => {

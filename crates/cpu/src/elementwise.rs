@@ -47,6 +47,74 @@ pub(super) unsafe fn activate<S: Simd, const P: usize, const V: usize>(
     }
 }
 
+/// Channels at `offsets` into planes `stride` apart, whole blocks at a time where they lie as in the map.
+#[inline(always)]
+pub(super) unsafe fn unpack<S: Simd>(memory: Memory, offsets: &[usize], positions: usize, to: *mut f32, stride: usize) {
+    let whole = positions - positions % S::LANES;
+    let mut channel = 0;
+    while channel < offsets.len() {
+        // SAFETY: offsets are the plan's, and the caller gives room for their planes.
+        unsafe {
+            let (from, to) = (memory.read(offsets[channel]), to.add(channel * stride));
+            let (lanes, start) = if is_block::<S>(&offsets[channel..]) {
+                for at in (0..whole).step_by(S::LANES) {
+                    S::transpose(from.add(S::LANES * at), S::LANES, to.add(at), stride);
+                }
+                (S::LANES, whole)
+            } else {
+                (1, 0)
+            };
+            for lane in 0..lanes {
+                for at in start..positions {
+                    *to.add(lane * stride + at) = *from.add(S::LANES * at + lane);
+                }
+            }
+            channel += lanes;
+        }
+    }
+}
+
+/// The reverse: planes `stride` apart into channels at `offsets`.
+#[inline(always)]
+pub(super) unsafe fn pack<S: Simd>(
+    from: *const f32,
+    stride: usize,
+    memory: Memory,
+    offsets: &[usize],
+    positions: usize,
+) {
+    let whole = positions - positions % S::LANES;
+    let mut channel = 0;
+    while channel < offsets.len() {
+        // SAFETY: offsets are the plan's, and the caller gives planes for them and alone writes there.
+        unsafe {
+            let (from, to) = (from.add(channel * stride), memory.write(offsets[channel]));
+            let (lanes, start) = if is_block::<S>(&offsets[channel..]) {
+                for at in (0..whole).step_by(S::LANES) {
+                    S::transpose(from.add(at), stride, to.add(S::LANES * at), S::LANES);
+                }
+                (S::LANES, whole)
+            } else {
+                (1, 0)
+            };
+            for lane in 0..lanes {
+                for at in start..positions {
+                    *to.add(S::LANES * at + lane) = *from.add(lane * stride + at);
+                }
+            }
+            channel += lanes;
+        }
+    }
+}
+
+/// Whether the first channels fill a block in its order.
+#[inline(always)]
+fn is_block<S: Simd>(offsets: &[usize]) -> bool {
+    offsets.len() >= S::LANES
+        && offsets[0].is_multiple_of(S::LANES)
+        && (1..S::LANES).all(|lane| offsets[lane] == offsets[0] + lane)
+}
+
 /// Planes of the image into blocks.
 pub(super) struct Pack {
     pub(super) channels: usize,

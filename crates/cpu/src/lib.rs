@@ -34,6 +34,7 @@ use yolo_lat_core::model::Network;
 use yolo_lat_core::model::graph::{NodeId, Shape};
 use yolo_lat_core::time::Instant;
 pub use yolo_lat_simd::InstructionSet;
+use yolo_lat_simd::{Simd, Work, dispatch};
 
 /// Runs one graph for one input size.
 pub struct CpuEngine {
@@ -395,19 +396,28 @@ impl Runner {
             let Some((first, channels, shape, target)) = parts.nth(part - passed) else { break };
             passed = part + 1;
             let positions = shape.positions();
-            // SAFETY: the caller's. Channels of a block share their cache lines, so they are read together.
+            // SAFETY: the caller's.
             unsafe {
-                let target = target.get().add(image * shape.values() + first * positions);
-                for start in (0..positions).step_by(64) {
-                    for (channel, &offset) in channels.iter().enumerate() {
-                        let (from, to) = (memory.read(offset), target.add(channel * positions));
-                        for at in start..(start + 64).min(positions) {
-                            *to.add(at) = *from.add(block * at);
-                        }
-                    }
-                }
+                let to = target.get().add(image * shape.values() + first * positions);
+                dispatch(self.set.with_lanes_of_a_block(), Unpack { memory, channels, positions, to });
             }
         }
+    }
+}
+
+/// Channels of the arena as planes one after the other.
+struct Unpack<'a> {
+    memory: Memory,
+    channels: &'a [usize],
+    positions: usize,
+    to: *mut f32,
+}
+
+impl Work for Unpack<'_> {
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        // SAFETY: the caller's.
+        unsafe { elementwise::unpack::<S>(self.memory, self.channels, self.positions, self.to, self.positions) };
     }
 }
 

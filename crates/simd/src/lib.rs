@@ -74,6 +74,16 @@ impl InstructionSet {
         }
     }
 
+    /// The set whose vectors hold a block; a machine with this one has it.
+    #[must_use]
+    pub fn with_lanes_of_a_block(self) -> Self {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => Self::Avx2,
+            other => other,
+        }
+    }
+
     /// Vectors of weights that a tile of a matrix product has beside each other.
     pub fn beside(self) -> usize {
         match self {
@@ -213,6 +223,17 @@ pub trait Simd: Copy {
                 sum = Self::fma(sum, r, Self::splat(coefficient));
             }
             Self::mul(sum, Self::exp2_integral(n))
+        }
+    }
+
+    /// `LANES` rows of as many floats, `from_row` apart, as columns, in rows `to_row` apart.
+    #[inline(always)]
+    unsafe fn transpose(from: *const f32, from_row: usize, to: *mut f32, to_row: usize) {
+        for column in 0..Self::LANES {
+            for row in 0..Self::LANES {
+                // SAFETY: the caller gives as many rows, and room for as many.
+                unsafe { *to.add(to_row * column + row) = *from.add(from_row * row + column) };
+            }
         }
     }
 
@@ -362,6 +383,26 @@ mod x86 {
             unsafe {
                 let exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
                 _mm256_castsi256_ps(_mm256_slli_epi32::<23>(exponent))
+            }
+        }
+        #[inline(always)]
+        unsafe fn transpose(from: *const f32, from_row: usize, to: *mut f32, to_row: usize) {
+            // Four columns of all eight rows at a time: the upper half of a register holds those of the rows from the fifth on.
+            for half in 0..2 {
+                unsafe {
+                    let rows = |row: usize| {
+                        let [low, high] = [row, row + 4].map(|row| _mm_loadu_ps(from.add(from_row * row + 4 * half)));
+                        _mm256_insertf128_ps::<1>(_mm256_castps128_ps256(low), high)
+                    };
+                    let (a, b, c, d) = (rows(0), rows(1), rows(2), rows(3));
+                    let (ab, cd) = (_mm256_unpacklo_ps(a, b), _mm256_unpacklo_ps(c, d));
+                    let to = to.add(to_row * 4 * half);
+                    _mm256_storeu_ps(to, _mm256_shuffle_ps::<0x44>(ab, cd));
+                    _mm256_storeu_ps(to.add(to_row), _mm256_shuffle_ps::<0xEE>(ab, cd));
+                    let (ab, cd) = (_mm256_unpackhi_ps(a, b), _mm256_unpackhi_ps(c, d));
+                    _mm256_storeu_ps(to.add(2 * to_row), _mm256_shuffle_ps::<0x44>(ab, cd));
+                    _mm256_storeu_ps(to.add(3 * to_row), _mm256_shuffle_ps::<0xEE>(ab, cd));
+                }
             }
         }
     }

@@ -104,6 +104,31 @@ fn halves_and_sums_are_those_of_the_safe_twin() {
 }
 
 #[test]
+fn a_transposed_block_has_its_columns_in_rows() {
+    /// From rows of 17 to rows of 20.
+    struct Block<'a>(&'a [f32], &'a mut [f32]);
+    impl Work for Block<'_> {
+        #[inline(always)]
+        unsafe fn run<S: Simd>(self) {
+            // SAFETY: there are 16 rows of 16 at most, on both sides.
+            unsafe { S::transpose(self.0.as_ptr(), 17, self.1.as_mut_ptr(), 20) };
+        }
+    }
+    let from: Vec<f32> = (0..16 * 17u16).map(f32::from).collect();
+    for set in InstructionSet::available() {
+        let mut found = vec![-1.0; 16 * 20];
+        // SAFETY: the set is one of this machine's.
+        unsafe { dispatch(set, Block(&from, &mut found)) };
+        let lanes = set.lanes();
+        let expected = |at: usize| {
+            let (row, column) = (at / 20, at % 20);
+            if row < lanes && column < lanes { from[17 * column + row] } else { -1.0 }
+        };
+        assert_eq!(found, (0..16 * 20).map(expected).collect::<Vec<_>>(), "{set}");
+    }
+}
+
+#[test]
 fn products_of_levels_are_those_of_the_safe_twin() {
     /// Levels of some vectors, and sums of products of all of them with weights.
     struct Products<'a> {
