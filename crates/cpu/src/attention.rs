@@ -1,6 +1,6 @@
 //! Attention: a unit is a head. Its queries, keys and values are copied into planes, so that every loop runs along tokens.
 
-use super::elementwise::{pack, unpack};
+use super::elementwise::{from_planes, to_planes};
 use super::memory::Memory;
 use yolo_lat_core::model::config::KernelKind;
 use yolo_lat_core::model::graph::Mixing;
@@ -57,14 +57,14 @@ impl Attention {
             let planes = Planes { parts: scratch, stride, width };
             for part in 0..3 {
                 let inputs = &self.inputs[part * self.width() + head * width..][..width];
-                unpack::<S>(memory, inputs, self.tokens, planes.plane(part, 0), stride);
+                to_planes::<S>(memory, inputs, self.tokens, planes.plane(part, 0), stride);
             }
             let rest = planes.plane(3, width);
             match self.mixing {
                 Mixing::Softmax => self.softmax::<S>(planes, rest),
                 Mixing::Linear(kernel) => self.linear::<S>(kernel, planes, rest),
             }
-            pack::<S>(planes.plane(3, 0), stride, memory, &self.outputs[head * width..][..width], self.tokens);
+            from_planes::<S>(planes.plane(3, 0), stride, memory, &self.outputs[head * width..][..width], self.tokens);
         }
     }
 

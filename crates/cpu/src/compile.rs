@@ -5,7 +5,7 @@ use super::attention::Attention;
 use super::elementwise::{Gate, Gather, Pack, Route, Scale, Sum, Upsample};
 use super::integers::{IntegerPointwise, PackedIntegers};
 use super::memory::Aligned;
-use super::product::{Convolution, Packed, Place, Pointwise};
+use super::product::{Convolution, Destination, Packed, Pointwise};
 use super::steps::Step;
 use super::window::Window;
 use super::windows::{Depthwise, MaxPool};
@@ -69,7 +69,7 @@ impl Target for Kernels {
         }
     }
 
-    /// Only a convolution with a window spreads rows of its own.
+    /// Only a convolution with a window reads planes.
     fn reads_image(&self, graph: &CheckedGraph, reader: NodeId) -> bool {
         let reader = &graph.nodes[reader];
         matches!(reader.op, Op::Conv { kernel: 2.., .. }) && reader.inputs == [0]
@@ -161,13 +161,13 @@ impl Compiler<'_> {
         let pooled = (task.nodes[0] != id).then(|| &self.network.nodes[task.nodes[0]]);
         let (pool, channels) =
             (pooled.map(|pooled| self.window(pooled, 3, 2)), self.network.input_shape(node).channels);
-        let place = Place {
+        let result = Destination {
             output: self.plan.output(task),
             activation,
             residual: task.operand(id, 1).map(|residual| self.plan.offsets(&residual.at)),
         };
         let inputs = self.offsets(task.operand(id, 0));
-        Step::Convolution(Convolution::new(self.packed(task, node), inputs, channels, window, pool, place))
+        Step::Convolution(Convolution::new(self.packed(task, node), inputs, channels, window, pool, result))
     }
 
     /// Where an operand's channels or blocks lie at position 0.

@@ -49,70 +49,68 @@ pub(super) unsafe fn activate<S: Simd, const P: usize, const V: usize>(
 
 /// Channels at `offsets` into planes `stride` apart, whole blocks at a time where they lie as in the map.
 #[inline(always)]
-pub(super) unsafe fn unpack<S: Simd>(memory: Memory, offsets: &[usize], positions: usize, to: *mut f32, stride: usize) {
+pub(super) unsafe fn to_planes<S: Simd>(
+    memory: Memory,
+    offsets: &[usize],
+    positions: usize,
+    planes: *mut f32,
+    stride: usize,
+) {
     let whole = positions - positions % S::LANES;
-    let mut channel = 0;
-    while channel < offsets.len() {
+    for (channel, lanes) in stretches::<S>(offsets) {
         // SAFETY: offsets are the plan's, and the caller gives room for their planes.
         unsafe {
-            let (from, to) = (memory.read(offsets[channel]), to.add(channel * stride));
-            let (lanes, start) = if is_block::<S>(&offsets[channel..]) {
-                for at in (0..whole).step_by(S::LANES) {
-                    S::transpose(from.add(S::LANES * at), S::LANES, to.add(at), stride);
-                }
-                (S::LANES, whole)
-            } else {
-                (1, 0)
-            };
-            for lane in 0..lanes {
-                for at in start..positions {
-                    *to.add(lane * stride + at) = *from.add(S::LANES * at + lane);
-                }
+            let (from, to) = (memory.read(offsets[channel]), planes.add(channel * stride));
+            let transposed = if lanes == 1 { 0 } else { whole };
+            for at in (0..transposed).step_by(S::LANES) {
+                S::transpose(from.add(S::LANES * at), S::LANES, to.add(at), stride);
             }
-            channel += lanes;
+            for (lane, at) in (0..lanes).flat_map(|lane| (transposed..positions).map(move |at| (lane, at))) {
+                *to.add(lane * stride + at) = *from.add(S::LANES * at + lane);
+            }
         }
     }
 }
 
-/// The reverse: planes `stride` apart into channels at `offsets`.
+/// The reverse of [`to_planes`].
 #[inline(always)]
-pub(super) unsafe fn pack<S: Simd>(
-    from: *const f32,
+pub(super) unsafe fn from_planes<S: Simd>(
+    planes: *const f32,
     stride: usize,
     memory: Memory,
     offsets: &[usize],
     positions: usize,
 ) {
     let whole = positions - positions % S::LANES;
-    let mut channel = 0;
-    while channel < offsets.len() {
+    for (channel, lanes) in stretches::<S>(offsets) {
         // SAFETY: offsets are the plan's, and the caller gives planes for them and alone writes there.
         unsafe {
-            let (from, to) = (from.add(channel * stride), memory.write(offsets[channel]));
-            let (lanes, start) = if is_block::<S>(&offsets[channel..]) {
-                for at in (0..whole).step_by(S::LANES) {
-                    S::transpose(from.add(at), stride, to.add(S::LANES * at), S::LANES);
-                }
-                (S::LANES, whole)
-            } else {
-                (1, 0)
-            };
-            for lane in 0..lanes {
-                for at in start..positions {
-                    *to.add(S::LANES * at + lane) = *from.add(lane * stride + at);
-                }
+            let (from, to) = (planes.add(channel * stride), memory.write(offsets[channel]));
+            let transposed = if lanes == 1 { 0 } else { whole };
+            for at in (0..transposed).step_by(S::LANES) {
+                S::transpose(from.add(at), stride, to.add(S::LANES * at), S::LANES);
             }
-            channel += lanes;
+            for (lane, at) in (0..lanes).flat_map(|lane| (transposed..positions).map(move |at| (lane, at))) {
+                *to.add(S::LANES * at + lane) = *from.add(lane * stride + at);
+            }
         }
     }
 }
 
-/// Whether the first channels fill a block in its order.
+/// First channel and number of channels of what is moved together: the lanes of a block in its order, or one.
 #[inline(always)]
-fn is_block<S: Simd>(offsets: &[usize]) -> bool {
-    offsets.len() >= S::LANES
-        && offsets[0].is_multiple_of(S::LANES)
-        && (1..S::LANES).all(|lane| offsets[lane] == offsets[0] + lane)
+fn stretches<S: Simd>(offsets: &[usize]) -> impl Iterator<Item = (usize, usize)> {
+    let is_block = |channels: &[usize]| {
+        channels.len() >= S::LANES
+            && channels[0].is_multiple_of(S::LANES)
+            && (1..S::LANES).all(|lane| channels[lane] == channels[0] + lane)
+    };
+    let mut channel = 0;
+    std::iter::from_fn(move || {
+        let start = channel;
+        channel += if is_block(offsets.get(start..)?) { S::LANES } else { 1 };
+        (start < offsets.len()).then_some((start, channel - start))
+    })
 }
 
 /// Planes of the image into blocks.

@@ -1,21 +1,21 @@
 //! 1x1 convolutions in integers: levels of the inputs times weights of 7 bits ([`yolo_lat_core::model::integers`]).
 //!
 //! A unit makes levels of some positions' channels, whole blocks at a time, and multiplies them while they are in the first cache. The
-//! sums of eight positions stay in registers for the whole depth, of which a step takes eight levels: beside the weights of one vector of outputs
+//! sums of eight positions stay in registers for the whole depth, of which a step takes eight levels, or two steps at once sixteen: beside the weights of one vector of outputs
 //! that leaves AVX2 registers enough, and what is loaded costs less time than what is multiplied.
 
 use super::memory::{Aligned, Memory, units_of, unrolled};
 use super::product::{GROUP, SMALL_MAP};
 use yolo_lat_core::model::graph::Activation;
 use yolo_lat_core::model::integers::Integers;
-use yolo_lat_simd::{DEPTH, InstructionSet, Levels, LevelsWork, Simd, dispatch_levels, fit_together};
+use yolo_lat_simd::{DEPTH, InstructionSet, Levels, LevelsWork, Simd, dispatch_levels, fit_16_bits};
 
 /// Filters packed for the kernels, and what makes levels of their inputs.
 pub(super) struct PackedIntegers {
     /// `[vector of outputs][step of the depth][DEPTH / 4][lane][4]`.
     weights: Vec<i8>,
-    /// Of each vector of outputs, how many pairs of steps are summed up together, from the first on.
-    pairs: Vec<usize>,
+    /// Of each vector of outputs, whether every two steps may be summed up together.
+    fits: Vec<bool>,
     /// What each output's sum begins with.
     starts: Vec<i32>,
     /// Of each output.
@@ -76,18 +76,17 @@ impl PackedIntegers {
             bias[slot] = integers.bias[output];
         }
         let steps = depth / DEPTH;
-        let pairs = |vector: usize| {
+        let fits = |vector: usize| {
             let of_step = |lane: usize, step: usize| {
                 let row = vector * block * depth + lane * 4;
                 std::array::from_fn(|k| packed[row + (step * DEPTH + k) / 4 * 4 * block + k % 4])
             };
-            let fits = |lane, pair| fit_together([of_step(lane, 2 * pair), of_step(lane, 2 * pair + 1)]);
+            let fits = |lane, pair| fit_16_bits([of_step(lane, 2 * pair), of_step(lane, 2 * pair + 1)]);
             // All or none: few filters do not fit.
-            let all = (0..block).all(|lane| (0..steps / 2).all(|pair| fits(lane, pair)));
-            if all { steps / 2 } else { 0 }
+            (0..block).all(|lane| (0..steps / 2).all(|pair| fits(lane, pair)))
         };
         Self {
-            pairs: (0..blocks).map(pairs).collect(),
+            fits: (0..blocks).map(fits).collect(),
             weights: packed,
             starts,
             scales: scales.into(),
@@ -164,9 +163,10 @@ impl LevelsWork for Unit<'_> {
                 for vector in 0..packed.vectors {
                     let at = L::Floats::LANES * start;
                     let block = L::Floats::LANES * vector;
+                    let pairs = if packed.fits[vector] { packed.steps() / 2 } else { 0 };
                     let tiles = Tiles::<L> {
-                        pairs: packed.pairs[vector],
-                        singles: packed.steps() - 2 * packed.pairs[vector],
+                        pairs,
+                        singles: packed.steps() - 2 * pairs,
                         weights: packed.weights.as_ptr().add(block * packed.steps() * DEPTH),
                         levels: scratch,
                         start: L::sums(packed.starts.as_ptr().add(block)),
@@ -240,7 +240,8 @@ impl<L: Levels> Tiles<L> {
             let mut sums = [self.start; P];
             let (mut weights, mut levels) = (self.weights, self.levels.add(at * DEPTH));
             for _ in 0..self.pairs {
-                let filter = [0, 1].map(|step| [8 * step, 8 * step + 4].map(|at| L::weights(weights.add(at * lanes))));
+                let filter =
+                    [0, 1].map(|step| [DEPTH * step, DEPTH * step + 4].map(|at| L::weights(weights.add(at * lanes))));
                 for (p, sum) in sums.iter_mut().enumerate() {
                     let levels = levels.add(p * DEPTH);
                     *sum = L::add_both(*sum, [levels, levels.add(GROUP * DEPTH)], filter);

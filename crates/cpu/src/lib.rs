@@ -399,25 +399,25 @@ impl Runner {
             // SAFETY: the caller's.
             unsafe {
                 let to = target.get().add(image * shape.values() + first * positions);
-                dispatch(self.set.with_lanes_of_a_block(), Unpack { memory, channels, positions, to });
+                dispatch(self.set.with_lanes_of_a_block(), Planes { memory, channels, positions, to });
             }
         }
     }
 }
 
 /// Channels of the arena as planes one after the other.
-struct Unpack<'a> {
+struct Planes<'a> {
     memory: Memory,
     channels: &'a [usize],
     positions: usize,
     to: *mut f32,
 }
 
-impl Work for Unpack<'_> {
+impl Work for Planes<'_> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         // SAFETY: the caller's.
-        unsafe { elementwise::unpack::<S>(self.memory, self.channels, self.positions, self.to, self.positions) };
+        unsafe { elementwise::to_planes::<S>(self.memory, self.channels, self.positions, self.to, self.positions) };
     }
 }
 

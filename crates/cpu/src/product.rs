@@ -268,7 +268,7 @@ impl Pointwise {
 
 /// Where a dense convolution reads.
 pub(super) enum Source {
-    /// The planes of the image, in place but for windows that reach over their edges.
+    /// The planes of the image: in place, but for the first [`EDGE`] positions of a row and windows that reach over an edge.
     Image {
         /// Of each tap, from the first of the window.
         taps: Vec<usize>,
@@ -288,13 +288,11 @@ pub(super) struct Convolution {
     window: Window,
     /// The pooling after it, where only the maxima are kept.
     pool: Option<Window>,
-    output: usize,
-    activation: Activation,
-    residual: Option<Vec<usize>>,
+    result: Destination,
 }
 
 /// Where the result of a dense convolution goes, and what happens to it on the way.
-pub(super) struct Place {
+pub(super) struct Destination {
     pub(super) output: usize,
     pub(super) activation: Activation,
     /// Of each block of the output.
@@ -318,7 +316,7 @@ impl Convolution {
         channels: usize,
         window: Window,
         pool: Option<Window>,
-        place: Place,
+        result: Destination,
     ) -> Self {
         let Window { height, width, kernel, .. } = window;
         // In the order of the weights: channel, row, column.
@@ -328,9 +326,7 @@ impl Convolution {
         };
         let source =
             if inputs.is_empty() { Source::Image { taps: taps(height * width, width) } } else { Source::Arena(inputs) };
-        let Place { output, activation, residual } = place;
-        let mut convolution =
-            Self { packed, source, channels, taps: Vec::new(), window, pool, output, activation, residual };
+        let mut convolution = Self { packed, source, channels, taps: Vec::new(), window, pool, result };
         convolution.taps = taps(convolution.input_rows() * convolution.pitch(), convolution.pitch());
         convolution
     }
@@ -340,9 +336,10 @@ impl Convolution {
         if self.pool.is_some() { POOLED_ROWS } else { UNIT_ROWS }
     }
 
-    /// Rows of scratch under them.
+    /// Rows of scratch: what is under those rows, of the image under one at a time.
     fn input_rows(&self) -> usize {
-        (self.rows() - 1) * self.window.stride + self.window.kernel
+        let rows = if matches!(self.source, Source::Image { .. }) { 1 } else { self.rows() };
+        (rows - 1) * self.window.stride + self.window.kernel
     }
 
     /// Floats in a row of scratch, which has a border.
@@ -376,18 +373,19 @@ impl Convolution {
     #[inline(always)]
     pub(super) unsafe fn run<S: Simd, W: Simd>(&self, unit: usize, memory: Memory, scratch: *mut f32) {
         let Window { output_width: width, output_height: height, .. } = self.window;
+        let Destination { output, activation, residual } = &self.result;
         let (first, last) = (unit * UNIT_ROWS, ((unit + 1) * UNIT_ROWS).min(self.final_height()));
         // SAFETY: scratch has room for the rows that are read, then for those that are pooled; this unit alone writes its
         // rows of the output.
         unsafe {
             let Some(pooled) = &self.pool else {
-                let to = |row| Epilogue {
-                    output: memory.write(self.output + S::LANES * row * width),
+                let epilogue = |row| Epilogue {
+                    output: memory.write(output + S::LANES * row * width),
                     block_stride: S::LANES * width * height,
-                    activation: self.activation,
-                    residual: self.residual.as_ref().map(|blocks| (&blocks[..], memory.read(S::LANES * row * width))),
+                    activation: *activation,
+                    residual: residual.as_ref().map(|blocks| (&blocks[..], memory.read(S::LANES * row * width))),
                 };
-                return self.convolve::<S, W>(first..last, memory, scratch, to);
+                return self.convolve::<S, W>(first..last, memory, scratch, epilogue);
             };
             let convolved = scratch.add(self.input_values());
             // Rows take turns in scratch, blocks lie one after the other within them.
@@ -395,16 +393,16 @@ impl Convolution {
             for row in first..last {
                 // The row above has been computed for the maxima before.
                 let above = if row == first { (2 * row).saturating_sub(1) } else { 2 * row };
-                let to = |row| Epilogue {
+                let epilogue = |row| Epilogue {
                     output: place(row),
                     block_stride: width * S::LANES,
-                    activation: self.activation,
+                    activation: *activation,
                     residual: None,
                 };
-                self.convolve::<S, W>(above..(2 * row + 2).min(height), memory, scratch, to);
+                self.convolve::<S, W>(above..(2 * row + 2).min(height), memory, scratch, epilogue);
                 for block in 0..self.packed.blocks {
                     let rows = pooled.pool_rows(row).map(|row| place(row).add(block * width * S::LANES).cast_const());
-                    let to = self.output + S::LANES * (block * pooled.outputs() + row * pooled.output_width);
+                    let to = output + S::LANES * (block * pooled.outputs() + row * pooled.output_width);
                     pool_row::<S>(rows, pooled, memory.write(to));
                 }
             }
@@ -418,7 +416,7 @@ impl Convolution {
         rows: std::ops::Range<usize>,
         memory: Memory,
         scratch: *mut f32,
-        to: impl Fn(usize) -> Epilogue<'a>,
+        epilogue: impl Fn(usize) -> Epilogue<'a>,
     ) {
         let Window { width, kernel, stride, output_width, .. } = self.window;
         // SAFETY: the caller's; windows that are read in place lie inside.
@@ -427,7 +425,7 @@ impl Convolution {
                 self.spread::<S>(rows.clone(), 0..output_width, memory, scratch);
             }
             for row in rows.clone() {
-                let epilogue = to(row);
+                let epilogue = epilogue(row);
                 let inside = self.inside(row);
                 for positions in [0..inside.start, inside.clone(), inside.end..output_width] {
                     if positions.is_empty() {
@@ -466,7 +464,8 @@ impl Convolution {
         let (reach, top) = (kernel / 2, row * stride);
         let is_inside = matches!(self.source, Source::Image { .. }) && top >= reach && top + kernel <= height + reach;
         let end = ((width + reach).saturating_sub(kernel) / stride + 1).min(self.window.output_width);
-        if is_inside && EDGE < end && EDGE * stride >= reach { EDGE..end } else { 0..0 }
+        debug_assert!(EDGE * stride >= reach, "windows are narrower");
+        if is_inside && EDGE < end { EDGE..end } else { 0..0 }
     }
 
     /// Copies what the windows of output rows `rows` and `columns` look at into scratch, with zeros around.
@@ -490,7 +489,7 @@ impl Convolution {
                     let target = scratch.add((channel * self.input_rows() + row) * pitch);
                     let target = std::slice::from_raw_parts_mut(target, pitch);
                     let y = (rows.start * stride + row).wrapping_sub(reach);
-                    if y >= height || left >= right {
+                    if y >= height {
                         target[start..end].fill(0.0);
                         continue;
                     }

@@ -26,7 +26,7 @@ pub trait Levels: Copy {
     unsafe fn weights(from: *const i8) -> Self::Weights;
     /// Adds to each lane its weights times the [`DEPTH`] levels at `levels`.
     unsafe fn add_products(sums: Self::Sums, levels: *const u8, weights: [Self::Weights; 2]) -> Self::Sums;
-    /// Adds the products of two steps of the depth, of weights that [`fit_together`].
+    /// Adds the products of two steps of the depth, of weights that [`fit_16_bits`].
     #[inline(always)]
     unsafe fn add_both(sums: Self::Sums, levels: [*const u8; 2], weights: [[Self::Weights; 2]; 2]) -> Self::Sums {
         // SAFETY: the caller's.
@@ -62,7 +62,7 @@ pub trait Levels: Copy {
 
 /// Whether [`Levels::add_both`] is right for the weights of a lane, [`DEPTH`] in each step: with any levels the products that one sum of 16 bits
 /// takes in, a half of each four, fit it.
-pub fn fit_together(weights: [[i8; DEPTH]; 2]) -> bool {
+pub fn fit_16_bits(weights: [[i8; DEPTH]; 2]) -> bool {
     [0, 2].into_iter().all(|half| {
         let met = || weights.iter().flat_map(|step| step.chunks(4)).flat_map(|four| &four[half..half + 2]);
         [1, -1].iter().all(|sign| {
@@ -143,12 +143,23 @@ mod x86 {
         unsafe { _mm256_set1_epi32(levels.cast::<i32>().read_unaligned()) }
     }
 
+    /// The products of [`DEPTH`] levels, a half of each four added up.
+    #[inline(always)]
+    unsafe fn of_16_bits(levels: *const u8, weights: [__m256i; 2]) -> __m256i {
+        // SAFETY: the caller gives as many bytes.
+        unsafe {
+            let low = _mm256_maddubs_epi16(four(levels), weights[0]);
+            _mm256_add_epi16(low, _mm256_maddubs_epi16(four(levels.add(4)), weights[1]))
+        }
+    }
+
     /// Bytes of vectors, four at once.
     #[inline(always)]
     unsafe fn of_floats(from: *const f32, to: *mut u8, count: usize, levels: __m256, zeros: __m256) {
         // SAFETY: the caller gives `count` vectors, and room for as many groups of bytes.
         unsafe {
-            // Packing ends at 0 and what is no number becomes the least integer; above, the least is no end.
+            // Packing ends at 0. What is too large, and what is no number, converts to the least integer: so the upper bound comes
+            // before, and `min` gives its second operand where that is no number.
             let integers = |at: usize| {
                 let level = Avx2::add(Avx2::mul(Avx2::load(from.add(at * Avx2::LANES)), levels), zeros);
                 _mm256_cvtps_epi32(Avx2::min(_mm256_set1_ps(127.0), level))
@@ -194,14 +205,12 @@ mod x86 {
         #[inline(always)]
         unsafe fn add_products(sums: __m256i, levels: *const u8, weights: [__m256i; 2]) -> __m256i {
             unsafe {
-                let (first, second) = (four(levels), four(levels.add(4)));
                 if VNNI {
+                    let (first, second) = (four(levels), four(levels.add(4)));
                     return _mm256_dpbusd_epi32(_mm256_dpbusd_epi32(sums, first, weights[0]), second, weights[1]);
                 }
-                let low = _mm256_maddubs_epi16(first, weights[0]);
-                let high = _mm256_maddubs_epi16(second, weights[1]);
-                let pairs = _mm256_madd_epi16(_mm256_add_epi16(low, high), _mm256_set1_epi16(1));
-                _mm256_add_epi32(sums, pairs)
+                let products = of_16_bits(levels, weights);
+                _mm256_add_epi32(sums, _mm256_madd_epi16(products, _mm256_set1_epi16(1)))
             }
         }
         #[inline(always)]
@@ -210,12 +219,9 @@ mod x86 {
                 if VNNI {
                     return Self::add_products(Self::add_products(sums, levels[0], weights[0]), levels[1], weights[1]);
                 }
-                let products = |step: usize| {
-                    let low = _mm256_maddubs_epi16(four(levels[step]), weights[step][0]);
-                    _mm256_add_epi16(low, _mm256_maddubs_epi16(four(levels[step].add(4)), weights[step][1]))
-                };
-                let pairs = _mm256_madd_epi16(_mm256_add_epi16(products(0), products(1)), _mm256_set1_epi16(1));
-                _mm256_add_epi32(sums, pairs)
+                let products = [0, 1].map(|step| of_16_bits(levels[step], weights[step]));
+                let products = _mm256_add_epi16(products[0], products[1]);
+                _mm256_add_epi32(sums, _mm256_madd_epi16(products, _mm256_set1_epi16(1)))
             }
         }
         #[inline(always)]

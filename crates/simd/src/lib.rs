@@ -9,7 +9,7 @@ mod rows;
 #[cfg(test)]
 mod tests;
 
-pub use levels::{DEPTH, Levels, LevelsWork, dispatch_levels, fit_together};
+pub use levels::{DEPTH, Levels, LevelsWork, dispatch_levels, fit_16_bits};
 pub use rows::{RowFilter, rgb_of_rgba};
 
 /// Instruction sets the kernels exist for.
@@ -331,7 +331,7 @@ mod x86 {
     #[derive(Clone, Copy, Debug)]
     pub struct Avx2;
 
-    // As above.
+    // As above, but for `transpose`.
     #[allow(clippy::undocumented_unsafe_blocks)]
     impl Simd for Avx2 {
         const LANES: usize = 8;

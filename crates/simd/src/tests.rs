@@ -201,7 +201,7 @@ fn products_of_levels_are_those_of_the_safe_twin() {
 }
 
 #[test]
-fn two_steps_are_summed_up_as_one_by_one_where_their_weights_fit_together() {
+fn two_steps_are_summed_up_as_one_by_one_where_their_weights_fit_16_bits() {
     /// Sums of two steps at once, and one after the other.
     struct Both<'a> {
         weights: [[i8; DEPTH]; 2],
@@ -238,9 +238,9 @@ fn two_steps_are_summed_up_as_one_by_one_where_their_weights_fit_together() {
     let most = [[63, 63, 63, 63, 63, 63, 63, 63], [6, 0, 6, 0, 0, 0, 0, 0]];
     let over = [[63, 63, 63, 63, 63, 63, 63, 63], [7, 0, 6, 0, 0, 0, 0, 0]];
     let mixed = [[63, -63, 5, -5, 63, -63, 17, -17], [63, -63, -63, 1, 63, -63, -63, 63]];
-    assert!(fit_together(most) && fit_together(mixed) && !fit_together(over));
-    assert!(fit_together(most.map(|step| step.map(|weight| -weight))));
-    assert!(!fit_together(over.map(|step| step.map(|weight| -weight))));
+    assert!(fit_16_bits(most) && fit_16_bits(mixed) && !fit_16_bits(over));
+    assert!(fit_16_bits(most.map(|step| step.map(|weight| -weight))));
+    assert!(!fit_16_bits(over.map(|step| step.map(|weight| -weight))));
     let alternating = [[127, 0, 127, 0, 127, 0, 127, 0]; 2];
     for weights in [most, most.map(|step| step.map(|weight| -weight)), mixed] {
         for levels in [[[127; DEPTH]; 2], alternating, [[1, 2, 3, 4, 5, 6, 7, 8], [127, 126, 0, 1, 64, 63, 9, 100]]] {
