@@ -240,8 +240,11 @@ impl<L: Levels> Tiles<L> {
             let mut sums = [self.start; P];
             let (mut weights, mut levels) = (self.weights, self.levels.add(at * DEPTH));
             for _ in 0..self.pairs {
-                let filter =
-                    [0, 1].map(|step| [DEPTH * step, DEPTH * step + 4].map(|at| L::weights(weights.add(at * lanes))));
+                let second = weights.add(DEPTH * lanes);
+                let filter = [
+                    [L::weights(weights), L::weights(weights.add(4 * lanes))],
+                    [L::weights(second), L::weights(second.add(4 * lanes))],
+                ];
                 for (p, sum) in sums.iter_mut().enumerate() {
                     let levels = levels.add(p * DEPTH);
                     *sum = L::add_both(*sum, [levels, levels.add(GROUP * DEPTH)], filter);

@@ -106,7 +106,12 @@ impl Row<'_> {
                     (5, 1, 2, 2) => self.tile::<S, 5, 2, 2>(x),
                     (3, 2, ..) => self.strided::<S, 3>(x),
                     (5, 2, ..) => self.strided::<S, 5>(x),
-                    _ => (x..x + TILE).for_each(|x| self.single::<S>(x)),
+                    // No closure, which may not be inlined: `scripts/check-kernels`.
+                    _ => {
+                        for x in x..x + TILE {
+                            self.single::<S>(x);
+                        }
+                    }
                 }
             }
         }
@@ -285,15 +290,19 @@ pub(super) unsafe fn pool_row<S: Simd>(rows: [*const f32; 3], window: &Window, o
     let width = window.width;
     // SAFETY: columns below `width`.
     unsafe {
-        let column = |x: usize| {
-            let [above, at, below] = rows.map(|row| S::load(row.add(x * S::LANES)));
-            S::max(S::max(above, at), below)
-        };
+        let [above, at, below] = rows;
+        // No closure, which may not be inlined: `scripts/check-kernels`.
+        macro_rules! column {
+            ($x:expr) => {{
+                let x = $x * S::LANES;
+                S::max(S::max(S::load(above.add(x)), S::load(at.add(x))), S::load(below.add(x)))
+            }};
+        }
         // Outside, the middle column stands in, which changes no maximum.
-        let mut left = column(0);
+        let mut left = column!(0);
         for x in 0..window.output_width {
-            let middle = column(2 * x);
-            let right = if 2 * x + 1 < width { column(2 * x + 1) } else { middle };
+            let middle = column!(2 * x);
+            let right = if 2 * x + 1 < width { column!(2 * x + 1) } else { middle };
             S::store(output.add(x * S::LANES), S::max(S::max(left, middle), right));
             left = right;
         }

@@ -160,14 +160,16 @@ mod x86 {
         unsafe {
             // Packing ends at 0. What is too large, and what is no number, converts to the least integer: so the upper bound comes
             // before, and `min` gives its second operand where that is no number.
-            let integers = |at: usize| {
-                let level = Avx2::add(Avx2::mul(Avx2::load(from.add(at * Avx2::LANES)), levels), zeros);
-                _mm256_cvtps_epi32(Avx2::min(_mm256_set1_ps(127.0), level))
-            };
+            macro_rules! integers {
+                ($at:expr) => {{
+                    let level = Avx2::add(Avx2::mul(Avx2::load(from.add($at * Avx2::LANES)), levels), zeros);
+                    _mm256_cvtps_epi32(Avx2::min(_mm256_set1_ps(127.0), level))
+                }};
+            }
             let mut at = 0;
             while at + 4 <= count {
-                let low = _mm256_packs_epi32(integers(at), integers(at + 1));
-                let high = _mm256_packs_epi32(integers(at + 2), integers(at + 3));
+                let low = _mm256_packs_epi32(integers!(at), integers!(at + 1));
+                let high = _mm256_packs_epi32(integers!(at + 2), integers!(at + 3));
                 // Halves of registers are packed apart: lanes 0 to 3 of all four, then 4 to 7.
                 let order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
                 let packed = _mm256_permutevar8x32_epi32(_mm256_packus_epi16(low, high), order);
@@ -175,7 +177,7 @@ mod x86 {
                 at += 4;
             }
             while at < count {
-                let one = integers(at);
+                let one = integers!(at);
                 let halves = _mm_packs_epi32(_mm256_castsi256_si128(one), _mm256_extracti128_si256::<1>(one));
                 _mm_storel_epi64(to.add(DEPTH * at).cast(), _mm_packus_epi16(halves, halves));
                 at += 1;
@@ -219,8 +221,7 @@ mod x86 {
                 if VNNI {
                     return Self::add_products(Self::add_products(sums, levels[0], weights[0]), levels[1], weights[1]);
                 }
-                let products = [0, 1].map(|step| of_16_bits(levels[step], weights[step]));
-                let products = _mm256_add_epi16(products[0], products[1]);
+                let products = _mm256_add_epi16(of_16_bits(levels[0], weights[0]), of_16_bits(levels[1], weights[1]));
                 _mm256_add_epi32(sums, _mm256_madd_epi16(products, _mm256_set1_epi16(1)))
             }
         }

@@ -390,11 +390,16 @@ mod x86 {
             // Four columns of all eight rows at a time: the upper half of a register holds those of the rows from the fifth on.
             for half in 0..2 {
                 unsafe {
-                    let rows = |row: usize| {
-                        let [low, high] = [row, row + 4].map(|row| _mm_loadu_ps(from.add(from_row * row + 4 * half)));
-                        _mm256_insertf128_ps::<1>(_mm256_castps128_ps256(low), high)
-                    };
-                    let (a, b, c, d) = (rows(0), rows(1), rows(2), rows(3));
+                    let from = from.add(4 * half);
+                    // No closure, which may not be inlined: `scripts/check-kernels`.
+                    macro_rules! rows {
+                        ($row:literal) => {{
+                            let low = _mm_loadu_ps(from.add(from_row * $row));
+                            let high = _mm_loadu_ps(from.add(from_row * ($row + 4)));
+                            _mm256_insertf128_ps::<1>(_mm256_castps128_ps256(low), high)
+                        }};
+                    }
+                    let (a, b, c, d) = (rows!(0), rows!(1), rows!(2), rows!(3));
                     let (ab, cd) = (_mm256_unpacklo_ps(a, b), _mm256_unpacklo_ps(c, d));
                     let to = to.add(to_row * 4 * half);
                     _mm256_storeu_ps(to, _mm256_shuffle_ps::<0x44>(ab, cd));
