@@ -78,7 +78,29 @@ pub(super) struct Courier {
     offered: u64,
     delivered: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
+    failures: Failures,
     thread: JoinHandle<()>,
+}
+
+/// What went wrong with an outlet, said once and not each time.
+#[derive(Clone)]
+struct Failures {
+    name: String,
+    fails: Arc<AtomicBool>,
+    notes: Notes,
+}
+
+impl Failures {
+    fn tell(&self, outcome: Result<(), &str>) {
+        let fails = self.fails.swap(outcome.is_err(), Ordering::Relaxed);
+        match outcome {
+            Ok(()) if fails => self.notes.add(false, format!("{}: works again", self.name)),
+            Err(reason) if !fails => {
+                self.notes.add(true, format!("{}: {reason}; what it misses is counted", self.name));
+            }
+            _ => {}
+        }
+    }
 }
 
 impl Courier {
@@ -86,12 +108,13 @@ impl Courier {
     pub(super) fn start<O: Outlet + 'static>(name: String, mut outlet: O, notes: Notes) -> std::io::Result<Self> {
         let (sender, receiver) = sync_channel(QUEUE);
         let (delivered, stop) = (Arc::<AtomicU64>::default(), Arc::<AtomicBool>::default());
+        let failures = Failures { name: name.clone(), fails: Arc::default(), notes };
         let thread = {
-            let (name, delivered, stop) = (name.clone(), delivered.clone(), stop.clone());
-            let run = move || run(&mut outlet, &receiver, &name, &delivered, &stop, &notes);
+            let (delivered, stop, failures) = (delivered.clone(), stop.clone(), failures.clone());
+            let run = move || run(&mut outlet, &receiver, &delivered, &stop, &failures);
             std::thread::Builder::new().name("events out".into()).spawn(run)?
         };
-        Ok(Self { name, takes: O::takes, sender: Some(sender), offered: 0, delivered, stop, thread })
+        Ok(Self { name, takes: O::takes, sender: Some(sender), offered: 0, delivered, stop, failures, thread })
     }
 
     /// Gives a message to the outlet if it takes such; never waits.
@@ -108,7 +131,7 @@ impl Courier {
         self.sender = None;
     }
 
-    /// Waits until `until` for what is on its way; a thread that hangs is left behind.
+    /// Waits until `until` for what is on its way; a thread that hangs is left behind, which is said.
     pub(super) fn finish(mut self, until: Instant) -> Deliveries {
         self.close();
         let wait = |until: Instant| {
@@ -119,6 +142,9 @@ impl Courier {
         wait(until);
         self.stop.store(true, Ordering::Relaxed);
         wait(Instant::now() + 10 * STEP);
+        if !self.thread.is_finished() {
+            self.failures.tell(Err("no answer until the end"));
+        }
         let delivered = self.delivered.load(Ordering::Relaxed);
         Deliveries { name: self.name, delivered, lost: self.offered - delivered }
     }
@@ -127,20 +153,11 @@ impl Courier {
 fn run(
     outlet: &mut dyn Outlet,
     messages: &Receiver<Arc<Message>>,
-    name: &str,
     delivered: &AtomicU64,
     stop: &AtomicBool,
-    notes: &Notes,
+    failures: &Failures,
 ) {
-    let mut fails = false;
-    // Said once, not each time.
-    let mut tell = |outcome| match outcome {
-        Ok(()) if std::mem::take(&mut fails) => notes.add(false, format!("{name}: works again")),
-        Err(reason) if !std::mem::replace(&mut fails, true) => {
-            notes.add(true, format!("{name}: {reason}; what it misses is counted"));
-        }
-        _ => {}
-    };
+    let tell = |outcome: Result<(), String>| failures.tell(outcome.as_ref().map(|_| ()).map_err(String::as_str));
     loop {
         match messages.recv_timeout(HEALTH) {
             Ok(message) => {
@@ -148,7 +165,7 @@ fn run(
                 delivered.fetch_add(u64::from(outcome.is_ok()), Ordering::Relaxed);
                 tell(outcome);
             }
-            Err(RecvTimeoutError::Timeout) => outlet.health().into_iter().for_each(&mut tell),
+            Err(RecvTimeoutError::Timeout) => outlet.health().into_iter().for_each(tell),
             Err(RecvTimeoutError::Disconnected) => break,
         }
     }
@@ -212,5 +229,38 @@ mod tests {
             courier.offer(&Arc::new(message(Kind::New)));
         }
         assert_eq!(courier.finish(Instant::now()).lost, offered);
+    }
+
+    /// Fails at once with the first message and hears nothing with the second, until it is let go.
+    struct Deaf(Receiver<()>, u32);
+
+    impl Outlet for Deaf {
+        fn takes(_: Kind) -> bool {
+            true
+        }
+
+        fn deliver(&mut self, _: &Message, _: &AtomicBool) -> Result<(), String> {
+            self.1 += 1;
+            if self.1 > 1 {
+                let _ = self.0.recv();
+            }
+            Err("gone".into())
+        }
+    }
+
+    #[test]
+    fn who_is_left_behind_is_named_once() {
+        for (before, wanted) in [(1, "no answer until the end"), (0, "gone")] {
+            let ((let_go, wait), notes) = (std::sync::mpsc::channel(), Notes::default());
+            let mut courier = Courier::start("--post h".into(), Deaf(wait, before), notes.clone()).unwrap();
+            for _ in 0..2 {
+                courier.offer(&Arc::new(message(Kind::New)));
+            }
+            let deliveries = courier.finish(Instant::now() + 10 * STEP);
+            assert_eq!((deliveries.delivered, deliveries.lost), (0, 2));
+            let lines: Vec<_> = notes.take().into_iter().map(|note| note.line).collect();
+            assert_eq!(lines, [format!("--post h: {wanted}; what it misses is counted")]);
+            drop(let_go);
+        }
     }
 }
