@@ -41,7 +41,7 @@ check: ## Format, directions of crates and modules, licences, lints, shaders, do
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --quiet
 	$(MAKE) check-kernels
 
-check-kernels: setup ## No sum of a CPU kernel lies on the stack: disassembles our libraries as they are in the release program
+check-kernels: setup ## No sum of a CPU kernel lies on the stack, no instruction is a function: disassembles our libraries as they are in the release program
 	$(CARGO) build --release -p yolo-lat-attention -p yolo-lat-cpu -p yolo-lat-simd
 	if [ "$$(uname -m)" = x86_64 ]; then scripts/check-kernels $${CARGO_TARGET_DIR:-target}/release; fi
 
