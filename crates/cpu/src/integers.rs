@@ -4,15 +4,15 @@
 //! sums of eight positions stay in registers for the whole depth, of which a step takes eight levels, or two steps at once sixteen: beside the weights of one vector of outputs
 //! that leaves AVX2 registers enough, and what is loaded costs less time than what is multiplied.
 
-use super::memory::{Aligned, Memory, units_of, unrolled};
-use super::product::{GROUP, SMALL_MAP};
+use super::memory::{Aligned, Memory, units_of};
+use super::product::{Epilogue, GROUP, SMALL_MAP};
 use yolo_lat_core::model::graph::Activation;
 use yolo_lat_core::model::integers::Integers;
 use yolo_lat_simd::{DEPTH, InstructionSet, Levels, LevelsWork, Simd, dispatch_levels, fit_16_bits};
 
 /// Filters packed for the kernels, and what makes levels of their inputs.
 pub(super) struct PackedIntegers {
-    /// `[vector of outputs][step of the depth][DEPTH / 4][lane][4]`.
+    /// `[vector of outputs][step of the depth][DEPTH / 4][lane of the vector][4]`.
     weights: Vec<i8>,
     /// Of each vector of outputs, whether every two steps may be summed up together.
     fits: Vec<bool>,
@@ -28,7 +28,8 @@ pub(super) struct PackedIntegers {
     zeros: Aligned,
     /// Channels in a block.
     block: usize,
-    /// Vectors of outputs, blocks of the result.
+    /// Blocks of the result, and the vectors of outputs that they are computed in.
+    blocks: usize,
     vectors: usize,
 }
 
@@ -42,7 +43,8 @@ impl PackedIntegers {
         blocks: usize,
         set: InstructionSet,
     ) -> Self {
-        let block = set.block();
+        let (block, width) = (set.block(), set.lanes());
+        let vectors = (blocks * block).div_ceil(width);
         // A channel that is read twice needs its block twice.
         let (mut bases, mut lanes) = (Vec::new(), Vec::<Vec<Option<usize>>>::new());
         for (channel, &at) in inputs.iter().enumerate() {
@@ -60,15 +62,15 @@ impl PackedIntegers {
             lanes.iter().map(|channel| channel.map_or(0.0, |channel| values[channel])).collect()
         };
         let depth = lanes.len().next_multiple_of(DEPTH);
-        let mut packed = vec![0; blocks * block * depth];
-        let mut starts = vec![0; blocks * block];
-        let [mut scales, mut bias] = [vec![0.0; blocks * block], vec![0.0; blocks * block]];
+        let mut packed = vec![0; vectors * width * depth];
+        let mut starts = vec![0; vectors * width];
+        let [mut scales, mut bias] = [vec![0.0; vectors * width], vec![0.0; vectors * width]];
         for (output, &slot) in slots.iter().enumerate() {
             let filter = &integers.weights[output * inputs.len()..][..inputs.len()];
             for (at, channel) in lanes.iter().enumerate() {
                 let Some(channel) = *channel else { continue };
-                // Groups of four neighbours for every lane of the block.
-                let place = slot / block * block * depth + at / 4 * 4 * block + slot % block * 4 + at % 4;
+                // Groups of four neighbours for every lane of the vector.
+                let place = slot / width * width * depth + at / 4 * 4 * width + slot % width * 4 + at % 4;
                 packed[place] = filter[channel];
             }
             starts[slot] = -integers.offsets[output];
@@ -78,15 +80,15 @@ impl PackedIntegers {
         let steps = depth / DEPTH;
         let fits = |vector: usize| {
             let of_step = |lane: usize, step: usize| {
-                let row = vector * block * depth + lane * 4;
-                std::array::from_fn(|k| packed[row + (step * DEPTH + k) / 4 * 4 * block + k % 4])
+                let row = vector * width * depth + lane * 4;
+                std::array::from_fn(|k| packed[row + (step * DEPTH + k) / 4 * 4 * width + k % 4])
             };
             let fits = |lane, pair| fit_16_bits([of_step(lane, 2 * pair), of_step(lane, 2 * pair + 1)]);
             // All or none: few filters do not fit.
-            (0..block).all(|lane| (0..steps / 2).all(|pair| fits(lane, pair)))
+            (0..width).all(|lane| (0..steps / 2).all(|pair| fits(lane, pair)))
         };
         Self {
-            fits: (0..blocks).map(fits).collect(),
+            fits: (0..vectors).map(fits).collect(),
             weights: packed,
             starts,
             scales: scales.into(),
@@ -95,7 +97,8 @@ impl PackedIntegers {
             zeros: of_lanes(&integers.zeros).into(),
             inputs: bases,
             block,
-            vectors: blocks,
+            blocks,
+            vectors,
         }
     }
 
@@ -118,7 +121,7 @@ pub(super) struct IntegerPointwise {
 impl IntegerPointwise {
     pub(super) fn units(&self) -> usize {
         // Twice as fast as floats.
-        let work = self.positions * self.packed.steps() * DEPTH * self.packed.vectors * self.packed.block / 2;
+        let work = self.positions * self.packed.steps() * DEPTH * self.packed.blocks * self.packed.block / 2;
         let most = if self.positions <= SMALL_MAP { 2 } else { self.positions.div_ceil(GROUP) };
         units_of(work, most)
     }
@@ -146,40 +149,39 @@ impl LevelsWork for Unit<'_> {
     unsafe fn run<L: Levels>(self) {
         let Self { kernel, unit, memory, scratch } = self;
         let packed = &kernel.packed;
-        // What is multiplied by 1 stays.
-        let slope = match kernel.activation {
-            Activation::Identity => 1.0,
-            Activation::LeakyRelu(slope) => slope,
-        };
         // Whole tiles, but for the last unit.
         let groups = kernel.positions.div_ceil(24);
         let start = |unit: usize| (unit * groups / kernel.units() * 24).min(kernel.positions);
         let positions = start(unit)..start(unit + 1);
-        for start in positions.clone().step_by(GROUP) {
-            let count = (positions.end - start).min(GROUP);
-            // SAFETY: offsets are the plan's, scratch holds the levels of a group, and this unit alone writes these positions.
-            unsafe {
-                self.levels::<L>(start, count);
-                for vector in 0..packed.vectors {
-                    let at = L::Floats::LANES * start;
-                    let block = L::Floats::LANES * vector;
-                    let pairs = if packed.fits[vector] { packed.steps() / 2 } else { 0 };
-                    let tiles = Tiles::<L> {
-                        pairs,
-                        singles: packed.steps() - 2 * pairs,
-                        weights: packed.weights.as_ptr().add(block * packed.steps() * DEPTH),
-                        levels: scratch,
-                        start: L::sums(packed.starts.as_ptr().add(block)),
-                        scale: L::Floats::load(packed.scales.as_ptr().add(block)),
-                        bias: L::Floats::load(packed.bias.as_ptr().add(block)),
-                        slope: L::Floats::splat(slope),
-                        residual: kernel.residual.as_ref().map(|blocks| memory.read(blocks[vector] + at)),
-                        output: memory.write(kernel.output + block * kernel.positions + at),
-                    };
-                    let mut at = 0;
-                    tiles.all::<8>(&mut at, count);
-                    tiles.all::<4>(&mut at, count);
-                    tiles.all::<1>(&mut at, count);
+        // SAFETY: offsets are the plan's, scratch holds the levels of a group, and this unit alone writes these positions.
+        unsafe {
+            let epilogue = Epilogue {
+                output: memory.write(kernel.output),
+                block_stride: L::Block::LANES * kernel.positions,
+                blocks: packed.blocks,
+                activation: kernel.activation,
+                residual: kernel.residual.as_ref().map(|blocks| (&blocks[..], memory.read(0))),
+            };
+            for start in positions.clone().step_by(GROUP) {
+                let end = (start + GROUP).min(positions.end);
+                self.levels::<L>(start, end - start);
+                for vector in (0..packed.vectors).step_by(L::BESIDE) {
+                    let is_beside = L::BESIDE == 2 && vector + 1 < packed.vectors;
+                    let job = Job::new::<L>(packed, vector, scratch, start, &epilogue);
+                    let mut at = start;
+                    if is_beside {
+                        job.tiles::<L, 8, 2>(&mut at, end);
+                        job.tiles::<L, 4, 2>(&mut at, end);
+                        job.tiles::<L, 1, 2>(&mut at, end);
+                    } else {
+                        match L::TILE {
+                            12 => job.tiles::<L, 12, 1>(&mut at, end),
+                            6 => job.tiles::<L, 6, 1>(&mut at, end),
+                            _ => job.tiles::<L, 8, 1>(&mut at, end),
+                        }
+                        job.tiles::<L, 4, 1>(&mut at, end);
+                        job.tiles::<L, 1, 1>(&mut at, end);
+                    }
                 }
             }
         }
@@ -190,91 +192,135 @@ impl Unit<'_> {
     /// Makes levels of the inputs: `[step of the depth][position][DEPTH]`.
     #[inline(always)]
     unsafe fn levels<L: Levels>(&self, start: usize, count: usize) {
-        let (lanes, packed) = (L::Floats::LANES, &self.kernel.packed);
+        let (lanes, packed) = (L::Block::LANES, &self.kernel.packed);
         // SAFETY: the caller's.
         unsafe {
             for (index, &block) in packed.inputs.iter().enumerate() {
                 let from = self.memory.read(block + lanes * start);
                 let (step, within) = (index * lanes / DEPTH, index * lanes % DEPTH);
-                let levels = L::Floats::load(packed.levels.as_ptr().add(index * lanes));
-                let zeros = L::Floats::load(packed.zeros.as_ptr().add(index * lanes));
+                let levels = L::Block::load(packed.levels.as_ptr().add(index * lanes));
+                let zeros = L::Block::load(packed.zeros.as_ptr().add(index * lanes));
                 L::of_floats(from, self.scratch.add(step * GROUP * DEPTH + within), count, levels, zeros);
             }
         }
     }
 }
 
-/// A vector of outputs for a group of positions.
-struct Tiles<L: Levels> {
+/// One vector of outputs or two.
+struct Job<'a> {
+    vector: usize,
+    weights: *const i8,
+    /// From the weights of one vector to those of the next.
+    whole: usize,
     /// Steps of the depth that are taken two at a time, then those that are not.
     pairs: usize,
     singles: usize,
-    weights: *const i8,
-    /// Of the first position, as [`Unit::levels`] makes them.
+    starts: *const i32,
+    scales: *const f32,
+    bias: *const f32,
+    /// As [`Unit::levels`] makes them, of the positions from `start` on.
     levels: *const u8,
-    start: L::Sums,
-    scale: <L::Floats as Simd>::Vector,
-    bias: <L::Floats as Simd>::Vector,
-    slope: <L::Floats as Simd>::Vector,
-    /// Blocks of the first position.
-    residual: Option<*const f32>,
-    output: *mut f32,
+    start: usize,
+    epilogue: &'a Epilogue<'a>,
 }
 
-impl<L: Levels> Tiles<L> {
+impl<'a> Job<'a> {
+    #[inline(always)]
+    unsafe fn new<L: Levels>(
+        packed: &PackedIntegers,
+        vector: usize,
+        levels: *const u8,
+        start: usize,
+        epilogue: &'a Epilogue<'a>,
+    ) -> Self {
+        let (steps, lane) = (packed.steps(), vector * L::Floats::LANES);
+        let pairs = if L::ADDS_BOTH && packed.fits[vector] { steps / 2 } else { 0 };
+        // SAFETY: there are whole vectors of all of them.
+        unsafe {
+            Self {
+                vector,
+                weights: packed.weights.as_ptr().add(lane * steps * DEPTH),
+                whole: L::Floats::LANES * steps * DEPTH,
+                pairs,
+                singles: steps - 2 * pairs,
+                starts: packed.starts.as_ptr().add(lane),
+                scales: packed.scales.as_ptr().add(lane),
+                bias: packed.bias.as_ptr().add(lane),
+                levels,
+                start,
+                epilogue,
+            }
+        }
+    }
+
     /// As many whole tiles of `P` positions as fit before `end`.
     #[inline(always)]
-    unsafe fn all<const P: usize>(&self, at: &mut usize, end: usize) {
+    unsafe fn tiles<L: Levels, const P: usize, const V: usize>(&self, at: &mut usize, end: usize) {
         while *at + P <= end {
             // SAFETY: the caller's.
-            unsafe { self.tile::<P>(*at) };
+            unsafe { self.tile::<L, P, V>(*at) };
             *at += P;
         }
     }
 
     #[inline(always)]
-    unsafe fn tile<const P: usize>(&self, at: usize) {
+    unsafe fn tile<L: Levels, const P: usize, const V: usize>(&self, at: usize) {
         let lanes = L::Floats::LANES;
+        let (step, whole) = (DEPTH * lanes, self.whole);
         // SAFETY: weights and levels have whole vectors for every step; the rest is the caller's.
         unsafe {
-            let mut sums = [self.start; P];
-            let (mut weights, mut levels) = (self.weights, self.levels.add(at * DEPTH));
+            let mut start = [L::sums(self.starts); V];
+            for (v, start) in start.iter_mut().enumerate() {
+                *start = L::sums(self.starts.add(v * lanes));
+            }
+            let mut sums = [start; P];
+            let mut weights = self.weights;
+            let mut levels = self.levels.add((at - self.start) * DEPTH);
+            macro_rules! filter {
+                ($from:expr) => {
+                    [L::weights($from), L::weights($from.add(4 * lanes))]
+                };
+            }
             for _ in 0..self.pairs {
-                let second = weights.add(DEPTH * lanes);
-                let filter = [
-                    [L::weights(weights), L::weights(weights.add(4 * lanes))],
-                    [L::weights(second), L::weights(second.add(4 * lanes))],
-                ];
-                for (p, sum) in sums.iter_mut().enumerate() {
-                    let levels = levels.add(p * DEPTH);
-                    *sum = L::add_both(*sum, [levels, levels.add(GROUP * DEPTH)], filter);
+                let mut filters = [[filter!(weights), filter!(weights.add(step))]; V];
+                if V > 1 {
+                    let weights = weights.add(whole);
+                    filters[V - 1] = [filter!(weights), filter!(weights.add(step))];
                 }
-                weights = weights.add(2 * DEPTH * lanes);
+                for (p, sums) in sums.iter_mut().enumerate() {
+                    let levels = levels.add(p * DEPTH);
+                    for (sum, &filter) in sums.iter_mut().zip(&filters) {
+                        *sum = L::add_both(*sum, [levels, levels.add(GROUP * DEPTH)], filter);
+                    }
+                }
+                weights = weights.add(2 * step);
                 levels = levels.add(2 * GROUP * DEPTH);
             }
             for _ in 0..self.singles {
-                let filter = [L::weights(weights), L::weights(weights.add(4 * lanes))];
-                for (p, sum) in sums.iter_mut().enumerate() {
-                    *sum = L::add_products(*sum, levels.add(p * DEPTH), filter);
+                let mut filters = [filter!(weights); V];
+                if V > 1 {
+                    filters[V - 1] = filter!(weights.add(whole));
                 }
-                weights = weights.add(DEPTH * lanes);
+                for part in 0..L::PARTS {
+                    for (p, sums) in sums.iter_mut().enumerate() {
+                        for (sum, &filter) in sums.iter_mut().zip(&filters) {
+                            *sum = L::add_part(*sum, levels.add(p * DEPTH), filter, part);
+                        }
+                    }
+                }
+                weights = weights.add(step);
                 levels = levels.add(GROUP * DEPTH);
             }
-            let output = self.output.add(at * lanes);
-            macro_rules! finish {
-                ($p:literal) => {
-                    if $p < P {
-                        // Two roundings, as everywhere.
-                        let value = L::Floats::add(L::Floats::mul(L::floats(sums[$p % P]), self.scale), self.bias);
-                        let mut value = L::Floats::max(value, L::Floats::mul(value, self.slope));
-                        if let Some(residual) = self.residual {
-                            value = L::Floats::add(value, L::Floats::load(residual.add((at + $p) * lanes)));
-                        }
-                        L::Floats::store(output.add($p * lanes), value);
-                    }
-                };
+            let mut floats = [[L::Floats::splat(0.0); V]; P];
+            for v in 0..V {
+                let scale = L::Floats::load(self.scales.add(v * lanes));
+                let bias = L::Floats::load(self.bias.add(v * lanes));
+                for (float, sums) in floats.iter_mut().zip(&sums) {
+                    // Two roundings, as everywhere.
+                    float[v] = L::Floats::add(L::Floats::mul(L::floats(sums[v]), scale), bias);
+                }
             }
-            unrolled!(finish: 0 1 2 3 4 5 6 7);
+            self.epilogue.finish::<L::Block, L::Floats, P, V>(self.vector, at, floats);
         }
     }
 }

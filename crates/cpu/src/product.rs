@@ -56,14 +56,68 @@ struct Operand<'a> {
 }
 
 /// Where a product's vectors go and what happens to them on the way.
-struct Epilogue<'a> {
+pub(super) struct Epilogue<'a> {
     /// Block 0 at position 0.
-    output: *mut f32,
+    pub(super) output: *mut f32,
     /// Floats from one block to the next.
-    block_stride: usize,
-    activation: Activation,
+    pub(super) block_stride: usize,
+    /// How many.
+    pub(super) blocks: usize,
+    pub(super) activation: Activation,
     /// A block each at position 0, added after the activation.
-    residual: Option<(&'a [usize], *const f32)>,
+    pub(super) residual: Option<(&'a [usize], *const f32)>,
+}
+
+impl Epilogue<'_> {
+    /// Activation, residual, and the blocks of `V` vectors from `vector` on at `P` positions from `at` on.
+    ///
+    /// # Safety
+    /// The blocks exist at these positions.
+    #[inline(always)]
+    pub(super) unsafe fn finish<S: Simd, W: Simd, const P: usize, const V: usize>(
+        &self,
+        vector: usize,
+        at: usize,
+        mut sums: [[W::Vector; V]; P],
+    ) {
+        let Self { output, block_stride, blocks, activation, residual } = *self;
+        // SAFETY: the caller's; the second half of a vector is stored only where there is such a block.
+        unsafe {
+            activate::<W, P, V>(&mut sums, activation);
+            for v in 0..V {
+                // Blocks of the vector: one, or two of which the second may be missing.
+                let (low, high) = if W::LANES == S::LANES {
+                    (vector + v, vector + v)
+                } else {
+                    (2 * (vector + v), 2 * (vector + v) + 1)
+                };
+                let is_whole = high < blocks;
+                if let Some((blocks, base)) = residual {
+                    let of = |block: usize| base.add(blocks[block] + at * S::LANES);
+                    let (low, high) = (of(low), of(if is_whole { high } else { low }));
+                    for (p, sums) in sums.iter_mut().enumerate() {
+                        let residual = if W::LANES == S::LANES {
+                            W::load(low.add(p * S::LANES))
+                        } else {
+                            W::load_halves(low.add(p * S::LANES), high.add(p * S::LANES))
+                        };
+                        sums[v] = W::add(sums[v], residual);
+                    }
+                }
+                let to = |block: usize| output.add(block * block_stride + at * S::LANES);
+                let mut nowhere = [0.0; 16];
+                let (low, high, step) =
+                    if is_whole { (to(low), to(high), S::LANES) } else { (to(low), nowhere.as_mut_ptr(), 0) };
+                for (p, sums) in sums.iter().enumerate() {
+                    if W::LANES == S::LANES {
+                        W::store(low.add(p * S::LANES), sums[v]);
+                    } else {
+                        W::store_halves(low.add(p * S::LANES), high.add(p * step), sums[v]);
+                    }
+                }
+            }
+        }
+    }
 }
 
 /// Positions for which vectors of weights are used before the next: their inputs stay in the first cache.
@@ -89,14 +143,7 @@ unsafe fn multiply<S: Simd, W: Simd>(
             let end = (start + GROUP).min(positions.end);
             for vector in (0..packed.vectors).step_by(W::BESIDE) {
                 let weights = packed.weights.as_ptr().add(vector * W::LANES * packed.depth);
-                let job = Job {
-                    weights,
-                    bias: packed.bias.as_ptr().add(vector * W::LANES),
-                    packed,
-                    vector,
-                    operand,
-                    epilogue,
-                };
+                let job = Job { weights, bias: packed.bias.as_ptr().add(vector * W::LANES), vector, operand, epilogue };
                 let mut at = start;
                 if W::BESIDE == 3 && vector + 2 < packed.vectors {
                     job.tiles::<S, W, 3, 3>(&mut at, end);
@@ -128,7 +175,6 @@ unsafe fn multiply<S: Simd, W: Simd>(
 struct Job<'a> {
     weights: *const f32,
     bias: *const f32,
-    packed: &'a Packed,
     vector: usize,
     operand: Operand<'a>,
     epilogue: &'a Epilogue<'a>,
@@ -173,53 +219,7 @@ impl Job<'_> {
                 }
                 weights = weights.add(V * W::LANES);
             }
-            self.finish::<S, W, P, V>(at, sums);
-        }
-    }
-
-    /// Activation, residual, and the blocks of `V` vectors at `P` positions from `at`.
-    #[inline(always)]
-    unsafe fn finish<S: Simd, W: Simd, const P: usize, const V: usize>(
-        &self,
-        at: usize,
-        mut sums: [[W::Vector; V]; P],
-    ) {
-        let Epilogue { output, block_stride, activation, residual } = *self.epilogue;
-        // SAFETY: the caller's; the second half of a vector is stored only where there is such a block.
-        unsafe {
-            activate::<W, P, V>(&mut sums, activation);
-            for v in 0..V {
-                // Blocks of the vector: one, or two of which the second may be missing.
-                let (low, high) = if W::LANES == S::LANES {
-                    (self.vector + v, self.vector + v)
-                } else {
-                    (2 * (self.vector + v), 2 * (self.vector + v) + 1)
-                };
-                let is_whole = high < self.packed.blocks;
-                if let Some((blocks, base)) = residual {
-                    let of = |block: usize| base.add(blocks[block] + at * S::LANES);
-                    let (low, high) = (of(low), of(if is_whole { high } else { low }));
-                    for (p, sums) in sums.iter_mut().enumerate() {
-                        let residual = if W::LANES == S::LANES {
-                            W::load(low.add(p * S::LANES))
-                        } else {
-                            W::load_halves(low.add(p * S::LANES), high.add(p * S::LANES))
-                        };
-                        sums[v] = W::add(sums[v], residual);
-                    }
-                }
-                let to = |block: usize| output.add(block * block_stride + at * S::LANES);
-                let mut nowhere = [0.0; 16];
-                let (low, high, step) =
-                    if is_whole { (to(low), to(high), S::LANES) } else { (to(low), nowhere.as_mut_ptr(), 0) };
-                for (p, sums) in sums.iter().enumerate() {
-                    if W::LANES == S::LANES {
-                        W::store(low.add(p * S::LANES), sums[v]);
-                    } else {
-                        W::store_halves(low.add(p * S::LANES), high.add(p * step), sums[v]);
-                    }
-                }
-            }
+            self.epilogue.finish::<S, W, P, V>(self.vector, at, sums);
         }
     }
 }
@@ -257,6 +257,7 @@ impl Pointwise {
             let epilogue = Epilogue {
                 output: memory.write(self.output),
                 block_stride: S::LANES * self.positions,
+                blocks: self.packed.blocks,
                 activation: self.activation,
                 residual: self.residual.as_ref().map(|blocks| (&blocks[..], memory.read(0))),
             };
@@ -382,6 +383,7 @@ impl Convolution {
                 let epilogue = |row| Epilogue {
                     output: memory.write(output + S::LANES * row * width),
                     block_stride: S::LANES * width * height,
+                    blocks: self.packed.blocks,
                     activation: *activation,
                     residual: residual.as_ref().map(|blocks| (&blocks[..], memory.read(S::LANES * row * width))),
                 };
@@ -396,6 +398,7 @@ impl Convolution {
                 let epilogue = |row| Epilogue {
                     output: place(row),
                     block_stride: width * S::LANES,
+                    blocks: self.packed.blocks,
                     activation: *activation,
                     residual: None,
                 };

@@ -5,7 +5,7 @@ use super::{InstructionSet, Simd};
 /// Levels of a position that are multiplied at once, each with a weight for every lane.
 pub const DEPTH: usize = 8;
 
-/// Sums of products of integers in vectors of as many lanes as a vector of floats has.
+/// Sums of products of integers in vectors of as many lanes as the widest vector of floats has, [`InstructionSet::lanes`].
 ///
 /// Weights lie as `[DEPTH / 4][LANES][4]`: four of a lane are neighbours.
 ///
@@ -13,7 +13,16 @@ pub const DEPTH: usize = 8;
 /// Every function needs the instruction set of the implementing type.
 #[allow(clippy::missing_safety_doc, reason = "one condition for all, stated above")]
 pub trait Levels: Copy {
-    /// The vectors of floats that levels are made of and sums become.
+    /// Positions of a vector of outputs that a tile of a product sums up: as many chains as the units need, with a register for each, for
+    /// two vectors of weights and for what comes between.
+    const TILE: usize;
+    /// Vectors of outputs beside each other in a tile, of eight positions where there are two: registers for all of them save loads.
+    const BESIDE: usize = 1;
+    /// Whether [`Levels::add_both`] takes fewer instructions than its two halves, and not only more registers.
+    const ADDS_BOTH: bool = false;
+    /// The vectors of floats that levels are made of: a block of channels.
+    type Block: Simd;
+    /// Those that sums become: a block or two.
     type Floats: Simd;
     /// A 32-bit sum a lane.
     type Sums: Copy;
@@ -24,8 +33,20 @@ pub trait Levels: Copy {
     unsafe fn sums(from: *const i32) -> Self::Sums;
     /// `LANES` times four weights from memory.
     unsafe fn weights(from: *const i8) -> Self::Weights;
-    /// Adds to each lane its weights times the [`DEPTH`] levels at `levels`.
-    unsafe fn add_products(sums: Self::Sums, levels: *const u8, weights: [Self::Weights; 2]) -> Self::Sums;
+    /// Parts in which the products of a step are added. Where there are two, a tile adds the first to all of its sums before the second: one
+    /// that took both at once would wait for itself.
+    const PARTS: usize = 1;
+    /// Adds to each lane its weights times part `part` of the [`DEPTH`] levels at `levels`.
+    unsafe fn add_part(sums: Self::Sums, levels: *const u8, weights: [Self::Weights; 2], part: usize) -> Self::Sums;
+    /// Adds all parts.
+    #[inline(always)]
+    unsafe fn add_products(mut sums: Self::Sums, levels: *const u8, weights: [Self::Weights; 2]) -> Self::Sums {
+        for part in 0..Self::PARTS {
+            // SAFETY: the caller's.
+            sums = unsafe { Self::add_part(sums, levels, weights, part) };
+        }
+        sums
+    }
     /// Adds the products of two steps of the depth, of weights that [`fit_16_bits`].
     #[inline(always)]
     unsafe fn add_both(sums: Self::Sums, levels: [*const u8; 2], weights: [[Self::Weights; 2]; 2]) -> Self::Sums {
@@ -42,16 +63,16 @@ pub trait Levels: Copy {
         from: *const f32,
         to: *mut u8,
         count: usize,
-        levels: <Self::Floats as Simd>::Vector,
-        zeros: <Self::Floats as Simd>::Vector,
+        levels: <Self::Block as Simd>::Vector,
+        zeros: <Self::Block as Simd>::Vector,
     ) {
-        let lanes = Self::Floats::LANES;
+        let lanes = Self::Block::LANES;
         let mut values = [0.0; 16];
         // SAFETY: the caller gives `count` vectors, and room for as many groups of bytes.
         unsafe {
             for at in 0..count {
-                let x = Self::Floats::load(from.add(at * lanes));
-                Self::Floats::store(values.as_mut_ptr(), shifted::<Self::Floats>(x, levels, zeros));
+                let x = Self::Block::load(from.add(at * lanes));
+                Self::Block::store(values.as_mut_ptr(), shifted::<Self::Block>(x, levels, zeros));
                 for (lane, value) in values[..lanes].iter().enumerate() {
                     *to.add(DEPTH * at + lane) = value.to_bits() as u8;
                 }
@@ -92,22 +113,44 @@ pub trait LevelsWork {
     unsafe fn run<L: Levels>(self);
 }
 
-/// Runs `work` compiled for `set`, with dot products where the machine has them besides.
+/// Runs `work` compiled for `set`, with dot products of bytes where the machine has them besides.
 ///
 /// # Safety
 /// `set` is one of [`InstructionSet::available`], and whatever `work` itself asks.
 pub unsafe fn dispatch_levels(set: InstructionSet, work: impl LevelsWork) {
     // SAFETY: the caller's.
+    unsafe { dispatch_with(set, has_dot_products(set), work) };
+}
+
+/// Whether this machine has dot products of bytes in vectors of `set`.
+pub(super) fn has_dot_products(set: InstructionSet) -> bool {
+    match set {
+        #[cfg(target_arch = "x86_64")]
+        InstructionSet::Avx512 => is_x86_feature_detected!("avx512vnni"),
+        #[cfg(target_arch = "x86_64")]
+        InstructionSet::Avx2 => is_x86_feature_detected!("avxvnni"),
+        #[cfg(target_arch = "aarch64")]
+        InstructionSet::Neon => std::arch::is_aarch64_feature_detected!("dotprod"),
+        _ => false,
+    }
+}
+
+/// # Safety
+/// As for [`dispatch_levels`]; `dot` only where there [are some](has_dot_products).
+pub(super) unsafe fn dispatch_with(set: InstructionSet, dot: bool, work: impl LevelsWork) {
+    // SAFETY: the caller's.
     unsafe {
         match set {
             #[cfg(target_arch = "x86_64")]
-            InstructionSet::Avx512 if is_x86_feature_detected!("avx512vnni") => x86::vnni(work),
+            InstructionSet::Avx512 if dot => x86::avx512_vnni(work),
             #[cfg(target_arch = "x86_64")]
-            InstructionSet::Avx512 | InstructionSet::Avx2 => x86::avx2(work),
+            InstructionSet::Avx512 => x86::avx512(work),
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Avx2 if dot => x86::avx2_vnni(work),
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Avx2 => x86::avx2(work),
             #[cfg(target_arch = "aarch64")]
-            InstructionSet::Neon if std::arch::is_aarch64_feature_detected!("dotprod") => {
-                work.run::<arm::Bits128<true>>()
-            }
+            InstructionSet::Neon if dot => work.run::<arm::Bits128<true>>(),
             #[cfg(target_arch = "aarch64")]
             InstructionSet::Neon => work.run::<arm::Bits128<false>>(),
             #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
@@ -121,7 +164,7 @@ pub unsafe fn dispatch_levels(set: InstructionSet, work: impl LevelsWork) {
 mod x86 {
     use std::arch::x86_64::*;
 
-    use super::super::{Avx2, Simd};
+    use super::super::{Avx2, Avx512, Simd};
     use super::{DEPTH, Levels, LevelsWork};
 
     #[target_feature(enable = "avx2,fma")]
@@ -130,10 +173,23 @@ mod x86 {
         unsafe { work.run::<Bits256<false>>() }
     }
 
-    #[target_feature(enable = "avx512f,avx512vl,avx512vnni,avx2,fma")]
-    pub(super) unsafe fn vnni(work: impl LevelsWork) {
+    /// What Intel's processors without AVX-512 have since 2021, AMD's since Zen 5.
+    #[target_feature(enable = "avx2,fma,avxvnni")]
+    pub(super) unsafe fn avx2_vnni(work: impl LevelsWork) {
         // SAFETY: the caller's.
         unsafe { work.run::<Bits256<true>>() }
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,fma")]
+    pub(super) unsafe fn avx512(work: impl LevelsWork) {
+        // SAFETY: the caller's.
+        unsafe { work.run::<Bits512<false>>() }
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma")]
+    pub(super) unsafe fn avx512_vnni(work: impl LevelsWork) {
+        // SAFETY: the caller's.
+        unsafe { work.run::<Bits512<true>>() }
     }
 
     /// Four levels in every lane.
@@ -185,13 +241,17 @@ mod x86 {
         }
     }
 
-    /// Vectors of 256 bits, with AVX-512's dot products or without.
+    /// Vectors of 256 bits, with dot products or without.
     #[derive(Clone, Copy, Debug)]
     struct Bits256<const VNNI: bool>;
 
     // Each function is a few instructions; the trait states what callers promise.
     #[allow(clippy::undocumented_unsafe_blocks)]
     impl<const VNNI: bool> Levels for Bits256<VNNI> {
+        const TILE: usize = if VNNI { 12 } else { 6 };
+        const ADDS_BOTH: bool = !VNNI;
+        const PARTS: usize = if VNNI { 2 } else { 1 };
+        type Block = Avx2;
         type Floats = Avx2;
         type Sums = __m256i;
         type Weights = __m256i;
@@ -205,11 +265,10 @@ mod x86 {
             unsafe { _mm256_loadu_si256(from.cast()) }
         }
         #[inline(always)]
-        unsafe fn add_products(sums: __m256i, levels: *const u8, weights: [__m256i; 2]) -> __m256i {
+        unsafe fn add_part(sums: __m256i, levels: *const u8, weights: [__m256i; 2], part: usize) -> __m256i {
             unsafe {
                 if VNNI {
-                    let (first, second) = (four(levels), four(levels.add(4)));
-                    return _mm256_dpbusd_epi32(_mm256_dpbusd_epi32(sums, first, weights[0]), second, weights[1]);
+                    return _mm256_dpbusd_avx_epi32(sums, four(levels.add(4 * part)), weights[part]);
                 }
                 let products = of_16_bits(levels, weights);
                 _mm256_add_epi32(sums, _mm256_madd_epi16(products, _mm256_set1_epi16(1)))
@@ -218,7 +277,7 @@ mod x86 {
         #[inline(always)]
         unsafe fn add_both(sums: __m256i, levels: [*const u8; 2], weights: [[__m256i; 2]; 2]) -> __m256i {
             unsafe {
-                if VNNI {
+                if !Self::ADDS_BOTH {
                     return Self::add_products(Self::add_products(sums, levels[0], weights[0]), levels[1], weights[1]);
                 }
                 let products = _mm256_add_epi16(of_16_bits(levels[0], weights[0]), of_16_bits(levels[1], weights[1]));
@@ -232,6 +291,103 @@ mod x86 {
         #[inline(always)]
         unsafe fn of_floats(from: *const f32, to: *mut u8, count: usize, levels: __m256, zeros: __m256) {
             unsafe { of_floats(from, to, count, levels, zeros) }
+        }
+    }
+
+    /// Vectors of 512 bits, with dot products or without.
+    #[derive(Clone, Copy, Debug)]
+    struct Bits512<const VNNI: bool>;
+
+    /// Four levels in every lane.
+    #[inline(always)]
+    unsafe fn four_wide(levels: *const u8) -> __m512i {
+        // SAFETY: the caller gives four bytes.
+        unsafe { _mm512_set1_epi32(levels.cast::<i32>().read_unaligned()) }
+    }
+
+    /// [`of_16_bits`] of twice as many lanes.
+    #[inline(always)]
+    unsafe fn of_16_bits_wide(levels: *const u8, weights: [__m512i; 2]) -> __m512i {
+        // SAFETY: the caller gives as many bytes.
+        unsafe {
+            let low = _mm512_maddubs_epi16(four_wide(levels), weights[0]);
+            _mm512_add_epi16(low, _mm512_maddubs_epi16(four_wide(levels.add(4)), weights[1]))
+        }
+    }
+
+    // As above.
+    #[allow(clippy::undocumented_unsafe_blocks)]
+    impl<const VNNI: bool> Levels for Bits512<VNNI> {
+        const TILE: usize = 12;
+        const BESIDE: usize = if VNNI { 2 } else { 1 };
+        const ADDS_BOTH: bool = !VNNI;
+        const PARTS: usize = if VNNI { 2 } else { 1 };
+        type Block = Avx2;
+        type Floats = Avx512;
+        type Sums = __m512i;
+        type Weights = __m512i;
+
+        #[inline(always)]
+        unsafe fn sums(from: *const i32) -> __m512i {
+            unsafe { _mm512_loadu_si512(from.cast()) }
+        }
+        #[inline(always)]
+        unsafe fn weights(from: *const i8) -> __m512i {
+            unsafe { _mm512_loadu_si512(from.cast()) }
+        }
+        #[inline(always)]
+        unsafe fn add_part(sums: __m512i, levels: *const u8, weights: [__m512i; 2], part: usize) -> __m512i {
+            unsafe {
+                if VNNI {
+                    return _mm512_dpbusd_epi32(sums, four_wide(levels.add(4 * part)), weights[part]);
+                }
+                let products = of_16_bits_wide(levels, weights);
+                _mm512_add_epi32(sums, _mm512_madd_epi16(products, _mm512_set1_epi16(1)))
+            }
+        }
+        #[inline(always)]
+        unsafe fn add_both(sums: __m512i, levels: [*const u8; 2], weights: [[__m512i; 2]; 2]) -> __m512i {
+            unsafe {
+                if !Self::ADDS_BOTH {
+                    return Self::add_products(Self::add_products(sums, levels[0], weights[0]), levels[1], weights[1]);
+                }
+                let first = of_16_bits_wide(levels[0], weights[0]);
+                let products = _mm512_add_epi16(first, of_16_bits_wide(levels[1], weights[1]));
+                _mm512_add_epi32(sums, _mm512_madd_epi16(products, _mm512_set1_epi16(1)))
+            }
+        }
+        #[inline(always)]
+        unsafe fn floats(sums: __m512i) -> __m512 {
+            unsafe { _mm512_cvtepi32_ps(sums) }
+        }
+        /// Two positions a register, eight at once.
+        #[inline(always)]
+        unsafe fn of_floats(from: *const f32, to: *mut u8, count: usize, levels: __m256, zeros: __m256) {
+            unsafe {
+                // Of both positions; no closure, which may not be inlined.
+                let wide_levels = _mm512_castpd_ps(_mm512_broadcast_f64x4(_mm256_castps_pd(levels)));
+                let wide_zeros = _mm512_castpd_ps(_mm512_broadcast_f64x4(_mm256_castps_pd(zeros)));
+                let bound = _mm512_set1_ps(127.0);
+                // As with half as many lanes.
+                macro_rules! integers {
+                    ($at:expr) => {{
+                        let x = Avx512::load(from.add($at * Avx2::LANES));
+                        let level = Avx512::add(Avx512::mul(x, wide_levels), wide_zeros);
+                        _mm512_cvtps_epi32(Avx512::min(bound, level))
+                    }};
+                }
+                let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+                let mut at = 0;
+                while at + 8 <= count {
+                    let low = _mm512_packs_epi32(integers!(at), integers!(at + 2));
+                    let high = _mm512_packs_epi32(integers!(at + 4), integers!(at + 6));
+                    // Quarters of registers are packed apart.
+                    let packed = _mm512_permutexvar_epi32(order, _mm512_packus_epi16(low, high));
+                    _mm512_storeu_si512(to.add(DEPTH * at).cast(), packed);
+                    at += 8;
+                }
+                of_floats(from.add(at * Avx2::LANES), to.add(DEPTH * at), count - at, levels, zeros);
+            }
         }
     }
 }
@@ -257,6 +413,8 @@ mod arm {
     // Each function is a few instructions; the trait states what callers promise.
     #[allow(clippy::undocumented_unsafe_blocks)]
     impl<const DOT: bool> Levels for Bits128<DOT> {
+        const TILE: usize = 8;
+        type Block = Neon;
         type Floats = Neon;
         type Sums = int32x4_t;
         type Weights = int8x16_t;
@@ -270,7 +428,7 @@ mod arm {
             unsafe { vld1q_s8(from) }
         }
         #[inline(always)]
-        unsafe fn add_products(mut sums: int32x4_t, levels: *const u8, weights: [int8x16_t; 2]) -> int32x4_t {
+        unsafe fn add_part(mut sums: int32x4_t, levels: *const u8, weights: [int8x16_t; 2], _: usize) -> int32x4_t {
             unsafe {
                 let levels = vld1_s8(levels.cast());
                 if DOT {
@@ -313,6 +471,8 @@ mod wasm {
     // Each function is a few instructions, for which the whole module is compiled; the trait states what callers promise.
     #[allow(clippy::undocumented_unsafe_blocks)]
     impl Levels for Simd128 {
+        const TILE: usize = 8;
+        type Block = Self;
         type Floats = Self;
         type Sums = v128;
         type Weights = v128;
@@ -326,7 +486,7 @@ mod wasm {
             unsafe { v128_load(from.cast()) }
         }
         #[inline(always)]
-        unsafe fn add_products(sums: v128, levels: *const u8, weights: [v128; 2]) -> v128 {
+        unsafe fn add_part(sums: v128, levels: *const u8, weights: [v128; 2], _: usize) -> v128 {
             unsafe {
                 let levels = v128_load64_zero(levels.cast());
                 let first = i8x16_shuffle::<0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3>(levels, levels);
@@ -351,6 +511,8 @@ mod wasm {
 
 /// Loops over four lanes.
 impl Levels for super::Plain {
+    const TILE: usize = 8;
+    type Block = Self;
     type Floats = Self;
     type Sums = [i32; 4];
     type Weights = [[i8; 4]; 4];
@@ -366,7 +528,7 @@ impl Levels for super::Plain {
         unsafe { from.cast::<[[i8; 4]; 4]>().read_unaligned() }
     }
     #[inline(always)]
-    unsafe fn add_products(mut sums: [i32; 4], levels: *const u8, weights: [[[i8; 4]; 4]; 2]) -> [i32; 4] {
+    unsafe fn add_part(mut sums: [i32; 4], levels: *const u8, weights: [[[i8; 4]; 4]; 2], _: usize) -> [i32; 4] {
         // SAFETY: the caller gives eight bytes.
         let levels = unsafe { levels.cast::<[[u8; 4]; 2]>().read_unaligned() };
         for (levels, weights) in levels.iter().zip(&weights) {

@@ -39,7 +39,9 @@ impl InstructionSet {
         let mut sets = Vec::new();
         #[cfg(target_arch = "x86_64")]
         {
-            if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vl") {
+            // The first processor with vectors of all lengths had those of bytes too.
+            let vectors = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vl");
+            if vectors && is_x86_feature_detected!("avx512bw") {
                 sets.push(Self::Avx512);
             }
             if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {

@@ -1,5 +1,6 @@
 //! Every instruction set of this machine against the safe twin.
 
+use super::levels::{dispatch_with, has_dot_products};
 use super::*;
 
 /// Numbers with either sign, zeros, and one that is none.
@@ -128,21 +129,28 @@ fn a_transposed_block_has_its_columns_in_rows() {
     }
 }
 
+/// The sets of this machine, each with what [`dispatch_levels`] would not choose, too.
+fn with_dot_products_and_without() -> impl Iterator<Item = (InstructionSet, bool)> {
+    let sets = InstructionSet::available().into_iter();
+    sets.flat_map(|set| [false, true].map(|dot| (set, dot))).filter(|&(set, dot)| !dot || has_dot_products(set))
+}
+
 #[test]
 fn products_of_levels_are_those_of_the_safe_twin() {
+    const VECTORS: usize = 15;
     /// Levels of some vectors, and sums of products of all of them with weights.
     struct Products<'a> {
         levels: &'a mut Vec<Vec<u8>>,
         sums: &'a mut Vec<f32>,
-        lanes: usize,
+        set: InstructionSet,
     }
     impl LevelsWork for Products<'_> {
         #[inline(always)]
         unsafe fn run<L: Levels>(self) {
-            let lanes = L::Floats::LANES;
-            assert_eq!(lanes, self.lanes);
+            let (block, lanes) = (L::Block::LANES, L::Floats::LANES);
+            assert_eq!((block, lanes), (self.set.block(), self.set.lanes()));
             // Halves, bounds, what is none, and more vectors than are packed at once.
-            let values: Vec<f32> = (0..7 * lanes)
+            let values: Vec<f32> = (0..VECTORS * block)
                 .map(|at| match at % 9 {
                     0 => f32::NAN,
                     1 => f32::INFINITY,
@@ -151,15 +159,15 @@ fn products_of_levels_are_those_of_the_safe_twin() {
                     _ => (at as f32 - 25.0) * 3.7,
                 })
                 .collect();
-            let mut bytes = vec![0; 7 * DEPTH];
+            let mut bytes = vec![0; VECTORS * DEPTH];
             // The extremes, in which sums of 16 bits come nearest to their bounds.
             let weight = |at: usize| [63, -63, 63, 17, -5][at % 5];
             let weights: Vec<i8> = (0..2 * 4 * lanes).map(|at| if at < 4 * lanes { 63 } else { weight(at) }).collect();
-            // SAFETY: the machine has the set; there are seven vectors, room for their levels, and two vectors of weights.
+            // SAFETY: the machine has the set; there are as many vectors, room for their levels, and two vectors of weights.
             unsafe {
-                let [levels, zeros] = [0.5, 10.0].map(|value| L::Floats::splat(value));
-                L::of_floats(values.as_ptr(), bytes.as_mut_ptr(), 7, levels, zeros);
-                self.levels.extend(bytes.chunks(DEPTH).map(|bytes| bytes[..lanes].to_vec()));
+                let [levels, zeros] = [0.5, 10.0].map(|value| L::Block::splat(value));
+                L::of_floats(values.as_ptr(), bytes.as_mut_ptr(), VECTORS, levels, zeros);
+                self.levels.extend(bytes.chunks(DEPTH).map(|bytes| bytes[..block].to_vec()));
                 let weights = [L::weights(weights.as_ptr()), L::weights(weights.as_ptr().add(4 * lanes))];
                 let start: Vec<i32> = (0..lanes as i32).map(|lane| 1000 * lane - 3).collect();
                 let mut sums = L::sums(start.as_ptr());
@@ -173,8 +181,8 @@ fn products_of_levels_are_those_of_the_safe_twin() {
         }
     }
     /// The same in plain words.
-    fn expected(lanes: usize) -> (Vec<u8>, Vec<f32>) {
-        let levels = (0..7 * lanes).map(|at| match at % 9 {
+    fn expected(block: usize, lanes: usize) -> (Vec<u8>, Vec<f32>) {
+        let levels = (0..VECTORS * block).map(|at| match at % 9 {
             0 | 2 => 0,
             1 => 127,
             3 => ((0.5 + (at % 4) as f32) * 0.5 + 10.0).round_ties_even() as u8,
@@ -192,11 +200,11 @@ fn products_of_levels_are_those_of_the_safe_twin() {
         };
         (levels.collect(), (0..lanes).map(sum).collect())
     }
-    for set in InstructionSet::available() {
+    for (set, dot) in with_dot_products_and_without() {
         let (mut levels, mut sums) = (Vec::new(), Vec::new());
         // SAFETY: the set is one of this machine's.
-        unsafe { dispatch_levels(set, Products { levels: &mut levels, sums: &mut sums, lanes: set.block() }) };
-        assert_eq!((levels.concat(), sums), expected(set.block()), "{set}");
+        unsafe { dispatch_with(set, dot, Products { levels: &mut levels, sums: &mut sums, set }) };
+        assert_eq!((levels.concat(), sums), expected(set.block(), set.lanes()), "{set}, dot products: {dot}");
     }
 }
 
@@ -244,11 +252,11 @@ fn two_steps_are_summed_up_as_one_by_one_where_their_weights_fit_16_bits() {
     let alternating = [[127, 0, 127, 0, 127, 0, 127, 0]; 2];
     for weights in [most, most.map(|step| step.map(|weight| -weight)), mixed] {
         for levels in [[[127; DEPTH]; 2], alternating, [[1, 2, 3, 4, 5, 6, 7, 8], [127, 126, 0, 1, 64, 63, 9, 100]]] {
-            for set in InstructionSet::available() {
+            for (set, dot) in with_dot_products_and_without() {
                 let mut found = Vec::new();
                 // SAFETY: the set is one of this machine's.
-                unsafe { dispatch_levels(set, Both { weights, levels, found: &mut found }) };
-                assert_eq!(found, vec![[sum(weights, levels) as f32; 2]; set.block()], "{set}");
+                unsafe { dispatch_with(set, dot, Both { weights, levels, found: &mut found }) };
+                assert_eq!(found, vec![[sum(weights, levels) as f32; 2]; set.lanes()], "{set}, dot products: {dot}");
             }
         }
     }
