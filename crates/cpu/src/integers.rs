@@ -1,8 +1,8 @@
 //! 1x1 convolutions in integers: levels of the inputs times weights of 7 bits ([`yolo_lat_core::model::integers`]).
 //!
 //! A unit makes levels of some positions' channels, whole blocks at a time, and multiplies them while they are in the first cache. The
-//! sums of eight positions stay in registers for the whole depth, of which a step takes eight levels, or two steps at once sixteen: beside the weights of one vector of outputs
-//! that leaves AVX2 registers enough, and what is loaded costs less time than what is multiplied.
+//! sums of a tile's positions ([`Levels::TILE`]) stay in registers for the whole depth, of which a step takes eight levels, or two steps at once
+//! sixteen. What sums become, and where that goes, is as in products of floats ([`Epilogue`]).
 
 use super::memory::{Aligned, Memory, units_of};
 use super::product::{Epilogue, GROUP, SMALL_MAP};

@@ -126,7 +126,7 @@ unsafe fn run_with<S: Simd, W: Simd>(step: &Step, unit: usize, memory: Memory, s
             Step::Convolution(kernel) => kernel.run::<S, W>(unit, memory, scratch),
             Step::Pointwise(kernel) => kernel.run::<S, W>(unit, memory, scratch),
             Step::IntegerPointwise(_) => unreachable!("it is run before"),
-            Step::Depthwise(kernel) => kernel.run::<S>(unit, memory, scratch),
+            Step::Depthwise(kernel) => kernel.run::<S, W>(unit, memory, scratch),
             Step::MaxPool(kernel) => kernel.run::<S>(unit, memory, scratch),
             Step::Attention(kernel) => kernel.run::<S>(unit, memory, scratch),
             Step::Gate(kernel) => kernel.run::<S>(unit, memory, scratch),

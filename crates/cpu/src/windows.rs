@@ -52,7 +52,7 @@ impl Depthwise {
     }
 
     #[inline(always)]
-    pub(super) unsafe fn run<S: Simd>(&self, unit: usize, memory: Memory, _: *mut f32) {
+    pub(super) unsafe fn run<S: Simd, W: Simd>(&self, unit: usize, memory: Memory, _: *mut f32) {
         let window = &self.window;
         let (blocks, rows) = self.division().unit(unit);
         for block in blocks {
@@ -70,7 +70,7 @@ impl Depthwise {
                         row,
                         activation: self.activation,
                     };
-                    row.run::<S>();
+                    row.run::<S, W>();
                 }
             }
         }
@@ -79,9 +79,17 @@ impl Depthwise {
 
 impl Row<'_> {
     #[inline(always)]
-    unsafe fn run<S: Simd>(&self) {
+    unsafe fn run<S: Simd, W: Simd>(&self) {
         let width = self.window.output_width;
         let reach = self.window.kernel / 2;
+        if W::LANES == 2 * S::LANES && width >= TILE && self.window.stride == 1 {
+            // SAFETY: the window is one of those.
+            match self.window.kernel {
+                3 => return unsafe { self.run_pairs::<S, W, 3>() },
+                5 => return unsafe { self.run_pairs::<S, W, 5>() },
+                _ => {}
+            }
+        }
         let unrolled = matches!((self.window.kernel, self.window.stride), (3 | 5, 1 | 2));
         // SAFETY: tiles lie inside the row; the last one ends with it and computes some outputs again.
         unsafe {
@@ -163,7 +171,99 @@ impl Row<'_> {
                 input = input.wrapping_add(row_stride);
                 weights = weights.add(K * S::LANES);
             }
-            self.finish::<S, TILE>(x, sums);
+            self.finish::<S, TILE>(x * S::LANES, sums);
+        }
+    }
+
+    /// A row at stride 1 where a vector holds one block at two positions: twice as many outputs a tile, as long as there are so many.
+    #[inline(always)]
+    unsafe fn run_pairs<S: Simd, W: Simd, const K: usize>(&self) {
+        let (width, reach) = (self.window.output_width, K / 2);
+        let mut x = 0;
+        // SAFETY: tiles lie inside the row; the last one ends with it and computes some outputs again.
+        unsafe {
+            while x < width {
+                let outputs = if x + 2 * TILE <= width { 2 * TILE } else { TILE };
+                x = x.min(width - outputs);
+                macro_rules! pairs {
+                    ($vectors:expr) => {
+                        match (reach.saturating_sub(x), (x + outputs + reach).saturating_sub(width)) {
+                            (0, 0) => self.pairs::<S, W, K, { $vectors }, false, false>(x),
+                            (left, 0) if left == reach => self.pairs::<S, W, K, { $vectors }, true, false>(x),
+                            (0, right) if right == reach => self.pairs::<S, W, K, { $vectors }, false, true>(x),
+                            (left, right) if left == reach && right == reach => {
+                                self.pairs::<S, W, K, { $vectors }, true, true>(x)
+                            }
+                            _ => {
+                                for x in x..x + outputs {
+                                    self.single::<S>(x);
+                                }
+                            }
+                        }
+                    };
+                }
+                if outputs == TILE {
+                    pairs!(TILE / 2)
+                } else {
+                    pairs!(TILE)
+                }
+                x += outputs;
+            }
+        }
+    }
+
+    /// `N` vectors of two outputs each from `x` at stride 1: the inputs of two neighbours are one after the other. All columns of the window
+    /// that can lie outside do so on the left (`LEFT`), on the right (`RIGHT`).
+    #[inline(always)]
+    unsafe fn pairs<S: Simd, W: Simd, const K: usize, const N: usize, const LEFT: bool, const RIGHT: bool>(
+        &self,
+        x: usize,
+    ) {
+        let (rows, first) = self.rows();
+        let nothing = [0.0; 16];
+        // SAFETY: inputs that lie outside are not read.
+        unsafe {
+            let mut sums = [W::load_twice(self.bias); N];
+            let row_stride = self.window.width * S::LANES;
+            let mut input =
+                self.input.wrapping_add((first * self.window.width + x) * S::LANES).wrapping_sub(K / 2 * S::LANES);
+            let mut weights = self.weights.add(rows.start * K * S::LANES);
+            // Columns that lie inside: vector i holds i and i + 1.
+            let (start, end) = (if LEFT { K / 2 } else { 0 }, 2 * N + K - 1 - if RIGHT { K / 2 } else { 0 });
+            for _ in rows {
+                let mut taps = [W::splat(0.0); K];
+                for (k, tap) in taps.iter_mut().enumerate() {
+                    *tap = W::load_twice(weights.add(k * S::LANES));
+                }
+                macro_rules! walk {
+                    ($i:literal) => {
+                        if $i + 1 >= start && $i < end {
+                            let at = input.wrapping_add($i * S::LANES);
+                            let value = if $i < start {
+                                W::load_halves(nothing.as_ptr(), at.wrapping_add(S::LANES))
+                            } else if $i + 1 == end {
+                                W::load_halves(at, nothing.as_ptr())
+                            } else {
+                                W::load(at)
+                            };
+                            macro_rules! tap {
+                                ($k:literal) => {
+                                    if $k < K && $i >= $k && ($i - $k) % 2 == 0 && ($i - $k) / 2 < N {
+                                        let sum = &mut sums[($i - $k as usize) / 2 % N];
+                                        *sum = W::fma(value, taps[$k % K], *sum);
+                                    }
+                                };
+                            }
+                            unrolled!(tap: 0usize 1usize 2usize 3usize 4usize);
+                        }
+                    };
+                }
+                unrolled!(walk: 0usize 1usize 2usize 3usize 4usize 5usize 6usize 7usize 8usize 9usize 10usize 11usize);
+                unrolled!(walk: 12usize 13usize 14usize 15usize 16usize 17usize 18usize 19usize 20usize 21usize 22usize);
+                input = input.wrapping_add(row_stride);
+                weights = weights.add(K * S::LANES);
+            }
+            self.finish::<W, N>(x * S::LANES, sums);
         }
     }
 
@@ -196,7 +296,7 @@ impl Row<'_> {
                     }
                 }
             }
-            self.finish::<S, TILE>(x, sums);
+            self.finish::<S, TILE>(x * S::LANES, sums);
         }
     }
 
@@ -217,15 +317,14 @@ impl Row<'_> {
                     }
                 }
             }
-            self.finish::<S, 1>(x, [sum]);
+            self.finish::<S, 1>(x * S::LANES, [sum]);
         }
     }
 
-    /// Activation, residual, and where the outputs from `x` go.
+    /// Activation, residual, and where the outputs go: float `at` of the row and what follows.
     #[inline(always)]
-    unsafe fn finish<S: Simd, const N: usize>(&self, x: usize, sums: [S::Vector; N]) {
+    unsafe fn finish<S: Simd, const N: usize>(&self, at: usize, sums: [S::Vector; N]) {
         let mut sums = [sums];
-        let at = x * S::LANES;
         // SAFETY: these outputs lie inside the row.
         unsafe {
             activate::<S, 1, N>(&mut sums, self.activation);

@@ -119,24 +119,11 @@ pub trait LevelsWork {
 /// `set` is one of [`InstructionSet::available`], and whatever `work` itself asks.
 pub unsafe fn dispatch_levels(set: InstructionSet, work: impl LevelsWork) {
     // SAFETY: the caller's.
-    unsafe { dispatch_with(set, has_dot_products(set), work) };
-}
-
-/// Whether this machine has dot products of bytes in vectors of `set`.
-pub(super) fn has_dot_products(set: InstructionSet) -> bool {
-    match set {
-        #[cfg(target_arch = "x86_64")]
-        InstructionSet::Avx512 => is_x86_feature_detected!("avx512vnni"),
-        #[cfg(target_arch = "x86_64")]
-        InstructionSet::Avx2 => is_x86_feature_detected!("avxvnni"),
-        #[cfg(target_arch = "aarch64")]
-        InstructionSet::Neon => std::arch::is_aarch64_feature_detected!("dotprod"),
-        _ => false,
-    }
+    unsafe { dispatch_with(set, set.has_dot_products(), work) };
 }
 
 /// # Safety
-/// As for [`dispatch_levels`]; `dot` only where there [are some](has_dot_products).
+/// As for [`dispatch_levels`]; `dot` only where [there are some](InstructionSet::has_dot_products).
 pub(super) unsafe fn dispatch_with(set: InstructionSet, dot: bool, work: impl LevelsWork) {
     // SAFETY: the caller's.
     unsafe {

@@ -62,6 +62,19 @@ impl InstructionSet {
         *BEST.get_or_init(|| Self::available().first().copied().unwrap_or(Self::Plain))
     }
 
+    /// Whether this machine has dot products of bytes in vectors of this set: what multiplies integers then is one instruction, not three.
+    pub fn has_dot_products(self) -> bool {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => is_x86_feature_detected!("avx512vnni"),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => is_x86_feature_detected!("avxvnni"),
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon => std::arch::is_aarch64_feature_detected!("dotprod"),
+            _ => false,
+        }
+    }
+
     /// Channels in a block of the CPU engine's feature maps. With AVX-512 they are half a register: few layers have
     /// channels in multiples of 16.
     pub fn block(self) -> usize {
@@ -179,6 +192,13 @@ pub trait Simd: Copy {
         }
     }
 
+    /// The same half of a vector twice.
+    #[inline(always)]
+    unsafe fn load_twice(from: *const f32) -> Self::Vector {
+        // SAFETY: the caller gives half a vector.
+        unsafe { Self::load_halves(from, from) }
+    }
+
     /// The first half of the lanes to `low`, the second to `high`.
     #[inline(always)]
     unsafe fn store_halves(low: *mut f32, high: *mut f32, x: Self::Vector) {
@@ -284,6 +304,10 @@ mod x86 {
                 let low = _mm512_castpd256_pd512(_mm256_castps_pd(_mm256_loadu_ps(low)));
                 _mm512_castpd_ps(_mm512_insertf64x4::<1>(low, _mm256_castps_pd(_mm256_loadu_ps(high))))
             }
+        }
+        #[inline(always)]
+        unsafe fn load_twice(from: *const f32) -> __m512 {
+            unsafe { _mm512_castpd_ps(_mm512_broadcast_f64x4(_mm256_castps_pd(_mm256_loadu_ps(from)))) }
         }
         #[inline(always)]
         unsafe fn store_halves(low: *mut f32, high: *mut f32, x: __m512) {

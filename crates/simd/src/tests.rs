@@ -1,6 +1,6 @@
 //! Every instruction set of this machine against the safe twin.
 
-use super::levels::{dispatch_with, has_dot_products};
+use super::levels::dispatch_with;
 use super::*;
 
 /// Numbers with either sign, zeros, and one that is none.
@@ -84,13 +84,15 @@ fn halves_and_sums_are_those_of_the_safe_twin() {
         #[inline(always)]
         unsafe fn run<S: Simd>(self) {
             let (mut low, mut high) = ([0.0; 8], [0.0; 8]);
-            // SAFETY: the machine has the set; half a vector fits each array.
+            let mut twice = [0.0; 16];
+            // SAFETY: the machine has the set; half a vector fits each of the first two arrays, a whole one the third.
             unsafe {
                 let vector = S::load_halves(C.as_ptr(), C.as_ptr().add(8));
                 S::store_halves(low.as_mut_ptr(), high.as_mut_ptr(), vector);
                 self.0.push(S::sum(vector));
+                S::store(twice.as_mut_ptr(), S::load_twice(C.as_ptr()));
             }
-            self.0.extend(low.into_iter().chain(high));
+            self.0.extend(low.into_iter().chain(high).chain(twice));
         }
     }
     for set in InstructionSet::available() {
@@ -101,6 +103,7 @@ fn halves_and_sums_are_those_of_the_safe_twin() {
         let (low, high) = (&C[..half], &C[8..8 + half]);
         assert_eq!(found[0], low.iter().chain(high).sum::<f32>(), "{set}");
         assert_eq!((&found[1..=half], &found[9..9 + half]), (low, high), "{set}");
+        assert_eq!((&found[17..17 + half], &found[17 + half..17 + 2 * half]), (low, low), "{set}");
     }
 }
 
@@ -132,7 +135,7 @@ fn a_transposed_block_has_its_columns_in_rows() {
 /// The sets of this machine, each with what [`dispatch_levels`] would not choose, too.
 fn with_dot_products_and_without() -> impl Iterator<Item = (InstructionSet, bool)> {
     let sets = InstructionSet::available().into_iter();
-    sets.flat_map(|set| [false, true].map(|dot| (set, dot))).filter(|&(set, dot)| !dot || has_dot_products(set))
+    sets.flat_map(|set| [false, true].map(|dot| (set, dot))).filter(|&(set, dot)| !dot || set.has_dot_products())
 }
 
 #[test]

@@ -118,6 +118,7 @@ fn machine(threads: usize) -> Value {
     json!({
         "processor": processor_name(), "cores": available_threads(),
         "threads": threads, "instruction_set": instruction_set().to_string(),
+        "dot_products": instruction_set().has_dot_products(),
         "load": std::fs::read_to_string("/proc/loadavg").ok().and_then(|load| load.split(' ').next()?.parse::<f64>().ok()),
         "version": env!("CARGO_PKG_VERSION"),
     })

@@ -24,14 +24,17 @@ pub(super) fn processor() -> Part {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let cores = cores();
     let available: Vec<String> = InstructionSet::available().iter().map(ToString::to_string).collect();
-    let chosen = chosen_instruction_set().map(|set| set.to_string()).map_err(|error| error.to_string());
+    let chosen = chosen_instruction_set();
+    let has_dot_products = chosen.as_ref().is_ok_and(|set| set.has_dot_products());
+    let chosen = chosen.map(|set| set.to_string()).map_err(|error| error.to_string());
     let counted = cores.map(|cores| format!("{cores} cores, ")).unwrap_or_default();
-    let used = chosen.as_ref().map_or_else(String::clone, |set| format!("{set} is used"));
+    let with = if has_dot_products { " with dot products of bytes" } else { "" };
+    let used = chosen.as_ref().map_or_else(String::clone, |set| format!("{set}{with} is used"));
     Part::new(
         format!("{name}: {counted}{threads} threads; {used}, it has {}", available.join(", ")),
         json!({
             "name": name, "cores": cores, "threads": threads, "instruction_set": chosen.as_ref().ok(),
-            "instruction_sets": available, "problem": chosen.as_ref().err(),
+            "instruction_sets": available, "dot_products": has_dot_products, "problem": chosen.as_ref().err(),
         }),
     )
 }
