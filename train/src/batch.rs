@@ -6,9 +6,9 @@ use ndarray::Array4;
 use tch::{Device, Kind, Tensor};
 
 use crate::config::TrainConfig;
-use crate::data::{Augmentation, Sample, Target, TrainingImages};
+use crate::data::{Augmentation, Region, Sample, Target, TrainingImages};
 use crate::frozen::{FrozenPart, joined};
-use crate::loss::{Answers, DenseAnswers, Targets, TeacherOutput};
+use crate::loss::{Answers, DenseAnswers, Regions, Targets, TeacherOutput};
 use crate::teacher::{Answer, Mode, Teacher, TeacherConfig};
 
 /// What a step learns from.
@@ -98,7 +98,8 @@ impl Batch {
         classes: usize,
         device: Device,
     ) -> Tensors {
-        let labels = self.boxes(|target| target.scores.is_none(), None, device);
+        let mut labels = self.boxes(|target| target.scores.is_none(), None, device);
+        labels.regions = self.regions(classes, device);
         let (mut dense, mut asked) = (self.dense.iter(), asked.into_iter());
         let answers = teachers.iter().enumerate().filter_map(|(index, teacher)| {
             let answers = match teacher.answers {
@@ -142,7 +143,24 @@ impl Batch {
             boxes: Tensor::from_slice(&corners).reshape([count, most, 4]).to_kind(Kind::Float).to_device(device),
             mask: Tensor::from_slice(&mask).reshape([count, most]).to_device(device),
             scores: scores.map(|scores| scores.to_device(device)),
+            regions: None,
         }
+    }
+
+    /// Where some of `classes` are not labelled, padded; `None` if all are everywhere.
+    fn regions(&self, classes: usize, device: Device) -> Option<Regions> {
+        let most = self.samples.iter().map(|sample| sample.regions.len()).max().filter(|&most| most > 0)?;
+        let count = self.samples.len();
+        let (mut areas, mut unknown) = (vec![0.0f32; count * most * 4], vec![0.0f32; count * most * classes]);
+        for (index, sample) in self.samples.iter().enumerate() {
+            for (place, Region { area, unknown: missing }) in (index * most..).zip(&sample.regions) {
+                areas[4 * place..][..4].copy_from_slice(&[area.x1, area.y1, area.x2, area.y2]);
+                missing.iter().for_each(|class| unknown[classes * place + class] = 1.0);
+            }
+        }
+        let tensor =
+            |values: &[f32]| Tensor::from_slice(values).reshape([count as i64, most as i64, -1]).to_device(device);
+        Some(Regions { areas: tensor(&areas), unknown: tensor(&unknown) })
     }
 }
 

@@ -27,6 +27,7 @@ pub(crate) struct TrainConfig {
     /// Where checkpoints, weights and logs go.
     pub(crate) output: PathBuf,
     /// Data sets to learn from, relative to `--data`: COCO JSON, VOC folders, YOLO folders.
+    /// A class of the model that a set does not label (COCO's `info.labelled_classes`, else its categories) has no negatives there.
     pub(crate) train: Vec<PathBuf>,
     /// Folders of images without labels, relative to `--data`; a cached teacher labels them.
     #[serde(default)]

@@ -88,12 +88,25 @@ pub(crate) struct TrainingImage {
     pub(crate) targets: Vec<Target>,
     /// Whether a person looked at it: without labels, a teacher's surest boxes stand for them.
     pub(crate) is_labelled: bool,
+    /// Classes of the model that its data set does not label: they may be there all the same.
+    pub(crate) unknown: Arc<[usize]>,
+}
+
+/// A part of a sample in which some classes are not labelled.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Region {
+    /// In pixels of the sample.
+    pub(crate) area: BBox,
+    /// Which classes; at least one.
+    pub(crate) unknown: Arc<[usize]>,
 }
 
 /// A training image: RGB planes in 0..1 of one square size, and the boxes in it, in its pixels.
 pub(crate) struct Sample {
     pub(crate) pixels: Vec<f32>,
     pub(crate) targets: Vec<Target>,
+    /// Where classes are not labelled; none where all are.
+    pub(crate) regions: Vec<Region>,
 }
 
 /// Which images to read.
@@ -115,12 +128,14 @@ pub(crate) struct TrainingImages(pub(crate) Vec<TrainingImage>);
 
 impl TrainingImages {
     /// Reads data sets and maps their classes by name; objects of other classes and crowds are left out. Files that are
-    /// no images are reported to `skipped` and left out.
+    /// no images are reported to `skipped` and left out, and classes that a set does not label are counted there.
     ///
     /// # Errors
     /// A data set cannot be read, none of its classes is known, or nothing is left.
     pub(crate) fn load(sources: &Sources, mut skipped: impl FnMut(&str)) -> anyhow::Result<Self> {
-        let mut wanted: Vec<(PathBuf, Vec<Target>, bool)> = Vec::new();
+        // Their pixels come last.
+        let mut wanted: Vec<TrainingImage> = Vec::new();
+        let pixels = RgbImage::default;
         let limit = sources.limit.unwrap_or(usize::MAX);
         for folder in &sources.labelled {
             let mut dataset = Dataset::load(folder, Split::Prefer("train"))?;
@@ -140,30 +155,39 @@ impl TrainingImages {
                     dataset.classes.join(", ")
                 );
             }
-            let unknown = dataset.classes.iter().zip(&class_of).filter(|(_, class)| class.is_none());
-            let unknown: Vec<&str> = unknown.map(|(name, _)| name.as_str()).collect();
+            let strangers = dataset.classes.iter().zip(&class_of).filter(|(_, class)| class.is_none());
+            let strangers: Vec<&str> = strangers.map(|(name, _)| name.as_str()).collect();
+            if !strangers.is_empty() {
+                skipped(&format!("{}: the model lacks {}; left out", folder.display(), strangers.join(", ")));
+            }
+            let unknown = unknown_classes(&class_of, &dataset.labelled, sources.classes.len());
             if !unknown.is_empty() {
-                skipped(&format!("{}: the model lacks {}; left out", folder.display(), unknown.join(", ")));
+                let (folder, count, of) = (folder.display(), unknown.len(), sources.classes.len());
+                skipped(&format!("{folder}: {count} of the model's {of} classes are not labelled there: no negatives"));
             }
             for image in dataset.images.into_iter().take(limit) {
                 let objects = image.objects.iter().filter(|object| !object.crowd);
                 let targets = objects.filter_map(|object| Some(Target::label(class_of[object.class]?, object.bbox)));
-                wanted.push((image.path, targets.collect(), true));
+                let (path, targets, unknown) = (image.path, targets.collect(), unknown.clone());
+                wanted.push(TrainingImage { path, pixels: pixels(), targets, is_labelled: true, unknown });
             }
         }
         for folder in &sources.unlabelled {
-            wanted.extend(images_in(folder)?.into_iter().take(limit).map(|path| (path, Vec::new(), false)));
+            wanted.extend(images_in(folder)?.into_iter().take(limit).map(|path| {
+                let (targets, unknown) = (Vec::new(), Arc::default());
+                TrainingImage { path, pixels: pixels(), targets, is_labelled: false, unknown }
+            }));
         }
-        let paths: Vec<PathBuf> = wanted.iter().map(|(path, ..)| path.clone()).collect();
+        let paths: Vec<PathBuf> = wanted.iter().map(|image| image.path.clone()).collect();
         let threads = yolo_lat::engine::cpu::available_threads();
         let mut loader =
             Prefetch::new(paths.len(), threads, Default::default(), move |index| open_image(&paths[index]))?;
         let mut images = Vec::new();
-        for (path, targets, is_labelled) in wanted {
+        for image in wanted {
             let (_, pixels) = loader.next_item().context("a thread that reads images ended")?;
             match pixels {
-                Ok(pixels) => images.push(TrainingImage { path, pixels, targets, is_labelled }),
-                Err(error) => skipped(&format!("{}: {error}; left out", path.display())),
+                Ok(pixels) => images.push(TrainingImage { pixels, ..image }),
+                Err(error) => skipped(&format!("{}: {error}; left out", image.path.display())),
             }
         }
         if images.is_empty() {
@@ -196,6 +220,7 @@ impl TrainingImages {
                 *pixel += (other - *pixel) * share;
             }
             sample.targets.extend(other.targets);
+            sample.regions.extend(other.regions);
         }
         sample
     }
@@ -224,7 +249,7 @@ impl TrainingImages {
             canvas.place(&self.0[index], area, None, 1.0, augmentation, random);
         }
         canvas.recolor(augmentation.hsv, random);
-        Sample { pixels: canvas.pixels, targets: canvas.targets }
+        Sample { pixels: canvas.pixels, targets: canvas.targets, regions: canvas.regions }
     }
 }
 
@@ -233,6 +258,14 @@ struct Canvas {
     size: usize,
     pixels: Vec<f32>,
     targets: Vec<Target>,
+    regions: Vec<Region>,
+}
+
+/// Those of `count` classes of a model that no labelled class of a data set is: `class_of` has for each class of the set that of
+/// the model, `labelled` whether the set labels it.
+fn unknown_classes(class_of: &[Option<usize>], labelled: &[bool], count: usize) -> Arc<[usize]> {
+    let is_known = |class| class_of.iter().zip(labelled).any(|(&of, &labelled)| labelled && of == Some(class));
+    (0..count).filter(|&class| !is_known(class)).collect()
 }
 
 /// Images of a folder by name.
@@ -249,7 +282,7 @@ fn images_in(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
 
 impl Canvas {
     fn new(size: usize) -> Self {
-        Self { size, pixels: vec![Letterbox::GREY; 3 * size * size], targets: Vec::new() }
+        Self { size, pixels: vec![Letterbox::GREY; 3 * size * size], targets: Vec::new(), regions: Vec::new() }
     }
 
     /// Draws an image into `area`. `corner` is the corner of the image (0 or 1 in x and y) that lies in the same
@@ -280,6 +313,9 @@ impl Canvas {
         };
         let drawn = BBox { x1: left, y1: top, x2: left + drawn_w, y2: top + drawn_h };
         self.draw(&image.pixels, drawn, area, flip);
+        if !image.unknown.is_empty() {
+            self.regions.push(Region { area, unknown: image.unknown.clone() });
+        }
         for target in &image.targets {
             let bbox = target.bbox;
             let (x1, x2) = if flip { (width - bbox.x2, width - bbox.x1) } else { (bbox.x1, bbox.x2) };
@@ -357,5 +393,90 @@ impl Canvas {
             *g = ((y - 0.272 * i - 0.647 * q) * brighten).clamp(0.0, 1.0);
             *b = ((y - 1.106 * i + 1.703 * q) * brighten).clamp(0.0, 1.0);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use image::Rgb;
+
+    use super::*;
+
+    /// An image of one grey, `80 * (index + 1)`, whose set does not label `unknown`.
+    fn image(index: usize, unknown: &[usize]) -> TrainingImage {
+        let pixels = RgbImage::from_pixel(40, 30, Rgb([80 * (index as u8 + 1); 3]));
+        TrainingImage { path: PathBuf::new(), pixels, targets: Vec::new(), is_labelled: true, unknown: unknown.into() }
+    }
+
+    #[test]
+    fn parts_of_a_mosaic_keep_what_their_own_set_does_not_label() {
+        let unknown: [&[usize]; 3] = [&[5], &[4], &[2, 7]];
+        let images = TrainingImages((0..3).map(|index| image(index, unknown[index])).collect());
+        let augmentation = Augmentation { mosaic: 1.0, ..Augmentation::gentle() };
+        for seed in 0..20 {
+            let Sample { pixels, regions, .. } = images.sample(seed as usize % 3, 64, &augmentation, seed);
+            assert_eq!(regions.len(), 4);
+            assert!((regions.iter().map(|region| region.area.area()).sum::<f32>() - 64.0 * 64.0).abs() < 0.1);
+            for Region { area, unknown: found } in &regions {
+                // Beside the point where the four meet.
+                let inside = |low: f32, high: f32| if low > 0.0 { low + 1.0 } else { high - 2.0 }.round() as usize;
+                let grey = pixels[inside(area.y1, area.y2) * 64 + inside(area.x1, area.x2)] * 255.0;
+                assert_eq!(found[..], *unknown[(grey / 80.0).round() as usize - 1], "{area:?}");
+            }
+        }
+        let all_labelled = TrainingImages(vec![image(0, &[])]);
+        assert_eq!(all_labelled.sample(0, 64, &augmentation, 1).regions, []);
+    }
+
+    #[test]
+    fn a_mixture_of_two_knows_what_both_label() {
+        let images = TrainingImages(vec![image(0, &[1]), image(1, &[2])]);
+        let augmentation = Augmentation { mixup: 1.0, ..Augmentation::gentle() };
+        let whole = BBox { x1: 0.0, y1: 0.0, x2: 64.0, y2: 64.0 };
+        for seed in 0..10 {
+            let Sample { regions, .. } = images.sample(0, 64, &augmentation, seed);
+            assert_eq!(regions.len(), 2);
+            assert!(regions.iter().all(|region| region.area == whole));
+            assert_eq!(regions[0].unknown[..], [1]);
+        }
+    }
+
+    #[test]
+    fn sets_say_which_classes_they_label() {
+        let folder = tempfile::tempdir().unwrap();
+        let [coco, voc, yolo] = ["coco", "voc", "yolo"].map(|name| folder.path().join(name));
+        for path in
+            [coco.clone(), voc.join("Annotations"), voc.join("JPEGImages"), yolo.join("images"), yolo.join("labels")]
+        {
+            std::fs::create_dir_all(path).unwrap();
+        }
+        for path in [coco.join("a.png"), voc.join("JPEGImages/a.png"), yolo.join("images/a.png")] {
+            RgbImage::new(40, 30).save(path).unwrap();
+        }
+        let labels = r#"{"info": {"labelled_classes": ["cat", "laptop"]},
+            "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "potted plant"}, {"id": 3, "name": "laptop"}],
+            "images": [{"id": 1, "file_name": "a.png"}],
+            "annotations": [{"id": 1, "image_id": 1, "category_id": 3, "bbox": [4, 4, 20, 20]}]}"#;
+        std::fs::write(coco.join("annotations.json"), labels).unwrap();
+        let corners = "<bndbox><xmin>4</xmin><ymin>4</ymin><xmax>24</xmax><ymax>24</ymax></bndbox>";
+        let object = |name: &str| format!("<object><name>{name}</name>{corners}</object>");
+        let xml = format!("<annotation>{}{}</annotation>", object("cat"), object("pottedplant"));
+        std::fs::write(voc.join("Annotations/a.xml"), xml).unwrap();
+        std::fs::write(yolo.join("classes.txt"), "laptop\ncat\nplant pot").unwrap();
+        std::fs::write(yolo.join("labels/a.txt"), "0 0.5 0.5 0.2 0.2").unwrap();
+        let classes = ["cat", "potted plant", "laptop"].map(str::to_owned);
+        let rename = [("plant pot".to_owned(), "potted plant".to_owned())].into();
+        let labelled = vec![coco, voc, yolo];
+        let sources = Sources { labelled, unlabelled: vec![], classes: &classes, rename: &rename, limit: None };
+        let mut notes = Vec::new();
+        let images = TrainingImages::load(&sources, |note| notes.push(note.to_owned())).unwrap();
+        let unknown: Vec<&[usize]> = images.0.iter().map(|image| &image.unknown[..]).collect();
+        let expected: [&[usize]; 3] = [&[1], &[2], &[]];
+        assert_eq!(unknown, expected);
+        assert_eq!(notes.len(), 2, "{notes:?}");
+        assert!(
+            notes.iter().all(|note| note.contains("1 of the model's 3 classes are not labelled there")),
+            "{notes:?}"
+        );
     }
 }

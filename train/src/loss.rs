@@ -34,6 +34,16 @@ pub(crate) struct Targets {
     pub(crate) mask: Tensor,
     /// (n, m, classes) a teacher's probabilities; without them the class is certain.
     pub(crate) scores: Option<Tensor>,
+    /// Where classes are not labelled; `None` if all are everywhere.
+    pub(crate) regions: Option<Regions>,
+}
+
+/// Parts of a batch's images in which some classes are not labelled, padded to the image with the most of them.
+pub(crate) struct Regions {
+    /// (n, r, 4) corners in network pixels, 0 where padded.
+    pub(crate) areas: Tensor,
+    /// (n, r, classes) 1 for a class that is not labelled there.
+    pub(crate) unknown: Tensor,
 }
 
 /// What a teacher says to a batch.
@@ -244,7 +254,8 @@ fn box_loss(predictions: &Predictions, targets: &Targets, head: HeadConfig, clas
     let Assignment { object, quality } = tch::no_grad(|| assign(predictions, targets));
     let normalizer = quality.sum(Kind::Float).clamp_min(1.0);
     let wanted = wanted_scores(predictions, targets, &object, &quality);
-    let class = score_loss(&predictions.class_logits, &wanted, class_loss) / &normalizer;
+    let known = targets.regions.as_ref().map(|regions| known_classes(predictions, regions));
+    let class = score_loss(&predictions.class_logits, &wanted, known.as_ref(), class_loss) / &normalizer;
     // A teacher's box counts as far as the teacher is sure of it.
     let weight = match &targets.scores {
         Some(_) => wanted.amax(-1, false),
@@ -275,12 +286,25 @@ fn wanted_scores(predictions: &Predictions, targets: &Targets, object: &Tensor, 
     }
 }
 
-/// Sum over all cells and classes.
-fn score_loss(logits: &Tensor, wanted: &Tensor, kind: ClassLoss) -> Tensor {
+/// (n, a, classes): 0 where the middle of a cell lies in a region that does not label the class, else 1.
+fn known_classes(predictions: &Predictions, regions: &Regions) -> Tensor {
+    let centers = predictions.centers.reshape([1, -1, 1, 2]);
+    let areas = regions.areas.unsqueeze(1);
+    let low = &centers - areas.narrow(-1, 0, 2);
+    let inside = low.minimum(&(areas.narrow(-1, 2, 2) - &centers)).amin(-1, false).ge(0.0).to_kind(Kind::Float);
+    inside.matmul(&regions.unknown).lt(0.5).to_kind(Kind::Float)
+}
+
+/// Sum over all cells and classes. Negatives count as far as they are `known`; positives always do.
+fn score_loss(logits: &Tensor, wanted: &Tensor, known: Option<&Tensor>, kind: ClassLoss) -> Tensor {
     let weight = match kind {
-        ClassLoss::Bce => None,
+        ClassLoss::Bce => known.map(|known| known.maximum(&wanted.gt(0.0).to_kind(Kind::Float))),
         ClassLoss::Varifocal => {
             let negatives = logits.detach().sigmoid().square() * 0.75;
+            let negatives = match known {
+                Some(known) => negatives * known,
+                None => negatives,
+            };
             Some(wanted.where_self(&wanted.gt(0.0), &negatives))
         }
     };
@@ -342,4 +366,71 @@ fn distribution_loss(
     let at = |index: &Tensor| logits.gather(-1, index, false).squeeze_dim(-1);
     let entropy = (at(&lower) * (upper_share.neg() + 1.0) + at(&(&lower + 1)) * upper_share).neg();
     (sum(&entropy, -1) / 4.0 * weight).sum(Kind::Float)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CLASSES: i64 = 3;
+
+    /// Gradients (a, classes) of the class logits, an object of class 0 around the middle of 64 x 64 pixels.
+    fn gradients(regions: Option<Regions>, class_loss: ClassLoss) -> Tensor {
+        let head = HeadConfig { bins: 8, max_distance: 7.0, shared: 0 };
+        let maps = |channels: i64, value: f64| {
+            STRIDES.map(|stride| {
+                let side = 64 / stride as i64;
+                Tensor::full([1, channels, side, side], value, (Kind::Float, Device::Cpu)).set_requires_grad(true)
+            })
+        };
+        let (class, boxes) = (maps(CLASSES, -1.0), maps(4 * 8, 0.0));
+        let outputs: Vec<Tensor> =
+            class.iter().zip(&boxes).flat_map(|(a, b)| [a, b].map(Tensor::shallow_clone)).collect();
+        let targets = Targets {
+            classes: Tensor::zeros([1, 1], (Kind::Int64, Device::Cpu)),
+            boxes: Tensor::from_slice(&[12.0f32, 10.0, 52.0, 54.0]).reshape([1, 1, 4]),
+            mask: Tensor::ones([1, 1], (Kind::Float, Device::Cpu)),
+            scores: None,
+            regions,
+        };
+        loss(&outputs, &targets, &[], None, head, class_loss).total.backward();
+        let rows = class.iter().map(|map| map.grad().permute([0, 2, 3, 1]).reshape([-1, CLASSES]));
+        Tensor::cat(&rows.collect::<Vec<_>>(), 0)
+    }
+
+    /// The left half, padded, with these classes unlabelled.
+    fn left(unknown: &[f32]) -> Option<Regions> {
+        let areas = Tensor::from_slice(&[0.0f32, 0.0, 32.0, 64.0, 0.0, 0.0, 0.0, 0.0]).reshape([1, 2, 4]);
+        let unknown = Tensor::from_slice(unknown).reshape([1, 1, CLASSES]);
+        Some(Regions { areas, unknown: Tensor::cat(&[&unknown, &unknown.zeros_like()], 1) })
+    }
+
+    #[test]
+    fn a_class_that_is_not_labelled_in_a_region_teaches_nothing_there_but_where_it_is_found() {
+        for kind in [ClassLoss::Varifocal, ClassLoss::Bce] {
+            let (all, some) = (gradients(None, kind), gradients(left(&[1.0, 1.0, 0.0]), kind));
+            let columns = STRIDES.iter().flat_map(|stride| {
+                (0..64 / stride).flat_map(move |_| 0..64 / stride).map(move |column| (column * stride) < 32)
+            });
+            let mut kept = 0;
+            for (cell, in_region) in columns.enumerate() {
+                let at = |gradients: &Tensor, class: i64| gradients.double_value(&[cell as i64, class]);
+                assert!((0..CLASSES).all(|class| at(&all, class) != 0.0), "{kind:?}");
+                assert_eq!(at(&some, 2), at(&all, 2));
+                assert_eq!(at(&some, 1), if in_region { 0.0 } else { at(&all, 1) });
+                // The object's own cells learn in the region too; other cells of its class do not.
+                let is_kept = at(&some, 0) == at(&all, 0);
+                assert!(is_kept || in_region && at(&some, 0) == 0.0, "{kind:?}");
+                kept += usize::from(is_kept && in_region);
+            }
+            assert!((1..=CANDIDATES as usize).contains(&kept), "{kind:?}: {kept}");
+        }
+    }
+
+    #[test]
+    fn where_all_is_labelled_regions_change_nothing() {
+        for kind in [ClassLoss::Varifocal, ClassLoss::Bce] {
+            assert_eq!(gradients(None, kind), gradients(left(&[0.0; 3]), kind));
+        }
+    }
 }

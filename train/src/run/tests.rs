@@ -285,7 +285,9 @@ fn data_sets_of_all_formats_mix_and_classes_are_matched_by_name() {
     let load = |labelled: Vec<PathBuf>, rename: &std::collections::BTreeMap<String, String>| {
         let sources = Sources { labelled, unlabelled: Vec::new(), classes: &classes, rename, limit: None };
         TrainingImages::load(&sources, |line| {
-            assert!(line.ends_with("the model lacks homo sapiens; left out"), "{line}")
+            let is_known =
+                line.ends_with("the model lacks homo sapiens; left out") || line.contains("not labelled there");
+            assert!(is_known, "{line}")
         })
     };
     let none = Default::default();
@@ -420,6 +422,27 @@ fn a_run_that_is_over_ends_at_once() {
         again.start(true).unwrap();
         assert_eq!(again.run().unwrap(), ExitCode::SUCCESS);
         assert_eq!(again.state.step, 3);
+    }
+}
+
+#[test]
+fn classes_that_a_set_does_not_label_are_no_negatives() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut trainer = trainer(config(folder.path(), 1));
+    trainer.start(false).unwrap();
+    let batch = trainer.batches(0).unwrap().next_item().unwrap().1.unwrap();
+    trainer.backward(&batch).unwrap();
+    let labelled = Dataset::load(TINY.as_ref(), Split::Prefer("train")).unwrap().classes;
+    let labelled: Vec<usize> = labelled
+        .iter()
+        .map(|name| yolo_lat::model::classes::find_class(name, &trainer.model.classes).unwrap())
+        .collect();
+    for head in ["head8", "head16", "head32"] {
+        let gradient = trainer.state.network.parameters[&format!("{head}.class.out.bias")].grad();
+        for class in 0..trainer.model.classes.len() {
+            let is_learnt = gradient.double_value(&[class as i64]) != 0.0;
+            assert_eq!(is_learnt, labelled.contains(&class), "{head} class {class}");
+        }
     }
 }
 
