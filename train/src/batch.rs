@@ -3,7 +3,11 @@
 use std::sync::Arc;
 
 use ndarray::Array4;
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+use rand::seq::SliceRandom;
 use tch::{Device, Kind, Tensor};
+use yolo_lat::input_size::rectangle;
 
 use crate::config::TrainConfig;
 use crate::data::{Augmentation, Region, Sample, Target, TrainingImages};
@@ -13,10 +17,10 @@ use crate::teacher::{Answer, Mode, Teacher, TeacherConfig};
 
 /// What a step learns from.
 pub(crate) struct Batch {
-    /// Side of its images.
-    pub(crate) size: usize,
+    /// Width and height of its images.
+    pub(crate) size: (usize, usize),
     pub(crate) samples: Vec<Sample>,
-    /// (n, 3, size, size) bytes on another device than the processor, if they are there already; the samples have no pixels then.
+    /// (n, 3, height, width) bytes on another device than the processor, if they are there already; the samples have no pixels then.
     pub(crate) bytes: Option<Tensor>,
     /// Of each dense teacher that was asked, an answer to each sample.
     pub(crate) dense: Vec<Vec<Answer>>,
@@ -29,6 +33,8 @@ pub(crate) struct Batch {
 pub(crate) struct Batches {
     pub(crate) config: Arc<TrainConfig>,
     pub(crate) images: Arc<TrainingImages>,
+    /// Of each image, width and height of samples in its shape; none where samples are squares.
+    pub(crate) shapes: Arc<Vec<(usize, usize)>>,
     /// Those that are asked about every sample, by the engine on the processor.
     pub(crate) dense: Arc<Vec<Teacher>>,
     /// What the network need not compute in a step.
@@ -51,16 +57,25 @@ impl Batches {
         let Self { config, images, dense, frozen, .. } = self;
         let per_epoch = self.steps_per_epoch() * config.accumulate;
         let (epoch, index) = (number / per_epoch, number % per_epoch);
-        let order = images.order(config.seed, epoch);
         let augmentation = if config.is_gentle(epoch) { Augmentation::gentle() } else { config.augmentation };
         let step = dense.iter().map(Teacher::step).max().unwrap_or(32);
-        let size = config.size_of(number, epoch, step);
+        let side = config.size_of(number, epoch, step);
+        let order = images.order(config.seed, epoch);
         let start = index * config.batch;
-        let sample = |place: usize| {
-            let seed = config.seed.wrapping_mul(1_000_003).wrapping_add((epoch * order.len() + place) as u64);
-            images.sample(order[place % order.len()], size, &augmentation, seed)
+        let (chosen, size) = if config.rectangles {
+            let chosen = self.of_like_shape(order, epoch, index);
+            let median = images.0[chosen[chosen.len() / 2]].pixels.dimensions();
+            let shape = config.other_shape(number).unwrap_or(median);
+            let (width, height) = rectangle(side, shape);
+            (chosen, (nearest_multiple(width, step), nearest_multiple(height, step)))
+        } else {
+            ((start..start + config.batch).map(|place| order[place % order.len()]).collect(), (side, side))
         };
-        let mut samples: Vec<Sample> = (start..start + config.batch).map(sample).collect();
+        let sample = |(place, &image): (usize, &usize)| {
+            let seed = config.seed.wrapping_mul(1_000_003).wrapping_add((epoch * images.len() + place) as u64);
+            images.sample(image, size, &augmentation, seed)
+        };
+        let mut samples: Vec<Sample> = (start..).zip(&chosen).map(sample).collect();
         let ask = |teacher: &Teacher| samples.iter().map(|sample| teacher.answer(&sample.pixels, size)).collect();
         let dense = dense.iter().map(ask).collect::<anyhow::Result<_>>()?;
         let compute = |part: &Arc<FrozenPart>| samples.iter().map(|sample| part.maps(&sample.pixels, size)).collect();
@@ -68,25 +83,51 @@ impl Batches {
         let bytes = (self.device != Device::Cpu).then(|| to_bytes(&mut samples, size, self.device));
         Ok(Batch { size, samples, bytes, dense, frozen })
     }
+
+    /// The images of batch `index` of an epoch that sees them in `order`, where each batch has images of like shape: they are sorted by
+    /// their rectangles, widest last, and cut into batches, which come in another order. A batch on a border has two shapes or more.
+    pub(crate) fn of_like_shape(&self, order: Vec<usize>, epoch: usize, index: usize) -> Vec<usize> {
+        let config = &self.config;
+        let count = self.steps_per_epoch() * config.accumulate;
+        // What the epoch leaves out is chosen before the shapes are looked at.
+        let mut sorted: Vec<usize> = order.iter().copied().cycle().take(count * config.batch).collect();
+        let aspect = |image: &usize| self.shapes[*image].0 as f64 / self.shapes[*image].1 as f64;
+        sorted.sort_by(|a, b| aspect(a).total_cmp(&aspect(b)));
+        let mut batches: Vec<usize> = (0..count).collect();
+        let seed = config.seed ^ (epoch as u64).wrapping_mul(0xA24B_AED4_963E_E407);
+        batches.shuffle(&mut SmallRng::seed_from_u64(seed));
+        sorted[batches[index] * config.batch..][..config.batch].to_vec()
+    }
+}
+
+/// What [`Batches`] knows of the images' shapes.
+pub(crate) fn shapes(config: &TrainConfig, images: &TrainingImages) -> Vec<(usize, usize)> {
+    let images = images.0.iter().filter(|_| config.rectangles);
+    images.map(|image| rectangle(config.size, image.pixels.dimensions())).collect()
+}
+
+/// The multiple of `step` that is nearest to `side`, at least one.
+fn nearest_multiple(side: usize, step: usize) -> usize {
+    ((side + step / 2) / step).max(1) * step
 }
 
 /// Takes the samples' pixels to another device: a quarter of the numbers' size, by the thread that made them, so that a step need not wait.
-pub(crate) fn to_bytes(samples: &mut [Sample], size: usize, device: Device) -> Tensor {
+pub(crate) fn to_bytes(samples: &mut [Sample], (width, height): (usize, usize), device: Device) -> Tensor {
     let byte = |value: f32| (value * 255.0).round() as u8;
     let bytes: Vec<u8> =
         samples.iter_mut().flat_map(|sample| std::mem::take(&mut sample.pixels).into_iter().map(byte)).collect();
-    Tensor::from_slice(&bytes).to_device(device).reshape([samples.len() as i64, 3, size as i64, size as i64])
+    Tensor::from_slice(&bytes).to_device(device).reshape([samples.len() as i64, 3, height as i64, width as i64])
 }
 
 impl Batch {
-    /// (n, 3, size, size).
+    /// (n, 3, height, width).
     pub(crate) fn images(&self, device: Device) -> Tensor {
         if let Some(bytes) = &self.bytes {
             return bytes.to_kind(Kind::Float) / 255.0;
         }
-        let (count, size) = (self.samples.len() as i64, self.size as i64);
+        let (count, width, height) = (self.samples.len() as i64, self.size.0 as i64, self.size.1 as i64);
         let pixels: Vec<&[f32]> = self.samples.iter().map(|sample| &sample.pixels[..]).collect();
-        Tensor::from_slice(&pixels.concat()).reshape([count, 3, size, size]).to_device(device)
+        Tensor::from_slice(&pixels.concat()).reshape([count, 3, height, width]).to_device(device)
     }
 
     /// The labels and what each teacher says. `asked` has the answers of the dense teachers that libtorch asked, in the order of all

@@ -13,6 +13,9 @@ use crate::data::Augmentation;
 use crate::loss::ClassLoss;
 use crate::teacher::{Mode, TeacherConfig};
 
+/// Shapes that photographs rarely have and cameras often: webcams, upright and not, and squares.
+const OTHER_SHAPES: [(u32, u32); 3] = [(16, 9), (9, 16), (1, 1)];
+
 /// Everything that decides what a run does.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -43,6 +46,11 @@ pub(crate) struct TrainConfig {
     pub(crate) size: usize,
     /// Least and largest side that a batch may have instead, until the gentle part.
     pub(crate) multi_scale: Option<[usize; 2]>,
+    /// Samples in the shape of the batch's images instead of squares, with about the area of the square: inputs as detectors have
+    /// them by default, which measurements then use too. One batch in eight has a shape of webcams (16:9, 9:16), or is square.
+    // Settings of finished experiments lack it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) rectangles: bool,
     pub(crate) epochs: usize,
     pub(crate) batch: usize,
     /// Batches whose gradients are summed up for a step.
@@ -178,6 +186,14 @@ impl TrainConfig {
         let mut random = SmallRng::seed_from_u64(seed);
         random.random_range(least.div_ceil(step)..=(most / step).max(least.div_ceil(step))) * step
     }
+
+    /// Of one in eight batches, a shape (width, height) that its samples have whatever its images are.
+    pub(crate) fn other_shape(&self, batch: usize) -> Option<(u32, u32)> {
+        let seed = self.seed ^ (batch as u64).wrapping_mul(0x8CB9_2BA7_2F3D_8DD7);
+        let mut random = SmallRng::seed_from_u64(seed);
+        let is_other = random.random_range(0..8) == 0;
+        is_other.then(|| OTHER_SHAPES[random.random_range(0..OTHER_SHAPES.len())])
+    }
 }
 
 #[cfg(test)]
@@ -236,5 +252,22 @@ mod tests {
         assert_eq!(config.size_of(3, config.epochs - 1, 32), 320);
         config.multi_scale = None;
         assert_eq!(config.size_of(3, 0, 32), 320);
+    }
+
+    #[test]
+    fn one_in_eight_batches_has_another_shape() {
+        let config = TrainConfig::parse(&example()).unwrap();
+        let shapes: Vec<(u32, u32)> = (0..8000).filter_map(|batch| config.other_shape(batch)).collect();
+        assert!((900..1100).contains(&shapes.len()), "{}", shapes.len());
+        for shape in OTHER_SHAPES {
+            assert!(shapes.iter().filter(|&&found| found == shape).count() > 250);
+        }
+    }
+
+    #[test]
+    fn squares_leave_no_trace_in_settings() {
+        let text = example();
+        let keys = |text: &str| serde_json::json!(TrainConfig::parse(text).unwrap()).as_object().unwrap().len();
+        assert_eq!(keys(&text.replacen("seed = 1", "seed = 1\nrectangles = true", 1)), keys(&text) + 1);
     }
 }

@@ -101,7 +101,7 @@ pub(crate) struct Region {
     pub(crate) unknown: Arc<[usize]>,
 }
 
-/// A training image: RGB planes in 0..1 of one square size, and the boxes in it, in its pixels.
+/// A training image: RGB planes in 0..1 of the batch's size, and the boxes in it, in its pixels.
 pub(crate) struct Sample {
     pub(crate) pixels: Vec<f32>,
     pub(crate) targets: Vec<Target>,
@@ -208,8 +208,8 @@ impl TrainingImages {
         order
     }
 
-    /// Image `index` of `size` x `size`, changed as `seed` decides.
-    pub(crate) fn sample(&self, index: usize, size: usize, augmentation: &Augmentation, seed: u64) -> Sample {
+    /// Image `index` in a sample of `size` (width, height), changed as `seed` decides.
+    pub(crate) fn sample(&self, index: usize, size: (usize, usize), augmentation: &Augmentation, seed: u64) -> Sample {
         let mut random = SmallRng::seed_from_u64(seed);
         let mut sample = self.single(index, size, augmentation, &mut random);
         // Nothing is drawn where there is no mixup, so that runs without it see what they always saw.
@@ -226,26 +226,26 @@ impl TrainingImages {
     }
 
     /// One image or a mosaic of four.
-    fn single(&self, index: usize, size: usize, augmentation: &Augmentation, random: &mut SmallRng) -> Sample {
+    fn single(&self, index: usize, size: (usize, usize), augmentation: &Augmentation, random: &mut SmallRng) -> Sample {
         let mut canvas = Canvas::new(size);
+        let (width, height) = (size.0 as f32, size.1 as f32);
         if random.random::<f32>() < augmentation.mosaic {
-            let side = size as f32;
-            let (x, y) = (random.random_range(0.3..0.7) * side, random.random_range(0.3..0.7) * side);
+            let (x, y) = (random.random_range(0.3..0.7) * width, random.random_range(0.3..0.7) * height);
             for quarter in 0..4 {
                 let index = if quarter == 0 { index } else { random.random_range(0..self.len()) };
                 let (right, low) = (quarter % 2 == 1, quarter / 2 == 1);
                 let area = BBox {
                     x1: if right { x } else { 0.0 },
                     y1: if low { y } else { 0.0 },
-                    x2: if right { side } else { x },
-                    y2: if low { side } else { y },
+                    x2: if right { width } else { x },
+                    y2: if low { height } else { y },
                 };
                 // Each image has a corner where the four meet.
                 let corner = (if right { 0.0 } else { 1.0 }, if low { 0.0 } else { 1.0 });
                 canvas.place(&self.0[index], area, Some(corner), 0.7, augmentation, random);
             }
         } else {
-            let area = BBox { x1: 0.0, y1: 0.0, x2: size as f32, y2: size as f32 };
+            let area = BBox { x1: 0.0, y1: 0.0, x2: width, y2: height };
             canvas.place(&self.0[index], area, None, 1.0, augmentation, random);
         }
         canvas.recolor(augmentation.hsv, random);
@@ -255,7 +255,8 @@ impl TrainingImages {
 
 /// An image that is being made.
 struct Canvas {
-    size: usize,
+    width: usize,
+    height: usize,
     pixels: Vec<f32>,
     targets: Vec<Target>,
     regions: Vec<Region>,
@@ -281,8 +282,9 @@ fn images_in(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
 }
 
 impl Canvas {
-    fn new(size: usize) -> Self {
-        Self { size, pixels: vec![Letterbox::GREY; 3 * size * size], targets: Vec::new(), regions: Vec::new() }
+    fn new((width, height): (usize, usize)) -> Self {
+        let pixels = vec![Letterbox::GREY; 3 * width * height];
+        Self { width, height, pixels, targets: Vec::new(), regions: Vec::new() }
     }
 
     /// Draws an image into `area`. `corner` is the corner of the image (0 or 1 in x and y) that lies in the same
@@ -297,7 +299,7 @@ impl Canvas {
         random: &mut SmallRng,
     ) {
         let (width, height) = (image.pixels.width() as f32, image.pixels.height() as f32);
-        let fit = (self.size as f32 / width).min(self.size as f32 / height);
+        let fit = (self.width as f32 / width).min(self.height as f32 / height);
         let scale = fit * zoom * random.random_range(augmentation.scale[0]..=augmentation.scale[1]);
         let stretch = 1.0 + random.random_range(-1.0..=1.0) * augmentation.aspect;
         let (scale_x, scale_y) = (scale * stretch.sqrt(), scale / stretch.sqrt());
@@ -341,9 +343,9 @@ impl Canvas {
     /// Bilinear copy of `image`, scaled to `drawn`, as far as it lies in `area`.
     fn draw(&mut self, image: &RgbImage, drawn: BBox, area: BBox, flip: bool) {
         let (width, height) = (image.width() as usize, image.height() as usize);
-        let range = |low: f32, high: f32| (low.max(0.0).round() as usize)..(high.round() as usize).min(self.size);
-        let columns = range(drawn.x1.max(area.x1), drawn.x2.min(area.x2));
-        let rows = range(drawn.y1.max(area.y1), drawn.y2.min(area.y2));
+        let range = |low: f32, high: f32, end: usize| (low.max(0.0).round() as usize)..(high.round() as usize).min(end);
+        let columns = range(drawn.x1.max(area.x1), drawn.x2.min(area.x2), self.width);
+        let rows = range(drawn.y1.max(area.y1), drawn.y2.min(area.y2), self.height);
         // Source position of a target pixel's centre: lower index, its neighbour, share of the neighbour.
         let source = |target: usize, start: f32, extent: f32, count: usize| {
             let at = ((target as f32 + 0.5 - start) / extent * count as f32 - 0.5).clamp(0.0, (count - 1) as f32);
@@ -365,7 +367,7 @@ impl Canvas {
                     let at = |y: usize, x: usize| f32::from(bytes[(y * width + x) * 3 + channel]);
                     let upper = at(above, a) + (at(above, b) - at(above, a)) * share_x;
                     let lower = at(below, a) + (at(below, b) - at(below, a)) * share_x;
-                    self.pixels[(channel * self.size + row) * self.size + column] =
+                    self.pixels[(channel * self.height + row) * self.width + column] =
                         (upper + (lower - upper) * share_y) / 255.0;
                 }
             }
@@ -380,8 +382,8 @@ impl Canvas {
         if (turn, saturate, brighten) == (0.0, 1.0, 1.0) {
             return;
         }
-        let (red, rest) = self.pixels.split_at_mut(self.size * self.size);
-        let (green, blue) = rest.split_at_mut(self.size * self.size);
+        let (red, rest) = self.pixels.split_at_mut(self.width * self.height);
+        let (green, blue) = rest.split_at_mut(self.width * self.height);
         let (sin, cos) = turn.sin_cos();
         for ((r, g), b) in red.iter_mut().zip(green).zip(blue) {
             // Luma and two chroma axes (YIQ): a turn of the chroma plane is a change of hue.
@@ -414,7 +416,7 @@ mod tests {
         let images = TrainingImages((0..3).map(|index| image(index, unknown[index])).collect());
         let augmentation = Augmentation { mosaic: 1.0, ..Augmentation::gentle() };
         for seed in 0..20 {
-            let Sample { pixels, regions, .. } = images.sample(seed as usize % 3, 64, &augmentation, seed);
+            let Sample { pixels, regions, .. } = images.sample(seed as usize % 3, (64, 64), &augmentation, seed);
             assert_eq!(regions.len(), 4);
             assert!((regions.iter().map(|region| region.area.area()).sum::<f32>() - 64.0 * 64.0).abs() < 0.1);
             for Region { area, unknown: found } in &regions {
@@ -425,7 +427,7 @@ mod tests {
             }
         }
         let all_labelled = TrainingImages(vec![image(0, &[])]);
-        assert_eq!(all_labelled.sample(0, 64, &augmentation, 1).regions, []);
+        assert_eq!(all_labelled.sample(0, (64, 64), &augmentation, 1).regions, []);
     }
 
     #[test]
@@ -434,7 +436,7 @@ mod tests {
         let augmentation = Augmentation { mixup: 1.0, ..Augmentation::gentle() };
         let whole = BBox { x1: 0.0, y1: 0.0, x2: 64.0, y2: 64.0 };
         for seed in 0..10 {
-            let Sample { regions, .. } = images.sample(0, 64, &augmentation, seed);
+            let Sample { regions, .. } = images.sample(0, (64, 64), &augmentation, seed);
             assert_eq!(regions.len(), 2);
             assert!(regions.iter().all(|region| region.area == whole));
             assert_eq!(regions[0].unknown[..], [1]);

@@ -14,19 +14,22 @@ use yolo_lat::model::{self, ModelConfig, Weights, graph_of};
 use crate::network::Network;
 use crate::tensors::in_order;
 
-/// Engines of one network that several threads use at once: those that nobody uses now, by the side of their images.
+/// Engines that are kept while nobody uses them.
+const MOST_IDLE: usize = 128;
+
+/// Engines of one network that several threads use at once: those that nobody uses now, by width and height of their images.
 #[derive(Default)]
-pub(crate) struct Engines(Mutex<HashMap<usize, Vec<CpuEngine>>>);
+pub(crate) struct Engines(Mutex<HashMap<(usize, usize), Vec<CpuEngine>>>);
 
 impl Engines {
-    /// What `read` makes of the outputs for one image: RGB planes of `size` x `size` in 0..1.
+    /// What `read` makes of the outputs for one image: RGB planes of `size` (width, height) in 0..1.
     ///
     /// # Errors
     /// The engine fails, or none can be made.
     pub(crate) fn run<T>(
         &self,
         pixels: &[f32],
-        size: usize,
+        size: (usize, usize),
         make: impl FnOnce() -> anyhow::Result<CpuEngine>,
         read: impl FnOnce(&[Array4<f32>]) -> T,
     ) -> anyhow::Result<T> {
@@ -35,9 +38,14 @@ impl Engines {
             Some(engine) => engine,
             None => make()?,
         };
-        let input = Array4::from_shape_vec((1, 3, size, size), pixels.to_vec())?;
+        let input = Array4::from_shape_vec((1, 3, size.1, size.0), pixels.to_vec())?;
         let found = read(engine.run(input.view())?);
-        lock(&self.0)?.entry(size).or_default().push(engine);
+        let mut idle = lock(&self.0)?;
+        // Many shapes, each with its buffers: begin again rather than fill the memory.
+        if idle.values().map(Vec::len).sum::<usize>() >= MOST_IDLE {
+            idle.clear();
+        }
+        idle.entry(size).or_default().push(engine);
         Ok(found)
     }
 }
@@ -83,8 +91,8 @@ impl FrozenPart {
         Ok(Some(Self { model: model.clone(), weights: network.fold()?, count, read, engines: Engines::default() }))
     }
 
-    fn part(&self, size: usize) -> anyhow::Result<model::Network> {
-        let part = graph_of(&self.model, size, size)?.edit(|graph| {
+    fn part(&self, (width, height): (usize, usize)) -> anyhow::Result<model::Network> {
+        let part = graph_of(&self.model, width, height)?.edit(|graph| {
             graph.nodes.truncate(self.count);
             graph.scales.clear();
             graph.taps.clone_from(&self.read);
@@ -93,11 +101,11 @@ impl FrozenPart {
         Ok(part.with(weights)?)
     }
 
-    /// The maps that the other nodes read, (1, channels, rows, columns) each, of one image: RGB planes of `size` x `size` in 0..1.
+    /// The maps that the other nodes read, (1, channels, rows, columns) each, of one image: RGB planes of `size` (width, height) in 0..1.
     ///
     /// # Errors
     /// The engine fails.
-    pub(crate) fn maps(&self, pixels: &[f32], size: usize) -> anyhow::Result<Vec<Array4<f32>>> {
+    pub(crate) fn maps(&self, pixels: &[f32], size: (usize, usize)) -> anyhow::Result<Vec<Array4<f32>>> {
         let make = || Ok(CpuEngine::new(&self.part(size)?, 1)?);
         self.engines.run(pixels, size, make, <[_]>::to_vec)
     }

@@ -17,10 +17,10 @@ use yolo_lat::eval::{Dataset, Feed, Measured, Split, map50_without_each, measure
 use yolo_lat::model::{Model, ModelConfig, Weights, graph_of};
 use yolo_lat::sink::write_atomically;
 use yolo_lat::source::Prefetch;
-use yolo_lat::{Detector, DetectorOptions, Runtime};
+use yolo_lat::{Detector, DetectorOptions, InputSize, Runtime};
 
 use crate::TrainArguments;
-use crate::batch::{Batch, Batches, Tensors};
+use crate::batch::{Batch, Batches, Tensors, shapes};
 use crate::checkpoint::{State, write_tensors};
 use crate::config::TrainConfig;
 use crate::data::{Sources, TrainingImages};
@@ -168,7 +168,8 @@ impl Trainer {
         let elsewhere = dense.into_iter().zip(&on_device).filter(|(_, on_device)| on_device.is_none());
         let dense: Vec<Teacher> = elsewhere.map(|(teacher, _)| teacher).collect();
         let (images, dense) = (Arc::new(images), Arc::new(dense));
-        let batches = Batches { config: config.clone(), images, dense, frozen: None, device };
+        let shapes = Arc::new(shapes(&config, &images));
+        let batches = Batches { config: config.clone(), images, shapes, dense, frozen: None, device };
         Ok(Self {
             val: data.join(&config.val),
             config,
@@ -233,7 +234,7 @@ impl Trainer {
             }
             Ok(())
         })?;
-        let (images, size) = (&self.batches.images, self.config.size);
+        let (images, size) = (&self.batches.images, (self.config.size, self.config.size));
         let samples = (0..self.config.batch.max(16))
             .map(|index| images.sample(index % images.len(), size, &self.config.augmentation, index as u64));
         let batch = Batch { size, samples: samples.collect(), bytes: None, dense: Vec::new(), frozen: None };
@@ -432,11 +433,9 @@ impl Trainer {
         self.state.network.parameters = parameters;
         let model = Model::new(self.model.clone(), folded?, "trained weights")?;
         self.write(&model)?;
-        let mut options = DetectorOptions {
-            engine: EngineKind::Cpu,
-            size: yolo_lat::InputSize::Square(Some(self.config.size)),
-            ..DetectorOptions::default()
-        };
+        let side = Some(self.config.size);
+        let size = if self.config.rectangles { InputSize::Budget(side) } else { InputSize::Square(side) };
+        let mut options = DetectorOptions { engine: EngineKind::Cpu, size, ..DetectorOptions::default() };
         // As `yolo-lat eval` measures.
         options.postprocess.confidence = 0.001;
         options.postprocess.multi_label = true;

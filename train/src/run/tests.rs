@@ -28,6 +28,7 @@ fn config(output: &Path, epochs: usize) -> TrainConfig {
         val_limit: 3,
         size: 96,
         multi_scale: None,
+        rectangles: false,
         epochs,
         batch: 3,
         accumulate: 1,
@@ -91,6 +92,88 @@ fn a_resumed_run_equals_an_uninterrupted_one() {
     found.extend(steps(&mut second, 3));
     assert_eq!(found, expected);
     assert_eq!(parameters_of(&whole), parameters_of(&second));
+}
+
+#[test]
+fn rectangles_follow_from_the_number_of_the_batch_and_teachers_see_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = || {
+        let teacher = TeacherConfig { features: [("stage3.7.concat".to_owned(), 1.0)].into(), ..dense_teacher() };
+        trainer(TrainConfig {
+            rectangles: true,
+            multi_scale: Some([64, 128]),
+            frozen: vec!["stem".to_owned()],
+            teachers: vec![teacher],
+            batch: 1,
+            augmentation: Augmentation::default(),
+            ..config(folder.path(), 3)
+        })
+    };
+    let mut whole = run();
+    whole.start(false).unwrap();
+    let expected = steps(&mut whole, 6);
+    let mut first = run();
+    first.start(false).unwrap();
+    let mut found = steps(&mut first, 4);
+    first.state.save(&first.checkpoint()).unwrap();
+    let mut second = run();
+    second.start(true).unwrap();
+    found.extend(steps(&mut second, 2));
+    assert_eq!(found, expected);
+    assert_eq!(parameters_of(&whole), parameters_of(&second));
+}
+
+/// Batches of 4 out of 103 images of three shapes, one pixel of which tells them apart: as many wide as upright and square ones together.
+fn batches_of_shapes() -> Batches {
+    let image = |index: usize| {
+        let (width, height) = [(40, 30), (30, 40), (40, 30), (30, 30)][index % 4];
+        let grey = image::Rgb([index as u8 + 100; 3]);
+        crate::data::TrainingImage {
+            path: PathBuf::new(),
+            pixels: image::RgbImage::from_pixel(width, height, grey),
+            targets: Vec::new(),
+            is_labelled: true,
+            unknown: Arc::default(),
+        }
+    };
+    let config = TrainConfig { rectangles: true, size: 320, batch: 4, ..config(&std::env::temp_dir(), 2) };
+    let images = TrainingImages((0..103).map(image).collect());
+    Batches {
+        shapes: Arc::new(shapes(&config, &images)),
+        config: Arc::new(config),
+        images: Arc::new(images),
+        dense: Arc::default(),
+        frozen: None,
+        device: Device::Cpu,
+    }
+}
+
+#[test]
+fn a_batch_has_the_shape_of_its_images() {
+    let batches = batches_of_shapes();
+    assert_eq!(batches.steps_per_epoch(), 25);
+    let mut seen = std::collections::BTreeMap::new();
+    for number in 0..50 {
+        let batch = batches.load(number).unwrap();
+        let (width, height) = batch.size;
+        assert!(width % 32 == 0 && height % 32 == 0 && width * height <= 320 * 320 * 11 / 10);
+        *seen.entry(batch.size).or_insert(0) += 1;
+        let middle = |sample: &crate::data::Sample| {
+            (sample.pixels[height / 2 * width + width / 2] * 255.0).round() as usize - 100
+        };
+        let chosen: Vec<usize> = batch.samples.iter().map(middle).collect();
+        let expected = yolo_lat::input_size::rectangle(320, batches.images.0[chosen[2]].pixels.dimensions());
+        assert!(batch.size == expected || batches.config.other_shape(number).is_some(), "{number}: {:?}", batch.size);
+        // The same again, whatever was loaded before.
+        assert!(batch.samples.iter().zip(batches.load(number).unwrap().samples).all(|(a, b)| a.pixels == b.pixels));
+    }
+    assert!(seen[&(384, 288)] > 18 && seen[&(288, 384)] > 7 && seen[&(320, 320)] > 7, "{seen:?}");
+    // Every image at most once an epoch; three of 103 are left out.
+    let order = || batches.images.order(batches.config.seed, 1);
+    let mut all: Vec<usize> = (0..25).flat_map(|index| batches.of_like_shape(order(), 1, index)).collect();
+    all.sort_unstable();
+    all.dedup();
+    assert_eq!(all.len(), 100);
 }
 
 #[test]

@@ -23,7 +23,7 @@ impl Teacher {
     /// Its weights do not fit its graph.
     pub(crate) fn on(&self, device: Device) -> anyhow::Result<Option<DeviceTeacher>> {
         let Detector::Own { model, .. } = &self.detector else { return Ok(None) };
-        let mut network = Network::new(self.graph(model, STRIDES[2])?, device);
+        let mut network = Network::new(self.graph(model, (STRIDES[2], STRIDES[2]))?, device);
         // Its batch norms stay the identities that they start as.
         network.init(&model.weights, |_| true)?;
         let classes: Vec<i64> = self.classes.iter().map(|&class| class as i64).collect();
@@ -33,7 +33,7 @@ impl Teacher {
 }
 
 impl DeviceTeacher {
-    /// Answers to images (n, 3, size, size) in 0..1.
+    /// Answers to images (n, 3, height, width) in 0..1.
     pub(crate) fn answers(&self, images: &Tensor) -> DenseAnswers {
         tch::no_grad(|| DenseAnswers::of(&self.network.forward(images, Mode::Eval), self.head, &self.classes))
     }
@@ -53,12 +53,12 @@ mod tests {
         let classes = [known[7].clone(), known[2].clone(), known[14].clone()];
         let layers = ["stage3.7.concat", "stage2.0.concat"].map(str::to_owned);
         let teacher = Teacher::load(path.as_ref(), &classes).unwrap().showing(layers.into_iter()).unwrap();
-        let size = 96;
-        let pixels: Vec<f32> = (0..2 * 3 * size * size).map(|index| (index * 37 % 251) as f32 / 250.0).collect();
-        let images = Tensor::from_slice(&pixels).reshape([2, 3, size as i64, size as i64]);
+        let (width, height) = (128, 96);
+        let pixels: Vec<f32> = (0..2 * 3 * width * height).map(|index| (index * 37 % 251) as f32 / 250.0).collect();
+        let images = Tensor::from_slice(&pixels).reshape([2, 3, height as i64, width as i64]);
         let found = teacher.on(Device::Cpu).unwrap().unwrap().answers(&images);
-        for (index, pixels) in pixels.chunks_exact(3 * size * size).enumerate() {
-            let expected = teacher.answer(pixels, size).unwrap();
+        for (index, pixels) in pixels.chunks_exact(3 * width * height).enumerate() {
+            let expected = teacher.answer(pixels, (width, height)).unwrap();
             let features = expected.features.iter().map(|map| map.as_slice().unwrap()).zip(&found.features);
             let results = [(&expected.scores[..], &found.scores), (&expected.boxes[..], &found.boxes)];
             for (expected, found) in results.into_iter().chain(features) {

@@ -158,12 +158,12 @@ impl Teacher {
     /// It has no such layer.
     pub(crate) fn feature_channels(&self) -> anyhow::Result<Vec<usize>> {
         let Detector::Own { model, .. } = &self.detector else { return Ok(Vec::new()) };
-        let graph = self.graph(model, STRIDES[2])?;
+        let graph = self.graph(model, (STRIDES[2], STRIDES[2]))?;
         Ok(graph.taps.iter().map(|&tap| graph.nodes[tap].shape.channels).collect())
     }
 
-    fn graph(&self, model: &Model, size: usize) -> anyhow::Result<CheckedGraph> {
-        let graph = model.graph(size, size)?;
+    fn graph(&self, model: &Model, (width, height): (usize, usize)) -> anyhow::Result<CheckedGraph> {
+        let graph = model.graph(width, height)?;
         let taps = self.features.iter().map(|name| layer(&graph, name)).collect::<anyhow::Result<_>>()?;
         Ok(graph.edit(|graph| graph.taps = taps)?)
     }
@@ -176,11 +176,11 @@ impl Teacher {
         }
     }
 
-    /// Answers to one image: RGB planes of `size` x `size` in 0..1.
+    /// Answers to one image: RGB planes of `size` (width, height) in 0..1.
     ///
     /// # Errors
     /// The engine fails.
-    pub(crate) fn answer(&self, pixels: &[f32], size: usize) -> anyhow::Result<Answer> {
+    pub(crate) fn answer(&self, pixels: &[f32], size: (usize, usize)) -> anyhow::Result<Answer> {
         match &self.detector {
             Detector::NanoDet(sessions) => {
                 let free = lock(sessions)?.pop();
@@ -188,8 +188,9 @@ impl Teacher {
                     Some(session) => session,
                     None => OnnxSession::open(&Runtime::default().onnx_runtime()?, &self.path, 1)?,
                 };
-                let input = Array4::from_shape_fn((1, 3, size, size), |(_, channel, y, x)| {
-                    let value = pixels[((2 - channel) * size + y) * size + x] * 255.0;
+                let (width, height) = size;
+                let input = Array4::from_shape_fn((1, 3, height, width), |(_, channel, y, x)| {
+                    let value = pixels[((2 - channel) * height + y) * width + x] * 255.0;
                     (value - MEAN[channel]) / DEVIATION[channel]
                 });
                 let outputs = session.run(input.view().into_dyn())?;
@@ -203,12 +204,12 @@ impl Teacher {
         }
     }
 
-    fn decode_nanodet(&self, output: &ArrayD<f32>, size: usize) -> Answer {
+    fn decode_nanodet(&self, output: &ArrayD<f32>, (width, height): (usize, usize)) -> Answer {
         let mut answer = Answer::default();
         let mut rows = output.axis_iter(Axis(1));
         for stride in STRIDES {
-            let side = size / stride;
-            for (cell, row) in rows.by_ref().take(side * side).enumerate() {
+            let columns = width / stride;
+            for (cell, row) in rows.by_ref().take(columns * (height / stride)).enumerate() {
                 answer.scores.extend(self.classes.iter().map(|&class| row[[0, class]]));
                 let distance = |edge: usize| {
                     let bins = (0..BINS).map(|bin| row[[0, COCO.len() + edge * BINS + bin]].exp());
@@ -217,7 +218,7 @@ impl Teacher {
                         .fold((0.0, 0.0), |(sum, mean), (bin, weight)| (sum + weight, mean + weight * bin as f32));
                     mean / sum * stride as f32
                 };
-                let (x, y) = ((cell % side * stride) as f32, (cell / side * stride) as f32);
+                let (x, y) = ((cell % columns * stride) as f32, (cell / columns * stride) as f32);
                 answer.boxes.extend([x - distance(0), y - distance(1), x + distance(2), y + distance(3)]);
             }
         }
@@ -249,7 +250,7 @@ impl Teacher {
         let mut input = Array4::zeros((1, 3, size, size));
         let letterbox = Preprocessor::default().apply(image, input.slice_mut(s![0, .., .., ..]))?;
         let pixels = input.as_slice().context("the image is not in order")?;
-        let answer = self.answer(pixels, size)?;
+        let answer = self.answer(pixels, (size, size))?;
         let classes = self.classes.len();
         let found = answer.boxes.chunks_exact(4).zip(answer.scores.chunks_exact(classes)).enumerate();
         let found = found.map(|(cell, (corners, scores))| Detection {
