@@ -44,9 +44,9 @@ pub(crate) struct Batches {
 }
 
 impl Batches {
-    /// Steps that see every image once.
+    /// Steps that see every image as often as its data set's weight says.
     pub(crate) fn steps_per_epoch(&self) -> usize {
-        (self.images.len() / (self.config.batch * self.config.accumulate)).max(1)
+        (self.images.per_epoch() / (self.config.batch * self.config.accumulate)).max(1)
     }
 
     /// Makes batch `number` of a run.
@@ -64,7 +64,7 @@ impl Batches {
         let start = index * config.batch;
         let (chosen, size) = if config.rectangles {
             let chosen = self.of_like_shape(order, epoch, index);
-            let median = images.0[chosen[chosen.len() / 2]].pixels.dimensions();
+            let median = images.all[chosen[chosen.len() / 2]].pixels.dimensions();
             let shape = config.other_shape(number).unwrap_or(median);
             let (width, height) = rectangle(side, shape);
             (chosen, (nearest_multiple(width, step), nearest_multiple(height, step)))
@@ -72,7 +72,7 @@ impl Batches {
             ((start..start + config.batch).map(|place| order[place % order.len()]).collect(), (side, side))
         };
         let sample = |(place, &image): (usize, &usize)| {
-            let seed = config.seed.wrapping_mul(1_000_003).wrapping_add((epoch * images.len() + place) as u64);
+            let seed = config.seed.wrapping_mul(1_000_003).wrapping_add((epoch * images.per_epoch() + place) as u64);
             images.sample(image, size, &augmentation, seed)
         };
         let mut samples: Vec<Sample> = (start..).zip(&chosen).map(sample).collect();
@@ -102,7 +102,7 @@ impl Batches {
 
 /// What [`Batches`] knows of the images' shapes.
 pub(crate) fn shapes(config: &TrainConfig, images: &TrainingImages) -> Vec<(usize, usize)> {
-    let images = images.0.iter().filter(|_| config.rectangles);
+    let images = images.all.iter().filter(|_| config.rectangles);
     images.map(|image| rectangle(config.size, image.pixels.dimensions())).collect()
 }
 

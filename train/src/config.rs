@@ -29,9 +29,10 @@ pub(crate) struct TrainConfig {
     pub(crate) init_only: Vec<String>,
     /// Where checkpoints, weights and logs go.
     pub(crate) output: PathBuf,
-    /// Data sets to learn from, relative to `--data`: COCO JSON, VOC folders, YOLO folders.
+    /// Data sets to learn from, relative to `--data`: COCO JSON, VOC folders, YOLO folders. An entry is a path, or a table
+    /// `{ path = "...", weight = 2.5 }` (see [`TrainingSet`]).
     /// A class of the model that a set does not label (COCO's `info.labelled_classes`, else its categories) has no negatives there.
-    pub(crate) train: Vec<PathBuf>,
+    pub(crate) train: Vec<TrainingSet>,
     /// Folders of images without labels, relative to `--data`; a cached teacher labels them.
     #[serde(default)]
     pub(crate) unlabelled: Vec<PathBuf>,
@@ -87,6 +88,57 @@ pub(crate) struct TrainConfig {
     pub(crate) limit: Option<usize>,
     #[serde(default)]
     pub(crate) augmentation: Augmentation,
+}
+
+/// A data set to learn from: a path where its weight is 1, else a table with both.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "toml::Value", into = "toml::Value")]
+pub(crate) struct TrainingSet {
+    pub(crate) path: PathBuf,
+    /// How often each of its images is seen in an epoch, above 0: 2.5 is twice and, for half of them, drawn anew in each epoch,
+    /// a third time; 0.25 is a quarter of them in each epoch. Partners in mosaics and mixtures are drawn by it too.
+    pub(crate) weight: f64,
+}
+
+impl From<PathBuf> for TrainingSet {
+    fn from(path: PathBuf) -> Self {
+        Self { path, weight: 1.0 }
+    }
+}
+
+impl From<&str> for TrainingSet {
+    fn from(path: &str) -> Self {
+        PathBuf::from(path).into()
+    }
+}
+
+impl TryFrom<toml::Value> for TrainingSet {
+    type Error = toml::de::Error;
+
+    fn try_from(value: toml::Value) -> Result<Self, Self::Error> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields, expecting = "a path or { path = \"...\", weight = 1.0 }")]
+        struct Entry {
+            path: PathBuf,
+            weight: Option<f64>,
+        }
+        if let toml::Value::String(path) = value {
+            return Ok(path.as_str().into());
+        }
+        let Entry { path, weight } = value.try_into()?;
+        Ok(Self { path, weight: weight.unwrap_or(1.0) })
+    }
+}
+
+// Settings of finished experiments have paths.
+impl From<TrainingSet> for toml::Value {
+    fn from(set: TrainingSet) -> Self {
+        let path = Self::String(set.path.to_string_lossy().into_owned());
+        if set.weight == 1.0 {
+            return path;
+        }
+        Self::Table([("path".to_owned(), path), ("weight".to_owned(), Self::Float(set.weight))].into_iter().collect())
+    }
 }
 
 fn one() -> usize {
@@ -145,6 +197,11 @@ impl TrainConfig {
             rates.into_iter().chain(shares).find(|(_, value)| !(*value >= 0.0 && value.is_finite()))
         {
             bail!("{name}: expected a positive number, found {value}");
+        }
+        if let Some(TrainingSet { path, weight }) =
+            self.train.iter().find(|set| !(set.weight > 0.0 && set.weight.is_finite()))
+        {
+            bail!("train.weight: expected a number above 0, found {weight} ({})", path.display());
         }
         let [least, most] = self.augmentation.scale;
         if !(least > 0.0 && least <= most && most.is_finite()) {
@@ -229,6 +286,17 @@ mod tests {
             ("seed = 1", "seed = 1\nunlabelled = [\"x\"]", "labels_from"),
             ("seed = 1", "seed = 1\nsead = 1", "sead"),
             (
+                "\"voc2007/train\"",
+                "{ path = \"a\", weight = 0 }",
+                "train.weight: expected a number above 0, found 0 (a)",
+            ),
+            ("\"voc2007/train\"", "{ path = \"a\", weight = -1.5 }", "train.weight"),
+            ("\"voc2007/train\"", "{ path = \"a\", weight = inf }", "train.weight"),
+            ("\"voc2007/train\"", "{ path = \"a\", weight = nan }", "train.weight"),
+            ("\"voc2007/train\"", "{ path = \"a\", wait = 2 }", "wait"),
+            ("\"voc2007/train\"", "{ weight = 2.0 }", "path"),
+            ("\"voc2007/train\"", "2", "a path or { path = "),
+            (
                 "seed = 1",
                 "seed = 1\nteacher = [{ answers = 'cached', class = 1.0, boxes = 1.0, features = { x = 1.0 } }]",
                 "features needs answers = \"dense\"",
@@ -261,6 +329,26 @@ mod tests {
         assert!((900..1100).contains(&shapes.len()), "{}", shapes.len());
         for shape in OTHER_SHAPES {
             assert!(shapes.iter().filter(|&&found| found == shape).count() > 250);
+        }
+    }
+
+    #[test]
+    fn data_sets_are_paths_or_tables_with_weights() {
+        let parse = |entry: &str| TrainConfig::parse(&example().replacen("\"voc2007/train\"", entry, 1)).unwrap();
+        let config = parse("{ weight = 2, path = \"voc2007/train\" }");
+        assert_eq!(config.train[0], TrainingSet { path: "voc2007/train".into(), weight: 2.0 });
+        assert_eq!(config.train[1], "coco2017-part/annotations_voc20.json".into());
+        // Settings come back, and are paths as ever where the weight is 1.
+        let settings = serde_json::json!(config);
+        let expected = serde_json::json!([
+            { "path": "voc2007/train", "weight": 2.0 },
+            "coco2017-part/annotations_voc20.json"
+        ]);
+        assert_eq!(settings["train"], expected);
+        assert_eq!(serde_json::from_value::<TrainConfig>(settings).unwrap(), config);
+        assert_eq!(TrainConfig::parse(&toml::to_string(&config).unwrap()).unwrap(), config);
+        for entry in ["{ path = \"voc2007/train\" }", "{ path = \"voc2007/train\", weight = 1.0 }"] {
+            assert_eq!(serde_json::json!(parse(entry)), serde_json::json!(parse("\"voc2007/train\"")));
         }
     }
 

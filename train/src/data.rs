@@ -16,6 +16,8 @@ use yolo_lat::geometry::{BBox, Letterbox};
 use yolo_lat::model::classes::{class_map, find_class};
 use yolo_lat::source::{Found, Prefetch, files_in, is_image, open_image};
 
+use crate::config::TrainingSet;
+
 /// An object that is smaller or more cut off than this teaches nothing: pixels, share of its area.
 const SMALLEST_SIDE: f32 = 2.0;
 const SMALLEST_SHARE: f32 = 0.2;
@@ -112,7 +114,7 @@ pub(crate) struct Sample {
 /// Which images to read.
 pub(crate) struct Sources<'a> {
     /// Data sets in any format that `yolo-lat eval` reads.
-    pub(crate) labelled: Vec<PathBuf>,
+    pub(crate) labelled: Vec<TrainingSet>,
     /// Folders of images.
     pub(crate) unlabelled: Vec<PathBuf>,
     /// Names of the model's classes.
@@ -124,7 +126,34 @@ pub(crate) struct Sources<'a> {
 }
 
 /// All images of a run.
-pub(crate) struct TrainingImages(pub(crate) Vec<TrainingImage>);
+pub(crate) struct TrainingImages {
+    /// Data set by data set.
+    pub(crate) all: Vec<TrainingImage>,
+    pub(crate) portions: Vec<Portion>,
+}
+
+/// How many of a run's images a data set has, and how often each is seen in an epoch.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Portion {
+    pub(crate) count: usize,
+    /// Above 0.
+    pub(crate) weight: f64,
+}
+
+impl Portion {
+    /// Samples of it in an epoch, in each as many; never none where there are images.
+    pub(crate) fn seen(&self) -> usize {
+        ((self.count as f64 * self.weight).round() as usize).max(self.count.min(1))
+    }
+}
+
+#[cfg(test)]
+impl From<Vec<TrainingImage>> for TrainingImages {
+    /// One data set of weight 1.
+    fn from(all: Vec<TrainingImage>) -> Self {
+        Self { portions: vec![Portion { count: all.len(), weight: 1.0 }], all }
+    }
+}
 
 impl TrainingImages {
     /// Reads data sets and maps their classes by name; objects of other classes and crowds are left out. Files that are
@@ -133,11 +162,13 @@ impl TrainingImages {
     /// # Errors
     /// A data set cannot be read, none of its classes is known, or nothing is left.
     pub(crate) fn load(sources: &Sources, mut skipped: impl FnMut(&str)) -> anyhow::Result<Self> {
-        // Their pixels come last.
-        let mut wanted: Vec<TrainingImage> = Vec::new();
+        // With the numbers of their data sets; their pixels come last.
+        let mut wanted: Vec<(usize, TrainingImage)> = Vec::new();
+        let weights = sources.labelled.iter().map(|set| set.weight).chain(sources.unlabelled.iter().map(|_| 1.0));
+        let mut portions: Vec<Portion> = weights.map(|weight| Portion { count: 0, weight }).collect();
         let pixels = RgbImage::default;
         let limit = sources.limit.unwrap_or(usize::MAX);
-        for folder in &sources.labelled {
+        for (set, TrainingSet { path: folder, .. }) in sources.labelled.iter().enumerate() {
             let mut dataset = Dataset::load(folder, Split::Prefer("train"))?;
             dataset.notes.iter().for_each(|note| skipped(note));
             dataset.faults.iter().for_each(|fault| skipped(&format!("{fault}; left out")));
@@ -169,43 +200,77 @@ impl TrainingImages {
                 let objects = image.objects.iter().filter(|object| !object.crowd);
                 let targets = objects.filter_map(|object| Some(Target::label(class_of[object.class]?, object.bbox)));
                 let (path, targets, unknown) = (image.path, targets.collect(), unknown.clone());
-                wanted.push(TrainingImage { path, pixels: pixels(), targets, is_labelled: true, unknown });
+                wanted.push((set, TrainingImage { path, pixels: pixels(), targets, is_labelled: true, unknown }));
             }
         }
-        for folder in &sources.unlabelled {
+        for (set, folder) in (sources.labelled.len()..).zip(&sources.unlabelled) {
             wanted.extend(images_in(folder)?.into_iter().take(limit).map(|path| {
                 let (targets, unknown) = (Vec::new(), Arc::default());
-                TrainingImage { path, pixels: pixels(), targets, is_labelled: false, unknown }
+                (set, TrainingImage { path, pixels: pixels(), targets, is_labelled: false, unknown })
             }));
         }
-        let paths: Vec<PathBuf> = wanted.iter().map(|image| image.path.clone()).collect();
+        let paths: Vec<PathBuf> = wanted.iter().map(|(_, image)| image.path.clone()).collect();
         let threads = yolo_lat::engine::cpu::available_threads();
         let mut loader =
             Prefetch::new(paths.len(), threads, Default::default(), move |index| open_image(&paths[index]))?;
         let mut images = Vec::new();
-        for image in wanted {
+        for (set, image) in wanted {
             let (_, pixels) = loader.next_item().context("a thread that reads images ended")?;
             match pixels {
-                Ok(pixels) => images.push(TrainingImage { pixels, ..image }),
+                Ok(pixels) => {
+                    images.push(TrainingImage { pixels, ..image });
+                    portions[set].count += 1;
+                }
                 Err(error) => skipped(&format!("{}: {error}; left out", image.path.display())),
             }
         }
         if images.is_empty() {
             bail!("no images to train on");
         }
-        Ok(Self(images))
+        Ok(Self { all: images, portions })
     }
 
     /// How many there are.
     pub(crate) fn len(&self) -> usize {
-        self.0.len()
+        self.all.len()
     }
 
-    /// Their order in an epoch.
+    /// Samples in an epoch, by the data sets' weights.
+    pub(crate) fn per_epoch(&self) -> usize {
+        self.portions.iter().map(Portion::seen).sum()
+    }
+
+    /// Their order in an epoch, as often as their data sets' weights say: [`TrainingImages::per_epoch`] indices. What a weight has
+    /// behind the point is drawn anew in each epoch, from the seed and the epoch alone.
     pub(crate) fn order(&self, seed: u64, epoch: usize) -> Vec<usize> {
-        let mut order: Vec<usize> = (0..self.len()).collect();
-        order.shuffle(&mut SmallRng::seed_from_u64(seed ^ (epoch as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15)));
+        let mut random = SmallRng::seed_from_u64(seed ^ (epoch as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        let (mut order, mut first) = (Vec::with_capacity(self.per_epoch()), 0);
+        for portion in self.portions.iter().filter(|portion| portion.count > 0) {
+            let set = first..first + portion.count;
+            let (times, rest) = (portion.seen() / portion.count, portion.seen() % portion.count);
+            (0..times).for_each(|_| order.extend(set.clone()));
+            // Nothing is drawn for a whole weight, so that runs without weights see what they always saw.
+            if rest > 0 {
+                let mut drawn: Vec<usize> = set.collect();
+                order.extend_from_slice(drawn.partial_shuffle(&mut random, rest).0);
+            }
+            first += portion.count;
+        }
+        order.shuffle(&mut random);
         order
+    }
+
+    /// A random image, one of a data set as often as its weight says.
+    fn any(&self, random: &mut SmallRng) -> usize {
+        let mut place = random.random_range(0..self.per_epoch());
+        let (mut set, mut first) = (0, 0);
+        while place >= self.portions[set].seen() {
+            place -= self.portions[set].seen();
+            first += self.portions[set].count;
+            set += 1;
+        }
+        let portion = self.portions[set];
+        first + if portion.seen() == portion.count { place } else { random.random_range(0..portion.count) }
     }
 
     /// Image `index` in a sample of `size` (width, height), changed as `seed` decides.
@@ -214,7 +279,7 @@ impl TrainingImages {
         let mut sample = self.single(index, size, augmentation, &mut random);
         // Nothing is drawn where there is no mixup, so that runs without it see what they always saw.
         if augmentation.mixup > 0.0 && random.random::<f32>() < augmentation.mixup {
-            let other = self.single(random.random_range(0..self.len()), size, augmentation, &mut random);
+            let other = self.single(self.any(&mut random), size, augmentation, &mut random);
             let share = random.random_range(0.4..=0.6f32);
             for (pixel, other) in sample.pixels.iter_mut().zip(other.pixels) {
                 *pixel += (other - *pixel) * share;
@@ -232,7 +297,7 @@ impl TrainingImages {
         if random.random::<f32>() < augmentation.mosaic {
             let (x, y) = (random.random_range(0.3..0.7) * width, random.random_range(0.3..0.7) * height);
             for quarter in 0..4 {
-                let index = if quarter == 0 { index } else { random.random_range(0..self.len()) };
+                let index = if quarter == 0 { index } else { self.any(random) };
                 let (right, low) = (quarter % 2 == 1, quarter / 2 == 1);
                 let area = BBox {
                     x1: if right { x } else { 0.0 },
@@ -242,11 +307,11 @@ impl TrainingImages {
                 };
                 // Each image has a corner where the four meet.
                 let corner = (if right { 0.0 } else { 1.0 }, if low { 0.0 } else { 1.0 });
-                canvas.place(&self.0[index], area, Some(corner), 0.7, augmentation, random);
+                canvas.place(&self.all[index], area, Some(corner), 0.7, augmentation, random);
             }
         } else {
             let area = BBox { x1: 0.0, y1: 0.0, x2: width, y2: height };
-            canvas.place(&self.0[index], area, None, 1.0, augmentation, random);
+            canvas.place(&self.all[index], area, None, 1.0, augmentation, random);
         }
         canvas.recolor(augmentation.hsv, random);
         Sample { pixels: canvas.pixels, targets: canvas.targets, regions: canvas.regions }
@@ -413,7 +478,8 @@ mod tests {
     #[test]
     fn parts_of_a_mosaic_keep_what_their_own_set_does_not_label() {
         let unknown: [&[usize]; 3] = [&[5], &[4], &[2, 7]];
-        let images = TrainingImages((0..3).map(|index| image(index, unknown[index])).collect());
+        let images: Vec<TrainingImage> = (0..3).map(|index| image(index, unknown[index])).collect();
+        let images = TrainingImages::from(images);
         let augmentation = Augmentation { mosaic: 1.0, ..Augmentation::gentle() };
         for seed in 0..20 {
             let Sample { pixels, regions, .. } = images.sample(seed as usize % 3, (64, 64), &augmentation, seed);
@@ -426,13 +492,13 @@ mod tests {
                 assert_eq!(found[..], *unknown[(grey / 80.0).round() as usize - 1], "{area:?}");
             }
         }
-        let all_labelled = TrainingImages(vec![image(0, &[])]);
+        let all_labelled = TrainingImages::from(vec![image(0, &[])]);
         assert_eq!(all_labelled.sample(0, (64, 64), &augmentation, 1).regions, []);
     }
 
     #[test]
     fn a_mixture_of_two_knows_what_both_label() {
-        let images = TrainingImages(vec![image(0, &[1]), image(1, &[2])]);
+        let images = TrainingImages::from(vec![image(0, &[1]), image(1, &[2])]);
         let augmentation = Augmentation { mixup: 1.0, ..Augmentation::gentle() };
         let whole = BBox { x1: 0.0, y1: 0.0, x2: 64.0, y2: 64.0 };
         for seed in 0..10 {
@@ -441,6 +507,65 @@ mod tests {
             assert!(regions.iter().all(|region| region.area == whole));
             assert_eq!(regions[0].unknown[..], [1]);
         }
+    }
+
+    /// Three data sets of 30, 50 and 7 images, which differ in nothing, with these weights.
+    fn weighted(weights: [f64; 3]) -> TrainingImages {
+        let portions: Vec<Portion> =
+            [30, 50, 7].into_iter().zip(weights).map(|(count, weight)| Portion { count, weight }).collect();
+        TrainingImages { all: (0..87).map(|_| image(0, &[])).collect(), portions }
+    }
+
+    /// How often each index is among `indices`.
+    fn counts(indices: impl IntoIterator<Item = usize>) -> Vec<usize> {
+        let mut counts = vec![0; 87];
+        indices.into_iter().for_each(|index| counts[index] += 1);
+        counts
+    }
+
+    #[test]
+    fn weights_say_how_often_an_image_is_seen() {
+        let images = weighted([2.5, 0.25, 0.01]);
+        // 75, 12.5 rounded up, and one rather than none.
+        assert_eq!(images.per_epoch(), 75 + 13 + 1);
+        let mut total = vec![0; 87];
+        for epoch in 0..200 {
+            let order = images.order(7, epoch);
+            assert_eq!(order, images.order(7, epoch));
+            let seen = counts(order);
+            assert!(
+                seen[..30].iter().all(|&times| times == 2 || times == 3) && seen[30..].iter().all(|&times| times < 2)
+            );
+            let sums = [&seen[..30], &seen[30..80], &seen[80..]].map(|set| set.iter().sum::<usize>());
+            assert_eq!(sums, [75, 13, 1]);
+            total.iter_mut().zip(seen).for_each(|(total, seen)| *total += seen);
+        }
+        // Other ones in every epoch: 500 times, with a deviation of 7, and 52 times, with one of 6.
+        assert!(total[..30].iter().all(|times| (465..535).contains(times)), "{total:?}");
+        assert!(total[30..80].iter().all(|times| (20..84).contains(times)), "{total:?}");
+        assert_ne!(images.order(7, 0), images.order(8, 0));
+    }
+
+    #[test]
+    fn without_weights_the_order_is_a_shuffle() {
+        let mut order: Vec<usize> = (0..87).collect();
+        order.shuffle(&mut SmallRng::seed_from_u64(7 ^ 3u64.wrapping_mul(0x9E37_79B9_7F4A_7C15)));
+        assert_eq!(weighted([1.0; 3]).order(7, 3), order);
+        // So are the partners in a mosaic.
+        let images = weighted([1.0; 3]);
+        let [mut a, mut b] = [SmallRng::seed_from_u64(5), SmallRng::seed_from_u64(5)];
+        assert!((0..100).all(|_| images.any(&mut a) == b.random_range(0..87)));
+    }
+
+    #[test]
+    fn partners_in_mosaics_are_drawn_by_weight() {
+        let images = weighted([2.5, 0.25, 1.0]);
+        let mut random = SmallRng::seed_from_u64(1);
+        let seen = counts((0..95_000).map(|_| images.any(&mut random)));
+        // Of 75 + 13 + 7 samples; 2500, 260 and 1000 of each image, with deviations of 50, 16 and 32.
+        assert!(seen[..30].iter().all(|times| (2250..2750).contains(times)), "{seen:?}");
+        assert!(seen[30..80].iter().all(|times| (180..340).contains(times)), "{seen:?}");
+        assert!(seen[80..].iter().all(|times| (840..1160).contains(times)), "{seen:?}");
     }
 
     #[test]
@@ -468,11 +593,11 @@ mod tests {
         std::fs::write(yolo.join("labels/a.txt"), "0 0.5 0.5 0.2 0.2").unwrap();
         let classes = ["cat", "potted plant", "laptop"].map(str::to_owned);
         let rename = [("plant pot".to_owned(), "potted plant".to_owned())].into();
-        let labelled = vec![coco, voc, yolo];
+        let labelled = [coco, voc, yolo].map(TrainingSet::from).to_vec();
         let sources = Sources { labelled, unlabelled: vec![], classes: &classes, rename: &rename, limit: None };
         let mut notes = Vec::new();
         let images = TrainingImages::load(&sources, |note| notes.push(note.to_owned())).unwrap();
-        let unknown: Vec<&[usize]> = images.0.iter().map(|image| &image.unknown[..]).collect();
+        let unknown: Vec<&[usize]> = images.all.iter().map(|image| &image.unknown[..]).collect();
         let expected: [&[usize]; 3] = [&[1], &[2], &[]];
         assert_eq!(unknown, expected);
         assert_eq!(notes.len(), 2, "{notes:?}");

@@ -22,7 +22,7 @@ use yolo_lat::{Detector, DetectorOptions, InputSize, Runtime};
 use crate::TrainArguments;
 use crate::batch::{Batch, Batches, Tensors, shapes};
 use crate::checkpoint::{State, write_tensors};
-use crate::config::TrainConfig;
+use crate::config::{TrainConfig, TrainingSet};
 use crate::data::{Sources, TrainingImages};
 use crate::feature_distillation::{FeatureDistillation, distil_features};
 use crate::frozen::FrozenPart;
@@ -141,15 +141,19 @@ impl Trainer {
         std::fs::create_dir_all(&config.output)
             .with_context(|| format!("{}: cannot be made", config.output.display()))?;
         tch::manual_seed(config.seed as i64);
-        let join = |folders: &[PathBuf]| folders.iter().map(|folder| data.join(folder)).collect();
+        let labelled = config.train.iter().map(|set| TrainingSet { path: data.join(&set.path), ..*set });
         let sources = Sources {
-            labelled: join(&config.train),
-            unlabelled: join(&config.unlabelled),
+            labelled: labelled.collect(),
+            unlabelled: config.unlabelled.iter().map(|folder| data.join(folder)).collect(),
             classes: &model.classes,
             rename: &config.rename,
             limit: config.limit,
         };
         let mut images = TrainingImages::load(&sources, say)?;
+        for (set, portion) in config.train.iter().zip(&images.portions).filter(|(set, _)| set.weight != 1.0) {
+            let (path, weight) = (set.path.display(), set.weight);
+            say(&format!("{path}: weight {weight}, {} images, {} samples an epoch", portion.count, portion.seen()));
+        }
         say(&format!("{} images, model {}", images.len(), model.name));
         let dense = teachers(&config, &model.classes, &mut images)?;
         if let Some(teacher) = dense.iter().find(|teacher| !config.size.is_multiple_of(teacher.step())) {
@@ -498,7 +502,7 @@ fn teachers(config: &TrainConfig, classes: &[String], images: &mut TrainingImage
         let style = ProgressStyle::with_template("{bar:24} {human_pos}/{human_len} images asked, {eta} left");
         let progress =
             ProgressBar::new(images.len() as u64).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-        let computed = teacher.teach(index, &mut images.0, size, &cache, wanted.labels_from, &progress)?;
+        let computed = teacher.teach(index, &mut images.all, size, &cache, wanted.labels_from, &progress)?;
         progress.finish_and_clear();
         let source = if computed == 0 { "read from" } else { "written to" };
         say(&format!("answers of {} {source} {}", file.display(), cache.display()));

@@ -123,6 +123,37 @@ fn rectangles_follow_from_the_number_of_the_batch_and_teachers_see_them() {
     assert_eq!(parameters_of(&whole), parameters_of(&second));
 }
 
+#[test]
+fn a_resumed_run_draws_by_weight_what_an_uninterrupted_one_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let weighted = |weight| TrainingSet { weight, ..TINY.into() };
+    for rectangles in [false, true] {
+        let run = || {
+            trainer(TrainConfig {
+                rectangles,
+                train: vec![weighted(2.5), weighted(0.5)],
+                batch: 2,
+                augmentation: Augmentation::default(),
+                ..config(folder.path(), 2)
+            })
+        };
+        let mut whole = run();
+        // 8 samples of one set and 2 of the other.
+        assert_eq!((whole.batches.images.len(), whole.batches.steps_per_epoch()), (6, 5));
+        whole.start(false).unwrap();
+        let expected = steps(&mut whole, 10);
+        let mut first = run();
+        first.start(false).unwrap();
+        let mut found = steps(&mut first, 7);
+        first.state.save(&first.checkpoint()).unwrap();
+        let mut second = run();
+        second.start(true).unwrap();
+        found.extend(steps(&mut second, 3));
+        assert_eq!(found, expected);
+        assert_eq!(parameters_of(&whole), parameters_of(&second));
+    }
+}
+
 /// Batches of 4 out of 103 images of three shapes, one pixel of which tells them apart: as many wide as upright and square ones together.
 fn batches_of_shapes() -> Batches {
     let image = |index: usize| {
@@ -137,7 +168,7 @@ fn batches_of_shapes() -> Batches {
         }
     };
     let config = TrainConfig { rectangles: true, size: 320, batch: 4, ..config(&std::env::temp_dir(), 2) };
-    let images = TrainingImages((0..103).map(image).collect());
+    let images = TrainingImages::from((0..103).map(image).collect::<Vec<_>>());
     Batches {
         shapes: Arc::new(shapes(&config, &images)),
         config: Arc::new(config),
@@ -162,7 +193,7 @@ fn a_batch_has_the_shape_of_its_images() {
             (sample.pixels[height / 2 * width + width / 2] * 255.0).round() as usize - 100
         };
         let chosen: Vec<usize> = batch.samples.iter().map(middle).collect();
-        let expected = yolo_lat::input_size::rectangle(320, batches.images.0[chosen[2]].pixels.dimensions());
+        let expected = yolo_lat::input_size::rectangle(320, batches.images.all[chosen[2]].pixels.dimensions());
         assert!(batch.size == expected || batches.config.other_shape(number).is_some(), "{number}: {:?}", batch.size);
         // The same again, whatever was loaded before.
         assert!(batch.samples.iter().zip(batches.load(number).unwrap().samples).all(|(a, b)| a.pixels == b.pixels));
@@ -366,6 +397,7 @@ fn data_sets_of_all_formats_mix_and_classes_are_matched_by_name() {
     let [voc, yolo] = other_formats(folder.path());
     let classes = yolo_lat::model::load_config("n").unwrap().classes;
     let load = |labelled: Vec<PathBuf>, rename: &std::collections::BTreeMap<String, String>| {
+        let labelled = labelled.into_iter().map(TrainingSet::from).collect();
         let sources = Sources { labelled, unlabelled: Vec::new(), classes: &classes, rename, limit: None };
         TrainingImages::load(&sources, |line| {
             let is_known =
@@ -378,7 +410,7 @@ fn data_sets_of_all_formats_mix_and_classes_are_matched_by_name() {
     assert_eq!(mixed.len(), 9);
     for index in 0..3 {
         for other in [index + 3, index + 6] {
-            let (a, b) = (&mixed.0[index].targets, &mixed.0[other].targets);
+            let (a, b) = (&mixed.all[index].targets, &mixed.all[other].targets);
             assert_eq!(a.len(), b.len());
             for (a, b) in a.iter().zip(b) {
                 assert_eq!(a.class, b.class);
@@ -391,7 +423,7 @@ fn data_sets_of_all_formats_mix_and_classes_are_matched_by_name() {
     std::fs::write(yolo.join("classes.txt"), names.replace("person", "homo sapiens")).unwrap();
     let people = |images: &TrainingImages| {
         let person = classes.iter().position(|class| class == "person");
-        images.0.iter().flat_map(|image| &image.targets).filter(|t| Some(t.class) == person).count()
+        images.all.iter().flat_map(|image| &image.targets).filter(|t| Some(t.class) == person).count()
     };
     let expected = people(&load(vec![voc], &none).unwrap());
     assert!(expected > 0);
@@ -422,7 +454,7 @@ fn a_cached_teacher_is_asked_once_and_labels_what_nobody_did() {
         }
     };
     let mut trainer = trainer(taught(0.3));
-    let images = &trainer.batches.images.0;
+    let images = &trainer.batches.images.all;
     assert_eq!(images.len(), 4);
     let labels = |index: usize| images[index].targets.iter().filter(|target| target.scores.is_none()).count();
     assert!(images[2].targets.len() > labels(2), "soft boxes are kept beside the labels");
@@ -437,12 +469,12 @@ fn a_cached_teacher_is_asked_once_and_labels_what_nobody_did() {
     assert!(found.teacher > 0.0);
     let again = self::trainer(taught(0.3));
     assert_eq!(std::fs::metadata(folder.path().join("answers.safetensors")).unwrap().modified().unwrap(), written);
-    for (a, b) in trainer.batches.images.0.iter().zip(&again.batches.images.0) {
+    for (a, b) in trainer.batches.images.all.iter().zip(&again.batches.images.all) {
         assert_eq!(a.targets, b.targets);
     }
     // Nothing is so sure as to become a label.
     let unsure = self::trainer(taught(1.1));
-    assert!(unsure.batches.images.0[2].targets.iter().all(|target| target.scores.is_some()));
+    assert!(unsure.batches.images.all[2].targets.iter().all(|target| target.scores.is_some()));
 }
 
 /// The bootstrap, asked about every sample.
