@@ -17,9 +17,42 @@ pub(crate) struct State {
     pub(crate) optimizer: AdamW,
     /// Batches done.
     pub(crate) step: usize,
+    /// The best measurement so far.
+    pub(crate) best: Option<Best>,
+}
+
+/// How well the averaged weights did in a measurement during training.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Best {
+    /// Epochs done, at least 1.
+    pub(crate) epoch: usize,
+    /// 0 to 1.
+    pub(crate) map50: f64,
+    /// How many it was measured on.
+    pub(crate) photographs: usize,
+}
+
+impl Best {
+    fn tensors(&self) -> BTreeMap<String, Tensor> {
+        let values = [
+            ("epoch", Tensor::from_slice(&[self.epoch as i64])),
+            ("map50", Tensor::from_slice(&[self.map50])),
+            ("photographs", Tensor::from_slice(&[self.photographs as i64])),
+        ];
+        values.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    }
+
+    /// Of a checkpoint's tensors; older ones have none.
+    fn of(tensors: &BTreeMap<String, Tensor>) -> Option<Self> {
+        let value = |name: &str| Some(tensors.get(&format!("{BEST}.{name}"))?.double_value(&[0]));
+        let (epoch, photographs) = (value("epoch")? as usize, value("photographs")? as usize);
+        Some(Self { epoch, map50: value("map50")?, photographs })
+    }
 }
 
 const STEP: &str = "state.step";
+/// Prefix of the best measurement's numbers.
+const BEST: &str = "best";
 
 impl State {
     /// The groups of tensors by prefix.
@@ -38,7 +71,9 @@ impl State {
     /// # Errors
     /// The file cannot be written.
     pub(crate) fn save(&self, path: &Path) -> anyhow::Result<()> {
-        save(path, &self.groups(), self.step)
+        let best = self.best.as_ref().map(Best::tensors);
+        let groups: Vec<Group> = self.groups().into_iter().chain(best.as_ref().map(|best| (BEST, best))).collect();
+        save(path, &groups, self.step)
     }
 
     /// Reads what [`State::save`] wrote into a state of the same network.
@@ -46,7 +81,9 @@ impl State {
     /// # Errors
     /// The file cannot be read or belongs to another network.
     pub(crate) fn load(&mut self, path: &Path) -> anyhow::Result<()> {
-        self.step = load(path, &self.groups())?;
+        let tensors;
+        (self.step, tensors) = load(path, &self.groups())?;
+        self.best = Best::of(&tensors);
         self.optimizer.steps = self.step as i64;
         Ok(())
     }
@@ -67,11 +104,11 @@ pub(crate) fn save(path: &Path, groups: &[Group], step: usize) -> anyhow::Result
     write_tensors(path, &all.chain([step]).collect::<Vec<_>>())
 }
 
-/// Reads what [`save`] wrote into the same tensors; the number of steps done.
+/// Reads what [`save`] wrote into the same tensors; the number of steps done, and all that is in the file.
 ///
 /// # Errors
 /// The file cannot be read or belongs to another network.
-pub(crate) fn load(path: &Path, groups: &[Group]) -> anyhow::Result<usize> {
+pub(crate) fn load(path: &Path, groups: &[Group]) -> anyhow::Result<(usize, BTreeMap<String, Tensor>)> {
     let tensors = Tensor::read_safetensors(path).with_context(|| format!("{}: cannot be read", path.display()))?;
     let tensors: BTreeMap<String, Tensor> = tensors.into_iter().collect();
     let missing = |name: &str| format!("{}: no tensor {name}; another network's checkpoint?", path.display());
@@ -84,7 +121,7 @@ pub(crate) fn load(path: &Path, groups: &[Group]) -> anyhow::Result<usize> {
         }
     }
     let step = tensors.get(STEP).with_context(|| missing(STEP))?.to_kind(Kind::Int64);
-    Ok(step.int64_value(&[0]) as usize)
+    Ok((step.int64_value(&[0]) as usize, tensors))
 }
 
 /// Writes tensors beside `path` and renames the file, so that there is always a whole one.

@@ -73,7 +73,7 @@ pub(crate) struct TrainConfig {
     pub(crate) ema_decay: f64,
     /// Share of the epochs, at the end, with gentle augmentation.
     pub(crate) gentle_share: f64,
-    /// Epochs between two measurements.
+    /// Epochs between two measurements; the averaged weights of the best one are kept in `best/`.
     pub(crate) measure_every: usize,
     pub(crate) seed: u64,
     #[serde(default)]

@@ -222,7 +222,7 @@ impl Trainer {
     }
 
     fn load(&mut self, path: &Path) -> anyhow::Result<()> {
-        self.step = checkpoint::load(path, &self.groups())?;
+        (self.step, _) = checkpoint::load(path, &self.groups())?;
         self.optimizer.steps = self.step as i64;
         Ok(())
     }

@@ -13,7 +13,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 use yolo_lat::engine::EngineKind;
-use yolo_lat::eval::{Dataset, Feed, Measured, Split, map50_without_each, measure};
+use yolo_lat::eval::{Dataset, Feed, Measured, Split, evaluate, map50_without_each, measure};
 use yolo_lat::model::{Model, ModelConfig, Weights, graph_of};
 use yolo_lat::sink::write_atomically;
 use yolo_lat::source::Prefetch;
@@ -21,7 +21,7 @@ use yolo_lat::{Detector, DetectorOptions, InputSize, Runtime};
 
 use crate::TrainArguments;
 use crate::batch::{Batch, Batches, Tensors, shapes};
-use crate::checkpoint::{State, write_tensors};
+use crate::checkpoint::{Best, State, write_tensors};
 use crate::config::{TrainConfig, TrainingSet};
 use crate::data::{Sources, TrainingImages};
 use crate::feature_distillation::{FeatureDistillation, distil_features};
@@ -165,7 +165,7 @@ impl Trainer {
         let experts = network.tap_scores()?;
         let optimizer = AdamW::new(&mut network.parameters, config.weight_decay, &config.rate_shares)?;
         let ema = Ema::new(&optimizer, &network.parameters);
-        let state = State { network, ema, optimizer, step: 0 };
+        let state = State { network, ema, optimizer, step: 0, best: None };
         let config = Arc::new(config);
         let place = |teacher: &Teacher| if device == Device::Cpu { Ok(None) } else { teacher.on(device) };
         let on_device = dense.iter().map(place).collect::<anyhow::Result<Vec<_>>>()?;
@@ -325,13 +325,9 @@ impl Trainer {
             let is_last = self.state.step >= steps;
             let mut line = sums.as_json(self.state.step);
             line["epoch"] = (epoch + 1).into();
-            if is_last || (epoch + 1).is_multiple_of(self.config.measure_every) {
-                let limit = if is_last { usize::MAX } else { self.config.val_limit };
-                let Some((measured, classes)) = self.measure(limit)? else { continue };
-                let found = measured.evaluate(classes);
-                line["map50"] = percent(found.map50, 1e2).into();
-                line["map50_95"] = percent(found.coco.ap.unwrap_or(0.0), 1e2).into();
-                self.last = Some((measured, classes)).filter(|_| is_last);
+            let is_measured = is_last || (epoch + 1).is_multiple_of(self.config.measure_every);
+            if is_measured && self.log_accuracy(epoch, is_last, &mut line)?.is_none() {
+                continue;
             }
             writeln!(log, "{line}").context("the log cannot be written")?;
             progress.suspend(|| say(&line.to_string()));
@@ -339,7 +335,62 @@ impl Trainer {
             saved = Instant::now();
         }
         progress.finish_and_clear();
+        if let Some(Best { epoch, map50, photographs }) = self.state.best {
+            let (map50, folder) = (percent(map50, 1e2), self.best_folder());
+            let folder = folder.display();
+            say(&format!(
+                "best after epoch {epoch}: mAP50 {map50} on the first {photographs} photographs, in {folder}/"
+            ));
+        }
         Ok(ExitCode::SUCCESS)
+    }
+
+    /// Measures after an epoch, the last one on all photographs, and puts into its line of the log what was found; on how many
+    /// photographs, `None` when interrupted.
+    fn log_accuracy(
+        &mut self,
+        epoch: usize,
+        is_last: bool,
+        line: &mut serde_json::Value,
+    ) -> anyhow::Result<Option<usize>> {
+        let limit = if is_last { usize::MAX } else { self.config.val_limit };
+        let model = self.averaged()?;
+        let Some((measured, classes)) = self.measure(&model, limit)? else { return Ok(None) };
+        let found = measured.evaluate(classes);
+        line["map50"] = percent(found.map50, 1e2).into();
+        line["map50_95"] = percent(found.coco.ap.unwrap_or(0.0), 1e2).into();
+        self.keep_best(&model, &measured, classes, epoch + 1)?;
+        if let Some(best) = &self.state.best {
+            line["best_epoch"] = best.epoch.into();
+            line["best_map50"] = percent(best.map50, 1e2).into();
+        }
+        let photographs = measured.detections.len();
+        self.last = Some((measured, classes)).filter(|_| is_last);
+        Ok(Some(photographs))
+    }
+
+    fn best_folder(&self) -> PathBuf {
+        self.config.output.join("best")
+    }
+
+    /// Keeps `model` in `best/` if it is better than all before on the photographs of a measurement during training, which are
+    /// the first of those that the run's end is measured on.
+    fn keep_best(&mut self, model: &Model, measured: &Measured, classes: usize, epoch: usize) -> anyhow::Result<()> {
+        let limit = self.config.val_limit;
+        if measured.failed > 0 && measured.detections.len() + measured.failed > limit {
+            // Which of them could not be read is not known.
+            return Ok(());
+        }
+        let photographs = measured.detections.len().min(limit);
+        let map50 = evaluate(classes, &measured.objects[..photographs], &measured.detections[..photographs]).map50;
+        // On others, after a change of `val_limit`, it cannot be compared.
+        if self.state.best.is_some_and(|best| best.photographs == photographs && best.map50 >= map50) {
+            return Ok(());
+        }
+        // Before the checkpoint that knows of it: a crash between the two has the epoch measured, and kept, again.
+        write_model(model, self.model_text.as_bytes(), &self.best_folder())?;
+        self.state.best = Some(Best { epoch, map50, photographs });
+        Ok(())
     }
 
     /// One step of the optimiser on the next batches, or `None` where there are no more: after an interrupt.
@@ -415,7 +466,8 @@ impl Trainer {
     /// The data set cannot be read.
     pub(crate) fn accuracy(&mut self) -> anyhow::Result<Option<Accuracy>> {
         if self.last.is_none() {
-            self.last = self.measure(usize::MAX)?;
+            let model = self.averaged()?;
+            self.last = self.measure(&model, usize::MAX)?;
         }
         Ok(self.last.as_ref().map(|(measured, classes)| {
             let found = measured.evaluate(*classes);
@@ -428,15 +480,19 @@ impl Trainer {
         }))
     }
 
-    /// Writes the averaged weights for the engines and runs them over the first `limit` images: what was found, and how many classes
-    /// the data set has; `None` when interrupted.
-    fn measure(&mut self, limit: usize) -> anyhow::Result<Option<(Measured, usize)>> {
+    /// The averaged weights, written for the engines.
+    fn averaged(&mut self) -> anyhow::Result<Model> {
         let ema = self.state.ema.parts.iter().map(|(name, value)| (name.clone(), value.shallow_clone())).collect();
         let parameters = std::mem::replace(&mut self.state.network.parameters, ema);
         let folded = self.state.network.fold();
         self.state.network.parameters = parameters;
         let model = Model::new(self.model.clone(), folded?, "trained weights")?;
-        self.write(&model)?;
+        write_model(&model, self.model_text.as_bytes(), &self.config.output)?;
+        Ok(model)
+    }
+
+    /// Runs a model over the first `limit` images: what was found, and how many classes the data set has; `None` when interrupted.
+    fn measure(&self, model: &Model, limit: usize) -> anyhow::Result<Option<(Measured, usize)>> {
         let side = Some(self.config.size);
         let size = if self.config.rectangles { InputSize::Budget(side) } else { InputSize::Square(side) };
         let mut options = DetectorOptions { engine: EngineKind::Cpu, size, ..DetectorOptions::default() };
@@ -444,7 +500,7 @@ impl Trainer {
         options.postprocess.confidence = 0.001;
         options.postprocess.multi_label = true;
         let runtime = Runtime::default();
-        let mut detector = Detector::of_model(&model, &runtime, &options)?;
+        let mut detector = Detector::of_model(model, &runtime, &options)?;
         let mut dataset = Dataset::load(&self.val, Split::Prefer("val"))?;
         dataset.truncate(limit);
         let threads = runtime.threads();
@@ -458,10 +514,6 @@ impl Trainer {
         })?;
         Ok((!measured.interrupted).then_some((measured, dataset.classes.len())))
     }
-
-    fn write(&self, model: &Model) -> anyhow::Result<()> {
-        write_model(model, self.model_text.as_bytes(), &self.config.output)
-    }
 }
 
 /// A share in percent, in parts of a point.
@@ -469,11 +521,12 @@ fn percent(share: f64, parts: f64) -> f64 {
     (100.0 * share * parts).round() / parts
 }
 
-/// `FOLDER/NAME.toml`, whose text is given, and `.safetensors`, as the engines load them.
+/// `FOLDER/NAME.toml`, whose text is given, and `.safetensors`, as the engines load them; makes the folder.
 ///
 /// # Errors
 /// A file cannot be written.
 pub(crate) fn write_model(model: &Model, config: &[u8], folder: &Path) -> anyhow::Result<()> {
+    std::fs::create_dir_all(folder).with_context(|| format!("{}: cannot be made", folder.display()))?;
     let path = folder.join(format!("{}.safetensors", model.config.name));
     let tensor = |(name, tensor): (&str, &yolo_lat::model::Tensor)| {
         let shape: Vec<i64> = tensor.shape.iter().map(|&side| side as i64).collect();

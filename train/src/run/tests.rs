@@ -213,7 +213,8 @@ fn three_images_are_learnt_by_heart() {
     let mut trainer = trainer(config(folder.path(), 150));
     trainer.start(false).unwrap();
     let losses = steps(&mut trainer, 150);
-    let (measured, classes) = trainer.measure(3).unwrap().unwrap();
+    let model = trainer.averaged().unwrap();
+    let (measured, classes) = trainer.measure(&model, 3).unwrap().unwrap();
     let map50 = 100.0 * measured.evaluate(classes).map50;
     assert!(map50 > 90.0, "mAP50 {map50}, losses {losses:?}");
     assert!(losses[149] < losses[0] / 10.0, "{} from {}", losses[149], losses[0]);
@@ -238,9 +239,77 @@ fn a_whole_run_writes_log_checkpoint_and_weights() {
     let last: serde_json::Value = serde_json::from_str(log.lines().last().unwrap()).unwrap();
     assert_eq!(last["epoch"], 2);
     assert!(last["map50"].is_number() && last["waited_seconds"].is_number());
-    for file in ["checkpoint.safetensors", "yolo-lat-n.safetensors", "yolo-lat-n.toml"] {
+    for file in ["checkpoint.safetensors", "yolo-lat-n.safetensors", "yolo-lat-n.toml", "best/yolo-lat-n.safetensors"] {
         assert!(folder.path().join(file).exists(), "{file}");
     }
+}
+
+/// The lines of a run's log that have a measurement.
+fn measurements(folder: &Path) -> Vec<serde_json::Value> {
+    let log = std::fs::read_to_string(folder.join("metrics.jsonl")).unwrap();
+    let lines = log.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    lines.filter(|line| line["map50"].is_number()).collect()
+}
+
+#[test]
+fn the_best_average_is_kept_and_survives_a_resume() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |epochs| trainer(TrainConfig { val_limit: 2, measure_every: 1, ..config(folder.path(), epochs) });
+    let mut first = run(3);
+    first.start(false).unwrap();
+    assert_eq!(first.run().unwrap(), ExitCode::SUCCESS);
+    let best = first.state.best.unwrap();
+    let lines = measurements(folder.path());
+    assert_eq!(lines.len(), 3);
+    for line in &lines[..2] {
+        assert!(line["map50"].as_f64().unwrap() <= percent(best.map50, 1e2), "{line}");
+    }
+    assert_eq!(lines[2]["best_map50"], percent(best.map50, 1e2));
+    assert_eq!(lines[2]["best_epoch"], best.epoch);
+    assert_eq!(best.photographs, 2);
+    // What is kept measures as the log says.
+    let kept = Model::load(folder.path().join("best/yolo-lat-n.toml").to_str().unwrap()).unwrap();
+    let (measured, classes) = first.measure(&kept, 2).unwrap().unwrap();
+    assert_eq!(measured.evaluate(classes).map50, best.map50);
+    // Better than all that can come.
+    let unreachable = Best { epoch: 2, map50: 1.5, photographs: 2 };
+    first.state.best = Some(unreachable);
+    first.state.save(&first.checkpoint()).unwrap();
+    std::fs::remove_dir_all(folder.path().join("best")).unwrap();
+    let mut second = run(4);
+    second.start(true).unwrap();
+    assert_eq!(second.run().unwrap(), ExitCode::SUCCESS);
+    assert_eq!(second.state.best, Some(unreachable));
+    assert_eq!(measurements(folder.path())[3]["best_epoch"], 2);
+    assert!(!folder.path().join("best").exists());
+    // Who begins anew knows of none.
+    assert_eq!(run(3).state.best, None);
+}
+
+#[test]
+fn the_end_is_compared_on_the_photographs_of_the_measurements_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut trainer = trainer(TrainConfig { val_limit: 2, ..config(folder.path(), 1) });
+    trainer.start(false).unwrap();
+    assert_eq!(trainer.run().unwrap(), ExitCode::SUCCESS);
+    let model = trainer.averaged().unwrap();
+    let (few, classes) = trainer.measure(&model, 2).unwrap().unwrap();
+    let best = Best { epoch: 1, map50: few.evaluate(classes).map50, photographs: 2 };
+    assert_eq!(trainer.state.best, Some(best));
+    // Another limit, others to compare with.
+    trainer.state.best = Some(Best { map50: 1.5, photographs: 1, ..best });
+    trainer.keep_best(&model, &few, classes, 1).unwrap();
+    assert_eq!(trainer.state.best, Some(best));
+}
+
+#[test]
+fn a_checkpoint_without_a_best_measurement_loads() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut trainer = trainer(config(folder.path(), 1));
+    trainer.state.save(&trainer.checkpoint()).unwrap();
+    trainer.state.best = Some(Best { epoch: 1, map50: 0.5, photographs: 3 });
+    trainer.start(true).unwrap();
+    assert_eq!(trainer.state.best, None);
 }
 
 #[test]
