@@ -26,7 +26,7 @@ use crate::config::{TrainConfig, TrainingSet};
 use crate::data::{Sources, TrainingImages};
 use crate::feature_distillation::{FeatureDistillation, distil_features};
 use crate::frozen::FrozenPart;
-use crate::log::{Sums, say};
+use crate::log::{Pace, Rest, Sums, say};
 use crate::loss::{DenseAnswers, Loss, loss};
 use crate::network::{Mode, Network, balance};
 use crate::optimizer::{AdamW, Ema, learning_rate};
@@ -118,6 +118,8 @@ pub(crate) struct Trainer {
     experts: Vec<usize>,
     /// What the network found at the end of the run, and how many classes the data set has.
     last: Option<(Measured, usize)>,
+    /// How many photographs `val` has, once it was measured on.
+    val_count: Option<usize>,
     interrupted: Arc<AtomicBool>,
 }
 
@@ -186,6 +188,7 @@ impl Trainer {
             distillations,
             experts,
             last: None,
+            val_count: None,
             interrupted,
         })
     }
@@ -297,7 +300,7 @@ impl Trainer {
         let style = ProgressStyle::with_template("{bar:24} {human_pos}/{human_len} steps, {eta} left, {msg}");
         let progress =
             ProgressBar::new(steps as u64).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-        let mut saved = Instant::now();
+        let (mut saved, mut pace) = (Instant::now(), Pace::new(self.state.step));
         let mut batches = self.batches(self.state.step)?;
         while self.state.step < steps {
             let epoch = self.state.step / per_epoch;
@@ -308,6 +311,12 @@ impl Trainer {
                 }
                 progress.set_position(self.state.step as u64);
                 progress.set_message(sums.to_string());
+                if progress.is_hidden()
+                    && let Some(left) = pace.time_left(self.state.step, || self.rest())
+                {
+                    let (epochs, step) = (self.config.epochs, self.state.step);
+                    say(&format!("epoch {} of {epochs}, step {step} of {steps}: {sums}, {left}", epoch + 1));
+                }
                 if self.state.step.is_multiple_of(LOG_EVERY) {
                     writeln!(log, "{}", recent.as_json(self.state.step)).context("the log cannot be written")?;
                     recent = Sums::default();
@@ -325,9 +334,10 @@ impl Trainer {
             let is_last = self.state.step >= steps;
             let mut line = sums.as_json(self.state.step);
             line["epoch"] = (epoch + 1).into();
-            let is_measured = is_last || (epoch + 1).is_multiple_of(self.config.measure_every);
-            if is_measured && self.log_accuracy(epoch, is_last, &mut line)?.is_none() {
-                continue;
+            if is_last || (epoch + 1).is_multiple_of(self.config.measure_every) {
+                let measuring = Instant::now();
+                let Some(photographs) = self.log_accuracy(epoch, is_last, &mut line)? else { continue };
+                pace.add_measurement(measuring.elapsed(), photographs);
             }
             writeln!(log, "{line}").context("the log cannot be written")?;
             progress.suspend(|| say(&line.to_string()));
@@ -367,6 +377,16 @@ impl Trainer {
         let photographs = measured.detections.len();
         self.last = Some((measured, classes)).filter(|_| is_last);
         Ok(Some(photographs))
+    }
+
+    /// What is to be done after the current step, one of an epoch that is to be measured yet.
+    fn rest(&self) -> Rest {
+        let (epochs, every) = (self.config.epochs, self.config.measure_every);
+        let done = self.state.step.saturating_sub(1) / self.batches.steps_per_epoch();
+        // The end is measured on all, whatever its number.
+        let before = (epochs - 1) / every - done.min(epochs - 1) / every;
+        let photographs = self.val_count.map(|all| before * all.min(self.config.val_limit) + all);
+        Rest { steps: self.steps().saturating_sub(self.state.step), measurements: before + 1, photographs }
     }
 
     fn best_folder(&self) -> PathBuf {
@@ -492,7 +512,7 @@ impl Trainer {
     }
 
     /// Runs a model over the first `limit` images: what was found, and how many classes the data set has; `None` when interrupted.
-    fn measure(&self, model: &Model, limit: usize) -> anyhow::Result<Option<(Measured, usize)>> {
+    fn measure(&mut self, model: &Model, limit: usize) -> anyhow::Result<Option<(Measured, usize)>> {
         let side = Some(self.config.size);
         let size = if self.config.rectangles { InputSize::Budget(side) } else { InputSize::Square(side) };
         let mut options = DetectorOptions { engine: EngineKind::Cpu, size, ..DetectorOptions::default() };
@@ -502,6 +522,7 @@ impl Trainer {
         let runtime = Runtime::default();
         let mut detector = Detector::of_model(model, &runtime, &options)?;
         let mut dataset = Dataset::load(&self.val, Split::Prefer("val"))?;
+        self.val_count = Some(dataset.images.len());
         dataset.truncate(limit);
         let threads = runtime.threads();
         let feed = Feed { batch: threads, threads, stop: self.interrupted.clone() };

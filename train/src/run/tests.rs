@@ -303,6 +303,25 @@ fn the_end_is_compared_on_the_photographs_of_the_measurements_before() {
 }
 
 #[test]
+fn what_is_left_of_a_run() {
+    let folder = tempfile::tempdir().unwrap();
+    // Two steps an epoch; measured after epochs 2, 4 and 5.
+    let shape = TrainConfig { batch: 1, accumulate: 1, limit: Some(2), val_limit: 2, ..config(folder.path(), 5) };
+    let mut trainer = trainer(TrainConfig { measure_every: 2, ..shape });
+    let mut rest = |step, val_count| {
+        (trainer.state.step, trainer.val_count) = (step, val_count);
+        let Rest { steps, measurements, photographs } = trainer.rest();
+        (steps, measurements, photographs)
+    };
+    assert_eq!(rest(1, None), (9, 3, None));
+    assert_eq!(rest(1, Some(3)), (9, 3, Some(2 + 2 + 3)));
+    // The second epoch's measurement comes after its last step.
+    assert_eq!(rest(4, Some(3)), (6, 3, Some(7)));
+    assert_eq!(rest(5, Some(3)), (5, 2, Some(5)));
+    assert_eq!(rest(10, Some(3)), (0, 1, Some(3)));
+}
+
+#[test]
 fn a_checkpoint_without_a_best_measurement_loads() {
     let folder = tempfile::tempdir().unwrap();
     let mut trainer = trainer(config(folder.path(), 1));
