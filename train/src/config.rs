@@ -90,12 +90,15 @@ pub(crate) struct TrainConfig {
     pub(crate) augmentation: Augmentation,
 }
 
+/// Of a data set: an order of its images is made for each epoch.
+const MOST_WEIGHT: f64 = 1000.0;
+
 /// A data set to learn from: a path where its weight is 1, else a table with both.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "toml::Value", into = "toml::Value")]
 pub(crate) struct TrainingSet {
     pub(crate) path: PathBuf,
-    /// How often each of its images is seen in an epoch, above 0: 2.5 is twice and, for half of them, drawn anew in each epoch,
+    /// How often each of its images is seen in an epoch, above 0 and up to 1000: 2.5 is twice and, for half of them, drawn anew in each epoch,
     /// a third time; 0.25 is a quarter of them in each epoch. Partners in mosaics and mixtures are drawn by it too.
     pub(crate) weight: f64,
 }
@@ -199,9 +202,12 @@ impl TrainConfig {
             bail!("{name}: expected a positive number, found {value}");
         }
         if let Some(TrainingSet { path, weight }) =
-            self.train.iter().find(|set| !(set.weight > 0.0 && set.weight.is_finite()))
+            self.train.iter().find(|set| !(set.weight > 0.0 && set.weight <= MOST_WEIGHT))
         {
-            bail!("train.weight: expected a number above 0, found {weight} ({})", path.display());
+            bail!(
+                "train.weight: expected a number above 0, at most {MOST_WEIGHT}, found {weight} ({})",
+                path.display()
+            );
         }
         let [least, most] = self.augmentation.scale;
         if !(least > 0.0 && least <= most && most.is_finite()) {
@@ -288,9 +294,10 @@ mod tests {
             (
                 "\"voc2007/train\"",
                 "{ path = \"a\", weight = 0 }",
-                "train.weight: expected a number above 0, found 0 (a)",
+                "train.weight: expected a number above 0, at most 1000, found 0 (a)",
             ),
             ("\"voc2007/train\"", "{ path = \"a\", weight = -1.5 }", "train.weight"),
+            ("\"voc2007/train\"", "{ path = \"a\", weight = 1e9 }", "train.weight"),
             ("\"voc2007/train\"", "{ path = \"a\", weight = inf }", "train.weight"),
             ("\"voc2007/train\"", "{ path = \"a\", weight = nan }", "train.weight"),
             ("\"voc2007/train\"", "{ path = \"a\", wait = 2 }", "wait"),
