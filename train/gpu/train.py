@@ -20,6 +20,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "convert"))
+from classes import COCO_OF_VOC  # noqa: E402
 from nanodet_plus import write  # noqa: E402
 from smaller import linear_attention, read  # noqa: E402
 
@@ -27,8 +28,6 @@ STRIDES, SIDE, MOST, GREY = (8, 16, 32), 416, 80, 114.0
 BOX_WEIGHT, DISTRIBUTION_WEIGHT, LEAST_CERTAINTY, CANDIDATES = 2.0, 0.5, 0.05, 10
 VOC = ["airplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "dining table", "dog", "horse", "motorcycle",
        "person", "potted plant", "sheep", "couch", "train", "tv"]
-COCO_OF_VOC = {"aeroplane": "airplane", "motorbike": "motorcycle", "pottedplant": "potted plant", "sofa": "couch", "tvmonitor": "tv",
-               "diningtable": "dining table"}
 FEATURES = ["stage3.7.shuffle", "stage4.3.shuffle", "topdown8.shortcut.pointwise", "bottomup16.shortcut.pointwise", "bottomup32.shortcut.pointwise"]
 SETS = [("voc2007/train", "annotations.json", 1), ("voc2012-part", "annotations.json", 1),
         ("coco2017-part", "annotations_coco80_train.json", 2), ("coco128-train2017", "annotations.json", 2)]

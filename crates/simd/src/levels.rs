@@ -127,22 +127,22 @@ pub unsafe fn dispatch_levels(set: InstructionSet, work: impl LevelsWork) {
 pub(super) unsafe fn dispatch_with(set: InstructionSet, dot: bool, work: impl LevelsWork) {
     // SAFETY: the caller's.
     unsafe {
-        match set {
+        match (set, dot) {
             #[cfg(target_arch = "x86_64")]
-            InstructionSet::Avx512 if dot => x86::avx512_vnni(work),
+            (InstructionSet::Avx512, true) => x86::avx512_vnni(work),
             #[cfg(target_arch = "x86_64")]
-            InstructionSet::Avx512 => x86::avx512(work),
+            (InstructionSet::Avx512, false) => x86::avx512(work),
             #[cfg(target_arch = "x86_64")]
-            InstructionSet::Avx2 if dot => x86::avx2_vnni(work),
+            (InstructionSet::Avx2, true) => x86::avx2_vnni(work),
             #[cfg(target_arch = "x86_64")]
-            InstructionSet::Avx2 => x86::avx2(work),
+            (InstructionSet::Avx2, false) => x86::avx2(work),
             #[cfg(target_arch = "aarch64")]
-            InstructionSet::Neon if dot => work.run::<arm::Bits128<true>>(),
+            (InstructionSet::Neon, true) => work.run::<arm::Bits128<true>>(),
             #[cfg(target_arch = "aarch64")]
-            InstructionSet::Neon => work.run::<arm::Bits128<false>>(),
+            (InstructionSet::Neon, false) => work.run::<arm::Bits128<false>>(),
             #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
-            InstructionSet::Simd128 => work.run::<super::Simd128>(),
-            InstructionSet::Plain => work.run::<super::Plain>(),
+            (InstructionSet::Simd128, _) => work.run::<super::Simd128>(),
+            (InstructionSet::Plain, _) => work.run::<super::Plain>(),
         }
     }
 }
