@@ -84,10 +84,12 @@ impl Row<'_> {
         let reach = self.window.kernel / 2;
         if W::LANES == 2 * S::LANES && width >= TILE && self.window.stride == 1 {
             // SAFETY: the window is one of those.
-            match self.window.kernel {
-                3 => return unsafe { self.run_pairs::<S, W, 3>() },
-                5 => return unsafe { self.run_pairs::<S, W, 5>() },
-                _ => {}
+            unsafe {
+                match self.window.kernel {
+                    3 => return self.run_pairs::<S, W, 3>(),
+                    5 => return self.run_pairs::<S, W, 5>(),
+                    _ => {}
+                }
             }
         }
         let unrolled = matches!((self.window.kernel, self.window.stride), (3 | 5, 1 | 2));

@@ -58,6 +58,8 @@ impl Activation {
     pub fn apply(self, x: f32) -> f32 {
         match self {
             Self::Identity => x,
+            // Not `0 * x`, which has a sign.
+            Self::LeakyRelu(0.0) if x <= 0.0 => 0.0,
             Self::LeakyRelu(slope) => x.max(slope * x),
         }
     }
