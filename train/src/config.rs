@@ -9,7 +9,7 @@ use rand::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
 use yolo_lat::model::config::check_side;
 
-use crate::data::Augmentation;
+use crate::data::{Augmentation, TrainingSet};
 use crate::loss::ClassLoss;
 use crate::teacher::{Mode, TeacherConfig};
 
@@ -90,60 +90,6 @@ pub(crate) struct TrainConfig {
     pub(crate) augmentation: Augmentation,
 }
 
-/// Of a data set: an order of its images is made for each epoch.
-const MOST_WEIGHT: f64 = 1000.0;
-
-/// A data set to learn from: a path where its weight is 1, else a table with both.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(try_from = "toml::Value", into = "toml::Value")]
-pub(crate) struct TrainingSet {
-    pub(crate) path: PathBuf,
-    /// How often each of its images is seen in an epoch, above 0 and up to 1000: 2.5 is twice and, for half of them, drawn anew in each epoch,
-    /// a third time; 0.25 is a quarter of them in each epoch. Partners in mosaics and mixtures are drawn by it too.
-    pub(crate) weight: f64,
-}
-
-impl From<PathBuf> for TrainingSet {
-    fn from(path: PathBuf) -> Self {
-        Self { path, weight: 1.0 }
-    }
-}
-
-impl From<&str> for TrainingSet {
-    fn from(path: &str) -> Self {
-        PathBuf::from(path).into()
-    }
-}
-
-impl TryFrom<toml::Value> for TrainingSet {
-    type Error = toml::de::Error;
-
-    fn try_from(value: toml::Value) -> Result<Self, Self::Error> {
-        #[derive(Deserialize)]
-        #[serde(deny_unknown_fields, expecting = "a path or { path = \"...\", weight = 1.0 }")]
-        struct Entry {
-            path: PathBuf,
-            weight: Option<f64>,
-        }
-        if let toml::Value::String(path) = value {
-            return Ok(path.as_str().into());
-        }
-        let Entry { path, weight } = value.try_into()?;
-        Ok(Self { path, weight: weight.unwrap_or(1.0) })
-    }
-}
-
-// Settings of finished experiments have paths.
-impl From<TrainingSet> for toml::Value {
-    fn from(set: TrainingSet) -> Self {
-        let path = Self::String(set.path.to_string_lossy().into_owned());
-        if set.weight == 1.0 {
-            return path;
-        }
-        Self::Table([("path".to_owned(), path), ("weight".to_owned(), Self::Float(set.weight))].into_iter().collect())
-    }
-}
-
 fn one() -> usize {
     1
 }
@@ -202,12 +148,10 @@ impl TrainConfig {
             bail!("{name}: expected a positive number, found {value}");
         }
         if let Some(TrainingSet { path, weight }) =
-            self.train.iter().find(|set| !(set.weight > 0.0 && set.weight <= MOST_WEIGHT))
+            self.train.iter().find(|set| !(set.weight > 0.0 && set.weight <= TrainingSet::MOST_WEIGHT))
         {
-            bail!(
-                "train.weight: expected a number above 0, at most {MOST_WEIGHT}, found {weight} ({})",
-                path.display()
-            );
+            let (most, path) = (TrainingSet::MOST_WEIGHT, path.display());
+            bail!("train.weight: expected a number above 0, at most {most}, found {weight} ({path})");
         }
         let [least, most] = self.augmentation.scale;
         if !(least > 0.0 && least <= most && most.is_finite()) {

@@ -16,8 +16,6 @@ use yolo_lat::geometry::{BBox, Letterbox};
 use yolo_lat::model::classes::{class_map, find_class};
 use yolo_lat::source::{Found, Prefetch, files_in, is_image, open_image};
 
-use crate::config::TrainingSet;
-
 /// An object that is smaller or more cut off than this teaches nothing: pixels, share of its area.
 const SMALLEST_SIDE: f32 = 2.0;
 const SMALLEST_SHARE: f32 = 0.2;
@@ -109,6 +107,62 @@ pub(crate) struct Sample {
     pub(crate) targets: Vec<Target>,
     /// Where classes are not labelled; none where all are.
     pub(crate) regions: Vec<Region>,
+}
+
+/// A data set to learn from: a path where its weight is 1, else a table with both.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "toml::Value", into = "toml::Value")]
+pub(crate) struct TrainingSet {
+    pub(crate) path: PathBuf,
+    /// How often each of its images is seen in an epoch, above 0 and up to 1000: 2.5 is twice and, for half of them, drawn anew in each epoch,
+    /// a third time; 0.25 is a quarter of them in each epoch. Partners in mosaics and mixtures are drawn by it too.
+    pub(crate) weight: f64,
+}
+
+impl TrainingSet {
+    /// An order of its images is made for each epoch.
+    pub(crate) const MOST_WEIGHT: f64 = 1000.0;
+}
+
+impl From<PathBuf> for TrainingSet {
+    fn from(path: PathBuf) -> Self {
+        Self { path, weight: 1.0 }
+    }
+}
+
+impl From<&str> for TrainingSet {
+    fn from(path: &str) -> Self {
+        PathBuf::from(path).into()
+    }
+}
+
+impl TryFrom<toml::Value> for TrainingSet {
+    type Error = toml::de::Error;
+
+    fn try_from(value: toml::Value) -> Result<Self, Self::Error> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields, expecting = "a path or { path = \"...\", weight = 1.0 }")]
+        struct Entry {
+            path: PathBuf,
+            weight: Option<f64>,
+        }
+        if let toml::Value::String(path) = value {
+            return Ok(path.as_str().into());
+        }
+        let Entry { path, weight } = value.try_into()?;
+        Ok(Self { path, weight: weight.unwrap_or(1.0) })
+    }
+}
+
+// Settings of finished experiments have paths.
+impl From<TrainingSet> for toml::Value {
+    fn from(set: TrainingSet) -> Self {
+        let path = Self::String(set.path.to_string_lossy().into_owned());
+        if set.weight == 1.0 {
+            return path;
+        }
+        Self::Table([("path".to_owned(), path), ("weight".to_owned(), Self::Float(set.weight))].into_iter().collect())
+    }
 }
 
 /// Which images to read.
