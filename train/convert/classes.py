@@ -2,7 +2,8 @@
 """Weights for a network with other classes: python3 train/convert/classes.py FROM.toml TO.toml OUTPUT.safetensors
 
 Both configurations differ in their classes alone. A class that both have (COCO's and PASCAL VOC's names for one are the same class) keeps its
-output; the others begin at zero with a bias of -4.6, a probability of 0.01. Training takes it on."""
+output; the others begin at zero with a bias of -4.6, a probability of 0.01. Training takes it on.
+`scripts/setup --gpu` installs what it needs."""
 import sys
 
 import torch
@@ -37,4 +38,6 @@ def main(source, target, output):
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 4:
+        sys.exit(__doc__.splitlines()[0])
     main(*sys.argv[1:])

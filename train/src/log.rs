@@ -169,7 +169,7 @@ mod tests {
         let rest = || Rest { steps: 100, measurements: 1, photographs: Some(0) };
         let mut pace = Pace::new(50);
         assert_eq!(pace.time_left(51, rest), None);
-        let Some(earlier) = Instant::now().checked_sub(Duration::from_secs(90)) else { return };
+        let earlier = Instant::now().checked_sub(Duration::from_secs(90)).unwrap();
         pace.since = earlier;
         // 15 steps in a minute and a half, half a minute of which was a measurement.
         pace.add_measurement(Duration::from_secs(30), 300);

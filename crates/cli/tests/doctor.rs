@@ -37,7 +37,7 @@ fn problem<'a>(report: &'a Value, part: &str) -> &'a str {
 fn every_part_has_its_fields() {
     let report = json(|_| ());
     for (part, fields) in [
-        ("processor", &["name", "cores", "threads", "instruction_set", "instruction_sets"][..]),
+        ("processor", &["name", "cores", "threads", "instruction_set", "instruction_sets", "dot_products"][..]),
         ("engines", &["size", "threads", "measured", "auto"]),
         ("gpu", &["used", "adapters"]),
         ("onnx_runtime", &["path", "version"]),

@@ -264,9 +264,6 @@ mod x86 {
         #[inline(always)]
         unsafe fn add_both(sums: __m256i, levels: [*const u8; 2], weights: [[__m256i; 2]; 2]) -> __m256i {
             unsafe {
-                if !Self::ADDS_BOTH {
-                    return Self::add_products(Self::add_products(sums, levels[0], weights[0]), levels[1], weights[1]);
-                }
                 let products = _mm256_add_epi16(of_16_bits(levels[0], weights[0]), of_16_bits(levels[1], weights[1]));
                 _mm256_add_epi32(sums, _mm256_madd_epi16(products, _mm256_set1_epi16(1)))
             }
@@ -335,9 +332,6 @@ mod x86 {
         #[inline(always)]
         unsafe fn add_both(sums: __m512i, levels: [*const u8; 2], weights: [[__m512i; 2]; 2]) -> __m512i {
             unsafe {
-                if !Self::ADDS_BOTH {
-                    return Self::add_products(Self::add_products(sums, levels[0], weights[0]), levels[1], weights[1]);
-                }
                 let first = of_16_bits_wide(levels[0], weights[0]);
                 let products = _mm512_add_epi16(first, of_16_bits_wide(levels[1], weights[1]));
                 _mm512_add_epi32(sums, _mm512_madd_epi16(products, _mm512_set1_epi16(1)))
