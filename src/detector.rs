@@ -21,7 +21,9 @@ use crate::slices::{Sliced, Slices};
 use crate::staged::Staged;
 #[cfg(feature = "ort")]
 use crate::third_party::ThirdPartyDetector;
-use yolo_lat_core::model::{Model, ModelError, Precision};
+#[cfg(any(feature = "gpu", feature = "ort"))]
+use yolo_lat_core::model::Precision;
+use yolo_lat_core::model::{Model, ModelError};
 use yolo_lat_core::postprocess::{Detection, PostprocessOptions};
 #[cfg(feature = "gpu")]
 use yolo_lat_gpu::{wait, wgpu};

@@ -2,6 +2,7 @@
 
 use super::elementwise::{from_planes, to_planes};
 use super::memory::Memory;
+use super::order::Touched;
 use yolo_lat_core::model::config::KernelKind;
 use yolo_lat_core::model::graph::Mixing;
 use yolo_lat_simd::Simd;
@@ -47,6 +48,15 @@ impl Attention {
                 planes + 2 * features * stride + features * (self.head() + 1)
             }
         }
+    }
+
+    pub(super) fn touches(&self, head: usize, touched: &mut Touched) {
+        let channels =
+            |part: usize| part * self.width() + head * self.head()..part * self.width() + (head + 1) * self.head();
+        for part in 0..3 {
+            touched.reads(&self.inputs[channels(part)], 0..self.tokens);
+        }
+        touched.writes_channels(&self.outputs[channels(0)], 0..self.tokens);
     }
 
     #[inline(always)]

@@ -2,6 +2,7 @@
 //! offsets of whole blocks, but for [`Gather`].
 
 use super::memory::{Memory, UNIT_WORK};
+use super::order::Touched;
 use super::window::Division;
 use yolo_lat_core::model::graph::Activation;
 use yolo_lat_simd::Simd;
@@ -129,6 +130,11 @@ impl Pack {
         0
     }
 
+    pub(super) fn touches(&self, channel: usize, touched: &mut Touched) {
+        let block = channel / touched.block * touched.block;
+        touched.writes(self.output + block * self.positions, 1, self.positions, 0..self.positions);
+    }
+
     #[inline(always)]
     pub(super) unsafe fn run<S: Simd>(&self, channel: usize, memory: Memory, _: *mut f32) {
         let (block, lane) = (channel / S::LANES, channel % S::LANES);
@@ -162,6 +168,12 @@ impl Gather {
         0
     }
 
+    pub(super) fn touches(&self, block: usize, touched: &mut Touched) {
+        let lanes = &self.lanes[block * self.block..(block + 1) * self.block];
+        touched.reads(&lanes.iter().filter_map(|&from| from).collect::<Vec<_>>(), 0..self.positions);
+        touched.writes(self.output + block * self.block * self.positions, 1, self.positions, 0..self.positions);
+    }
+
     #[inline(always)]
     pub(super) unsafe fn run<S: Simd>(&self, block: usize, memory: Memory, _: *mut f32) {
         // SAFETY: offsets are the plan's; this unit alone writes this block.
@@ -193,6 +205,13 @@ impl Gate {
 
     pub(super) fn scratch(&self) -> usize {
         0
+    }
+
+    pub(super) fn touches(&self, index: usize, touched: &mut Touched) {
+        let (blocks, positions) = unit(division(self.u.len(), self.positions, 30), index, self.positions);
+        touched.reads(&self.u[blocks.clone()], positions.clone());
+        touched.reads(&self.g[blocks.clone()], positions.clone());
+        touched.writes(self.output, blocks.len(), self.positions, positions);
     }
 
     #[inline(always)]
@@ -235,6 +254,15 @@ impl Sum {
 
     pub(super) fn scratch(&self) -> usize {
         0
+    }
+
+    pub(super) fn touches(&self, unit: usize, touched: &mut Touched) {
+        let (blocks, rows) = self.division().unit(unit);
+        let positions = rows.start * self.width..rows.end * self.width;
+        touched.reads(&self.a[blocks.clone()], positions.clone());
+        let half = rows.start / 2 * (self.width / 2)..rows.end.div_ceil(2) * (self.width / 2);
+        touched.reads(&self.b[blocks.clone()], if self.b_is_half { half } else { positions.clone() });
+        touched.writes(self.output, blocks.len(), self.height * self.width, positions);
     }
 
     #[inline(always)]
@@ -284,6 +312,12 @@ impl Route {
     /// Scores, and shares of the softmax.
     pub(super) fn scratch(&self) -> usize {
         2 * self.scores.len()
+    }
+
+    pub(super) fn touches(&self, unit: usize, touched: &mut Touched) {
+        let positions = unit * POSITIONS..((unit + 1) * POSITIONS).min(self.positions);
+        touched.reads(&self.scores, positions.clone());
+        touched.writes(self.output, self.scores.len().div_ceil(touched.block), self.positions, positions);
     }
 
     #[inline(always)]
@@ -342,6 +376,13 @@ impl Scale {
         0
     }
 
+    pub(super) fn touches(&self, index: usize, touched: &mut Touched) {
+        let (blocks, positions) = unit(self.division(), index, self.positions);
+        touched.reads(&self.inputs[blocks.clone()], positions.clone());
+        touched.reads(&self.factors, positions.clone());
+        touched.writes(self.output, blocks.len(), self.positions, positions);
+    }
+
     #[inline(always)]
     pub(super) unsafe fn run<S: Simd>(&self, index: usize, memory: Memory, _: *mut f32) {
         let (blocks, positions) = unit(self.division(), index, self.positions);
@@ -381,6 +422,13 @@ impl Upsample {
 
     pub(super) fn scratch(&self) -> usize {
         0
+    }
+
+    pub(super) fn touches(&self, unit: usize, touched: &mut Touched) {
+        let (blocks, rows) = self.division().unit(unit);
+        touched.reads(&self.inputs[blocks.clone()], rows.start * self.width..rows.end * self.width);
+        let written = 4 * rows.start * self.width..4 * rows.end * self.width;
+        touched.writes(self.output, blocks.len(), 4 * self.height * self.width, written);
     }
 
     #[inline(always)]

@@ -5,7 +5,8 @@
 //! sixteen. What sums become, and where that goes, is as in products of floats ([`Epilogue`]).
 
 use super::memory::{Aligned, Memory, units_of};
-use super::product::{Epilogue, GROUP, SMALL_MAP};
+use super::order::Touched;
+use super::product::{Epilogue, GROUP, SMALL_MAP, stretch};
 use yolo_lat_core::model::graph::Activation;
 use yolo_lat_core::model::integers::Integers;
 use yolo_lat_simd::{DEPTH, InstructionSet, Levels, LevelsWork, Simd, dispatch_levels, fit_16_bits};
@@ -131,6 +132,13 @@ impl IntegerPointwise {
         self.packed.steps() * GROUP * DEPTH / 4
     }
 
+    pub(super) fn touches(&self, unit: usize, touched: &mut Touched) {
+        let positions = stretch(self.positions, unit, self.units());
+        touched.reads(&self.packed.inputs, positions.clone());
+        touched.reads(self.residual.as_deref().unwrap_or_default(), positions.clone());
+        touched.writes(self.output, self.packed.blocks, self.positions, positions);
+    }
+
     pub(super) unsafe fn run(&self, set: InstructionSet, unit: usize, memory: Memory, scratch: *mut f32) {
         // SAFETY: the caller's.
         unsafe { dispatch_levels(set, Unit { kernel: self, unit, memory, scratch: scratch.cast() }) };
@@ -149,10 +157,7 @@ impl LevelsWork for Unit<'_> {
     unsafe fn run<L: Levels>(self) {
         let Self { kernel, unit, memory, scratch } = self;
         let packed = &kernel.packed;
-        // Whole tiles, but for the last unit.
-        let groups = kernel.positions.div_ceil(24);
-        let start = |unit: usize| (unit * groups / kernel.units() * 24).min(kernel.positions);
-        let positions = start(unit)..start(unit + 1);
+        let positions = stretch(kernel.positions, unit, kernel.units());
         // SAFETY: offsets are the plan's, scratch holds the levels of a group, and this unit alone writes these positions.
         unsafe {
             let epilogue = Epilogue {

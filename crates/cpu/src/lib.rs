@@ -1,9 +1,9 @@
 //! Our CPU engine: blocks of channels, fused, SIMD, threaded; no copy of a view while it runs.
 //!
-//! A plan is made once. To run it, every thread walks the same steps and takes units of each, first of its own stretch;
-//! a step begins when the one before is complete. Which thread computes a unit does not matter to its value, so
-//! results are the same bit for bit from run to run and for any number of threads. Of a batch, each thread takes
-//! whole images.
+//! A plan is made once. To run it, every thread walks the same steps and takes units of each, first of its own stretch; a
+//! unit begins when those of earlier steps that it needs are complete ([`order`]). Which thread computes a unit does
+//! not matter to its value, so results are the same bit for bit from run to run and for any number of threads. Of a
+//! batch, each thread takes whole images.
 #![allow(unsafe_code, reason = "kernels on raw memory")]
 
 mod attention;
@@ -11,6 +11,7 @@ mod compile;
 mod elementwise;
 mod integers;
 mod memory;
+mod order;
 mod peak;
 mod product;
 mod steps;
@@ -26,6 +27,7 @@ use ndarray::{Array4, ArrayView4};
 
 use self::compile::Program;
 use self::memory::{Aligned, Memory};
+use self::order::Order;
 pub use self::peak::peak_gflops;
 use self::steps::Step;
 use self::threads::{Team, wait_until};
@@ -48,6 +50,7 @@ pub struct CpuEngine {
 /// What all threads see.
 struct Runner {
     plan: Program,
+    order: Order,
     set: InstructionSet,
     input: Shape,
     output_shapes: Vec<Shape>,
@@ -64,7 +67,8 @@ struct Progress {
     /// A stretch of units for each thread, so that a thread finds in its cache what it wrote in the step before: how many of it
     /// have been taken.
     taken: Vec<Taken>,
-    /// Units that are complete.
+    /// Units that are complete, of each group that others wait for, and of all.
+    groups: Vec<AtomicUsize>,
     done: AtomicUsize,
     /// Nanoseconds from the start of the run until all were; where times are taken.
     ended: AtomicU64,
@@ -76,9 +80,10 @@ struct Progress {
 struct Taken(AtomicUsize);
 
 impl Progress {
-    fn new(threads: usize) -> Self {
+    fn new(threads: usize, groups: usize) -> Self {
         let taken = (0..threads).map(|_| Taken::default()).collect();
-        Self { taken, done: AtomicUsize::new(0), ended: AtomicU64::new(0) }
+        let groups = (0..groups).map(|_| AtomicUsize::new(0)).collect();
+        Self { taken, groups, done: AtomicUsize::new(0), ended: AtomicU64::new(0) }
     }
 
     /// A unit for thread `index`: of its own stretch, else of the next one's that has some left.
@@ -133,6 +138,7 @@ impl CpuEngine {
         let team = Team::new(threads - 1);
         let team = team.map_err(|error| EngineError::Threads { threads, reason: error.to_string() })?;
         let plan = Program::new(network, set)?;
+        let order = if threads == 1 { Order::of_one_thread(&plan.steps) } else { Order::new(&plan.steps, set.block()) };
         let floats = plan.steps.iter().map(Step::scratch).max().unwrap_or(0);
         let worker = || {
             let mut scratch = Aligned::default();
@@ -144,11 +150,12 @@ impl CpuEngine {
             set,
             input: network.input(),
             output_shapes: network.outputs().map(|output| network.nodes[output].shape).collect(),
-            progress: plan.steps.iter().map(|_| Progress::new(threads)).collect(),
+            progress: (0..plan.steps.len()).map(|step| Progress::new(threads, order.groups(step))).collect(),
             workers: (0..threads).map(|_| worker()).collect(),
             failed: AtomicBool::new(false),
             steps: plan.steps.iter().zip(&plan.nodes).map(|(step, nodes)| describe(network, step, nodes)).collect(),
             plan,
+            order,
         };
         Ok(Self { runner, team, outputs: Vec::new(), targets: Vec::new() })
     }
@@ -190,23 +197,34 @@ impl Runner {
     /// What thread `index` does of an image that all share, begun at `start`; `false` when a kernel failed.
     fn walk(&self, index: usize, memory: Memory, start: Instant) -> bool {
         let mut worker = lock(&self.workers[index]);
-        for (step, progress) in self.plan.steps.iter().zip(&self.progress) {
+        for (number, (step, progress)) in self.plan.steps.iter().zip(&self.progress).enumerate() {
             let units = step.units();
             while let Some(unit) = progress.take(index, units) {
-                // SAFETY: plan and memory belong together, the scratch is this thread's, and each unit is taken by one
-                // thread.
+                // All units of earlier steps have been taken, by threads that wait for still earlier ones at most.
+                for &group in self.order.before(number, unit) {
+                    if !self.wait_for(&self.progress[group.step].groups[group.index], self.order.members(group)) {
+                        return false;
+                    }
+                }
+                // SAFETY: plan and memory belong together, the scratch is this thread's, each unit is taken by one thread, and what
+                // has to come before it is complete.
                 unsafe { step.run(self.set, unit, memory, worker.scratch.as_mut_ptr()) };
+                progress.groups[self.order.group(number, unit).index].fetch_add(1, Ordering::Release);
                 // Whoever is last knows when: a thread that was held up finds steps that others have done.
                 if progress.done.fetch_add(1, Ordering::Release) + 1 == units && !worker.times.is_empty() {
                     progress.ended.store(start.elapsed().as_nanos() as u64, Ordering::Relaxed);
                 }
             }
-            wait_until(|| progress.done.load(Ordering::Acquire) == units || self.failed.load(Ordering::Relaxed));
-            if self.failed.load(Ordering::Relaxed) {
-                return false;
-            }
         }
-        true
+        let mut steps = self.plan.steps.iter().zip(&self.progress);
+        steps.all(|(step, progress)| self.wait_for(&progress.done, step.units()))
+    }
+
+    /// Waits until `done` is `all`; `false` when a kernel failed.
+    fn wait_for(&self, done: &AtomicUsize, all: usize) -> bool {
+        let is_done = || done.load(Ordering::Acquire) == all;
+        wait_until(|| is_done() || self.failed.load(Ordering::Relaxed));
+        is_done()
     }
 
     /// One whole image on the calling thread.
@@ -228,6 +246,7 @@ impl Runner {
         self.failed.store(false, Ordering::Relaxed);
         for progress in &self.progress {
             progress.taken.iter().for_each(|Taken(taken)| taken.store(0, Ordering::Relaxed));
+            progress.groups.iter().for_each(|done| done.store(0, Ordering::Relaxed));
             progress.done.store(0, Ordering::Relaxed);
         }
         for worker in &self.workers {
@@ -366,7 +385,9 @@ impl Engine for CpuEngine {
                     1 => Duration::from_nanos(progress.ended.load(Ordering::Relaxed)),
                     _ => start + self.runner.workers.iter().map(of).sum::<Duration>() / share as u32,
                 };
-                let step = StepTime { start, duration: end.saturating_sub(start), ..step.clone() };
+                // One may end before the one before it.
+                let end = end.max(start);
+                let step = StepTime { start, duration: end - start, ..step.clone() };
                 start = end;
                 step
             });

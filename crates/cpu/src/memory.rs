@@ -12,8 +12,8 @@ pub(super) struct Memory {
     pub(super) image: *const f32,
 }
 
-// SAFETY: threads that share a `Memory` write disjoint parts (each unit of a step is taken once), and a step starts only
-// after the previous one is complete.
+// SAFETY: threads that share a `Memory` write disjoint parts (each unit of a step is taken once), and a unit starts only
+// after those of earlier steps that write what it touches, or touch what it writes (`Order`).
 unsafe impl Send for Memory {}
 // SAFETY: as above.
 unsafe impl Sync for Memory {}

@@ -7,6 +7,7 @@
 
 use super::elementwise::activate;
 use super::memory::{Aligned, Memory, units_of};
+use super::order::Touched;
 use super::window::Window;
 use super::windows::pool_row;
 use yolo_lat_core::model::graph::Activation;
@@ -224,6 +225,13 @@ impl Job<'_> {
     }
 }
 
+/// The positions of a unit of a product: whole tiles, but for the last unit.
+pub(super) fn stretch(positions: usize, unit: usize, units: usize) -> std::ops::Range<usize> {
+    let tiles = positions.div_ceil(24);
+    let start = |unit: usize| (unit * tiles / units * 24).min(positions);
+    start(unit)..start(unit + 1)
+}
+
 /// 1x1 convolution: a unit is a stretch of positions.
 pub(super) struct Pointwise {
     pub(super) packed: Packed,
@@ -247,11 +255,15 @@ impl Pointwise {
         0
     }
 
+    pub(super) fn touches(&self, unit: usize, touched: &mut Touched) {
+        let positions = stretch(self.positions, unit, self.units());
+        touched.reads(&self.inputs, positions.clone());
+        touched.reads(self.residual.as_deref().unwrap_or_default(), positions.clone());
+        touched.writes(self.output, self.packed.blocks, self.positions, positions);
+    }
+
     #[inline(always)]
     pub(super) unsafe fn run<S: Simd, W: Simd>(&self, unit: usize, memory: Memory, _: *mut f32) {
-        // Whole tiles, but for the last unit.
-        let groups = self.positions.div_ceil(24);
-        let start = |unit: usize| (unit * groups / self.units() * 24).min(self.positions);
         // SAFETY: offsets are the plan's; this unit alone writes these positions.
         unsafe {
             let epilogue = Epilogue {
@@ -262,7 +274,7 @@ impl Pointwise {
                 residual: self.residual.as_ref().map(|blocks| (&blocks[..], memory.read(0))),
             };
             let operand = Operand { base: memory.read(0), offsets: &self.inputs, stride: S::LANES };
-            multiply::<S, W>(&self.packed, start(unit)..start(unit + 1), operand, &epilogue);
+            multiply::<S, W>(&self.packed, stretch(self.positions, unit, self.units()), operand, &epilogue);
         }
     }
 }
@@ -371,11 +383,29 @@ impl Convolution {
         self.input_values() + if self.pool.is_some() { POOLED_ROWS * self.row_values(16) } else { 0 }
     }
 
+    /// The output rows of a unit.
+    fn unit_rows(&self, unit: usize) -> std::ops::Range<usize> {
+        unit * UNIT_ROWS..((unit + 1) * UNIT_ROWS).min(self.final_height())
+    }
+
+    pub(super) fn touches(&self, unit: usize, touched: &mut Touched) {
+        let rows = self.unit_rows(unit);
+        let result = self.pool.as_ref().unwrap_or(&self.window);
+        let written = rows.start * result.output_width..rows.end * result.output_width;
+        let convolved = self.pool.as_ref().map_or(rows.clone(), |pool| pool.input_rows(rows));
+        if let Source::Arena(inputs) = &self.source {
+            let read = self.window.input_rows(convolved);
+            touched.reads(inputs, read.start * self.window.width..read.end * self.window.width);
+        }
+        touched.reads(self.result.residual.as_deref().unwrap_or_default(), written.clone());
+        touched.writes(self.result.output, self.packed.blocks, result.outputs(), written);
+    }
+
     #[inline(always)]
     pub(super) unsafe fn run<S: Simd, W: Simd>(&self, unit: usize, memory: Memory, scratch: *mut f32) {
         let Window { output_width: width, output_height: height, .. } = self.window;
         let Destination { output, activation, residual } = &self.result;
-        let (first, last) = (unit * UNIT_ROWS, ((unit + 1) * UNIT_ROWS).min(self.final_height()));
+        let rows = self.unit_rows(unit);
         // SAFETY: scratch has room for the rows that are read, then for those that are pooled; this unit alone writes its
         // rows of the output.
         unsafe {
@@ -387,14 +417,14 @@ impl Convolution {
                     activation: *activation,
                     residual: residual.as_ref().map(|blocks| (&blocks[..], memory.read(S::LANES * row * width))),
                 };
-                return self.convolve::<S, W>(first..last, memory, scratch, epilogue);
+                return self.convolve::<S, W>(rows, memory, scratch, epilogue);
             };
             let convolved = scratch.add(self.input_values());
             // Rows take turns in scratch, blocks lie one after the other within them.
             let place = |row: usize| convolved.add(row % POOLED_ROWS * self.row_values(S::LANES));
-            for row in first..last {
+            for row in rows.clone() {
                 // The row above has been computed for the maxima before.
-                let above = if row == first { (2 * row).saturating_sub(1) } else { 2 * row };
+                let above = if row == rows.start { (2 * row).saturating_sub(1) } else { 2 * row };
                 let epilogue = |row| Epilogue {
                     output: place(row),
                     block_stride: width * S::LANES,

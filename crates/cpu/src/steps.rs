@@ -4,6 +4,7 @@ use super::attention::Attention;
 use super::elementwise::{Gate, Gather, Pack, Route, Scale, Sum, Upsample};
 use super::integers::IntegerPointwise;
 use super::memory::Memory;
+use super::order::Touched;
 use super::product::{Convolution, Pointwise};
 use super::windows::{Depthwise, MaxPool};
 use yolo_lat_simd::{InstructionSet, Simd};
@@ -67,11 +68,18 @@ impl Step {
         each_step!(self, kernel => kernel.scratch(), 0)
     }
 
+    /// What a unit reads and writes, where blocks have `block` channels.
+    pub(super) fn touches(&self, unit: usize, block: usize) -> Touched {
+        let mut touched = Touched::new(block);
+        each_step!(self, kernel => kernel.touches(unit, &mut touched), ());
+        touched
+    }
+
     /// Runs one unit.
     ///
     /// # Safety
     /// `memory` must be that of the plan and `scratch` as large as it says, `set` must exist on this machine,
-    /// `unit < units()`, and no other thread may run the same unit.
+    /// `unit < units()`, and no other thread may run the same unit, or write what it touches, or read what it writes, at that time.
     pub(super) unsafe fn run(&self, set: InstructionSet, unit: usize, memory: Memory, scratch: *mut f32) {
         // SAFETY: the caller's promises are those of the functions called.
         unsafe {

@@ -24,6 +24,13 @@ impl Window {
         self.output_height * self.output_width
     }
 
+    /// The input rows under the windows of some output rows.
+    pub(super) fn input_rows(&self, rows: std::ops::Range<usize>) -> std::ops::Range<usize> {
+        let (stride, reach) = (self.stride, self.kernel / 2);
+        let end = ((rows.end - 1) * stride + reach + 1).min(self.height);
+        (rows.start * stride).saturating_sub(reach).min(end)..end
+    }
+
     /// The rows under a 3x3 window at stride 2. Outside, the middle row stands in, which changes no maximum.
     #[inline(always)]
     pub(super) fn pool_rows(&self, row: usize) -> [usize; 3] {

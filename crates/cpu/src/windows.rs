@@ -2,6 +2,7 @@
 
 use super::elementwise::activate;
 use super::memory::{Aligned, Memory, unrolled};
+use super::order::Touched;
 use super::window::{Division, Window};
 use yolo_lat_core::model::graph::Activation;
 use yolo_lat_simd::Simd;
@@ -49,6 +50,16 @@ impl Depthwise {
 
     pub(super) fn scratch(&self) -> usize {
         0
+    }
+
+    pub(super) fn touches(&self, unit: usize, touched: &mut Touched) {
+        let (blocks, rows) = self.division().unit(unit);
+        let Window { width, output_width, .. } = self.window;
+        let read = self.window.input_rows(rows.clone());
+        touched.reads(&self.inputs[blocks.clone()], read.start * width..read.end * width);
+        let written = rows.start * output_width..rows.end * output_width;
+        touched.reads(self.residual.as_deref().unwrap_or_default(), written.clone());
+        touched.writes(self.output, blocks.len(), self.window.outputs(), written);
     }
 
     #[inline(always)]
@@ -361,6 +372,15 @@ impl MaxPool {
 
     pub(super) fn scratch(&self) -> usize {
         0
+    }
+
+    pub(super) fn touches(&self, unit: usize, touched: &mut Touched) {
+        let (blocks, rows) = self.division().unit(unit);
+        let Window { width, output_width, .. } = self.window;
+        let read = self.window.input_rows(rows.clone());
+        touched.reads(&self.inputs[blocks.clone()], read.start * width..read.end * width);
+        let written = rows.start * output_width..rows.end * output_width;
+        touched.writes(self.output, blocks.len(), self.window.outputs(), written);
     }
 
     #[inline(always)]
