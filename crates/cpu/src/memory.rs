@@ -80,8 +80,10 @@ pub(super) use unrolled;
 /// for each value.
 pub(super) const UNIT_WORK: usize = 400_000;
 
-/// Units of a step of `work` multiply-adds, `most` at most: two where a second thread gains more than it waits.
+/// Units of a step of `work` multiply-adds, `most` at most: two where a second thread gains more than it waits. More than two are fours, of
+/// which two threads and four have equal parts, the same rows from step to step.
 pub(super) fn units_of(work: usize, most: usize) -> usize {
     let least = if work > UNIT_WORK / 4 { 2 } else { 1 };
-    work.div_ceil(UNIT_WORK).max(least).clamp(1, most.max(1))
+    let units = work.div_ceil(UNIT_WORK).max(least);
+    (if units > 2 { units.next_multiple_of(4) } else { units }).clamp(1, most.max(1))
 }

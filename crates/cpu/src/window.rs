@@ -44,23 +44,21 @@ impl Window {
 pub(super) struct Division {
     blocks: usize,
     rows: usize,
-    rows_a_unit: usize,
+    units: usize,
 }
 
 impl Division {
     /// For `blocks` of `rows`, each row worth `work` multiply-adds of vectors.
     pub(super) fn new(blocks: usize, rows: usize, work: usize) -> Self {
-        let units = units_of(8 * blocks * rows * work, rows);
-        Self { blocks, rows, rows_a_unit: rows.div_ceil(units) }
+        Self { blocks, rows, units: units_of(8 * blocks * rows * work, rows) }
     }
 
     pub(super) fn units(&self) -> usize {
-        self.rows.div_ceil(self.rows_a_unit)
+        self.units
     }
 
     /// Blocks and rows of a unit.
     pub(super) fn unit(&self, unit: usize) -> (std::ops::Range<usize>, std::ops::Range<usize>) {
-        let first = unit * self.rows_a_unit;
-        (0..self.blocks, first..(first + self.rows_a_unit).min(self.rows))
+        (0..self.blocks, unit * self.rows / self.units..(unit + 1) * self.rows / self.units)
     }
 }
