@@ -20,7 +20,7 @@ mod window;
 mod windows;
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use ndarray::{Array4, ArrayView4};
@@ -45,6 +45,8 @@ pub struct CpuEngine {
     outputs: Vec<Array4<f32>>,
     /// Where the outputs lie.
     targets: Vec<Shared<f32>>,
+    /// How long the last run took.
+    wall: Duration,
 }
 
 /// What all threads see.
@@ -70,8 +72,6 @@ struct Progress {
     /// Units that are complete, of each group that others wait for, and of all.
     groups: Vec<AtomicUsize>,
     done: AtomicUsize,
-    /// Nanoseconds from the start of the run until all were; where times are taken.
-    ended: AtomicU64,
 }
 
 /// In a cache line of its own.
@@ -83,7 +83,7 @@ impl Progress {
     fn new(threads: usize, groups: usize) -> Self {
         let taken = (0..threads).map(|_| Taken::default()).collect();
         let groups = (0..groups).map(|_| AtomicUsize::new(0)).collect();
-        Self { taken, groups, done: AtomicUsize::new(0), ended: AtomicU64::new(0) }
+        Self { taken, groups, done: AtomicUsize::new(0) }
     }
 
     /// A unit for thread `index`: of its own stretch, else of the next one's that has some left.
@@ -103,7 +103,7 @@ impl Progress {
 struct Worker {
     arena: Aligned,
     scratch: Aligned,
-    /// Of each step for the whole images of the last run, together; empty where nobody asks.
+    /// Of each step in the last run, waiting for others included; empty where nobody asks.
     times: Vec<Duration>,
 }
 
@@ -157,7 +157,7 @@ impl CpuEngine {
             plan,
             order,
         };
-        Ok(Self { runner, team, outputs: Vec::new(), targets: Vec::new() })
+        Ok(Self { runner, team, outputs: Vec::new(), targets: Vec::new(), wall: Duration::ZERO })
     }
 
     /// Bytes of feature maps that one image needs.
@@ -194,9 +194,10 @@ fn describe(network: &Network, step: &Step, nodes: &[NodeId]) -> StepTime {
 }
 
 impl Runner {
-    /// What thread `index` does of an image that all share, begun at `start`; `false` when a kernel failed.
-    fn walk(&self, index: usize, memory: Memory, start: Instant) -> bool {
+    /// What thread `index` does of an image that all share; `false` when a kernel failed.
+    fn walk(&self, index: usize, memory: Memory) -> bool {
         let mut worker = lock(&self.workers[index]);
+        let mut clock = worker.clock();
         for (number, (step, progress)) in self.plan.steps.iter().zip(&self.progress).enumerate() {
             let units = step.units();
             while let Some(unit) = progress.take(index, units) {
@@ -210,10 +211,8 @@ impl Runner {
                 // has to come before it is complete.
                 unsafe { step.run(self.set, unit, memory, worker.scratch.as_mut_ptr()) };
                 progress.groups[self.order.group(number, unit).index].fetch_add(1, Ordering::Release);
-                // Whoever is last knows when: a thread that was held up finds steps that others have done.
-                if progress.done.fetch_add(1, Ordering::Release) + 1 == units && !worker.times.is_empty() {
-                    progress.ended.store(start.elapsed().as_nanos() as u64, Ordering::Relaxed);
-                }
+                progress.done.fetch_add(1, Ordering::Release);
+                worker.lap(number, &mut clock);
             }
         }
         let mut steps = self.plan.steps.iter().zip(&self.progress);
@@ -333,11 +332,12 @@ impl Engine for CpuEngine {
         self.targets.extend(self.outputs.iter_mut().map(|output| Shared(output.as_mut_ptr())));
         let targets = &self.targets;
         runner.reset();
+        let start = Instant::now();
         if batch == 1 {
             let memory = lock(&runner.workers[0]).memory(&runner.plan, first);
-            let (next, start) = (AtomicUsize::new(0), Instant::now());
+            let next = AtomicUsize::new(0);
             self.team.run(&runner.failed, |index| {
-                if runner.walk(index, memory, start) {
+                if runner.walk(index, memory) {
                     // SAFETY: the targets have the shapes of the plan, and the counter gives each part to one thread.
                     unsafe { runner.copy_outputs(memory, targets, 0, &next) };
                 }
@@ -363,6 +363,7 @@ impl Engine for CpuEngine {
                 }
             });
         }
+        self.wall = start.elapsed();
         if runner.failed.load(Ordering::Relaxed) { Err(EngineError::Kernel) } else { Ok(&self.outputs) }
     }
 
@@ -375,22 +376,18 @@ impl Engine for CpuEngine {
 
     fn profile(&self) -> Vec<StepTime> {
         let batch = self.outputs.first().map_or(1, |output| output.dim().0);
-        // Threads that have an image each are done with as many at once.
-        let share = batch * batch.min(self.runner.workers.len());
+        let of_thread = |worker, number| lock(worker).times.get(number).copied().unwrap_or_default();
+        let of_step = |number| self.runner.workers.iter().map(|worker| of_thread(worker, number)).sum::<Duration>();
+        let times: Vec<Duration> = (0..self.runner.steps.len()).map(of_step).collect();
+        let all = times.iter().sum::<Duration>().as_secs_f64();
+        // Steps overlap, so an image's time is divided as that of all threads is.
+        let share = if all > 0.0 { self.wall.as_secs_f64() / batch as f64 / all } else { 0.0 };
         let mut start = Duration::ZERO;
-        let timed =
-            self.runner.steps.iter().zip(&self.runner.progress).enumerate().map(|(number, (step, progress))| {
-                let of = |worker| lock(worker).times.get(number).copied().unwrap_or_default();
-                let end = match batch {
-                    1 => Duration::from_nanos(progress.ended.load(Ordering::Relaxed)),
-                    _ => start + self.runner.workers.iter().map(of).sum::<Duration>() / share as u32,
-                };
-                // One may end before the one before it.
-                let end = end.max(start);
-                let step = StepTime { start, duration: end - start, ..step.clone() };
-                start = end;
-                step
-            });
+        let timed = self.runner.steps.iter().zip(times).map(|(step, time)| {
+            let step = StepTime { start, duration: time.mul_f64(share), ..step.clone() };
+            start += step.duration;
+            step
+        });
         timed.collect()
     }
 
