@@ -16,7 +16,7 @@ ARGUMENTS ?= # more of the trainer: --init FILE, --teacher FILE
 DATA ?= data
 JOBS ?= 2
 
-.PHONY: accuracy check-features check-kernels check-macos check-wasm demo dist miri sanitize test test-aarch64 test-camera test-dist test-onnx test-windows soak screenshots check bench bench-cpu bench-attention bench-gpu bench-peers bench-peers-times calibrate fuzz train train-plot ablate average test-train lm-confirm lm-corpus lm-fair lm-paper lm-quick lm-recall wheel test-wheel test-cluster bench-wheel test-wasm test-web web web-serve clean setup
+.PHONY: accuracy check-features check-kernels check-macos check-wasm demo dist miri sanitize test test-aarch64 test-camera test-dist test-onnx test-threads test-windows soak screenshots check bench bench-cpu bench-attention bench-gpu bench-peers bench-peers-times calibrate fuzz train train-plot ablate average test-train lm-confirm lm-corpus lm-fair lm-paper lm-quick lm-recall wheel test-wheel test-cluster bench-wheel test-wasm test-web web web-serve clean setup
 
 demo: setup ## Detect objects on the sample photographs
 	$(CARGO) build --release
@@ -151,6 +151,13 @@ miri: setup ## Miri over safe twins of the kernels, attention, graphs (many minu
 # The toolchain for everything else has the sanitizer too; the variable lets it be asked for.
 sanitize: setup ## The unsafe kernels' tests under AddressSanitizer, on every instruction set of this machine (minutes)
 	RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address $(CARGO) nextest run --target x86_64-unknown-linux-gnu $(KERNELS)
+
+# ThreadSanitizer must see std's own locks too, so std is built with it.
+test-threads: setup ## The CPU engine under ThreadSanitizer: 1 to 256 threads, a panic, helpers that come late (minutes)
+	@rustup toolchain list | grep -q ^nightly || rustup toolchain install nightly --profile minimal
+	rustup component add rust-src --toolchain nightly
+	RUSTFLAGS=-Zsanitizer=thread $(CARGO) +nightly nextest run -Zbuild-std --target x86_64-unknown-linux-gnu --target-dir $${CARGO_TARGET_DIR:-target}/threads \
+	  -p yolo-lat -p yolo-lat-cpu --no-default-features --features builtin-models,cpu -E 'test(any_number_of_threads) + test(every_job_is_done) + test(a_panic_in_a_kernel)'
 
 # The kernels against their safe twin, every operation against the reference, any graph, whole networks, with NEON; then the program.
 test-aarch64: export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER := aarch64-linux-gnu-gcc
