@@ -2,7 +2,7 @@
 
 use super::elementwise::{from_planes, to_planes};
 use super::memory::Memory;
-use super::order::Touched;
+use super::touched::Touched;
 use yolo_lat_core::model::config::KernelKind;
 use yolo_lat_core::model::graph::Mixing;
 use yolo_lat_simd::Simd;

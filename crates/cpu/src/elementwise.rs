@@ -2,7 +2,7 @@
 //! offsets of whole blocks, but for [`Gather`].
 
 use super::memory::{Memory, UNIT_WORK};
-use super::order::Touched;
+use super::touched::Touched;
 use super::window::Division;
 use yolo_lat_core::model::graph::Activation;
 use yolo_lat_simd::Simd;

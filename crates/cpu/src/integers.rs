@@ -5,8 +5,8 @@
 //! sixteen. What sums become, and where that goes, is as in products of floats ([`Epilogue`]).
 
 use super::memory::{Aligned, Memory, units_of};
-use super::order::Touched;
 use super::product::{Epilogue, GROUP, SMALL_MAP, stretch};
+use super::touched::Touched;
 use yolo_lat_core::model::graph::Activation;
 use yolo_lat_core::model::integers::Integers;
 use yolo_lat_simd::{DEPTH, InstructionSet, Levels, LevelsWork, Simd, dispatch_levels, fit_16_bits};

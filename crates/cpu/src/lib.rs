@@ -16,6 +16,7 @@ mod peak;
 mod product;
 mod steps;
 mod threads;
+mod touched;
 mod window;
 mod windows;
 

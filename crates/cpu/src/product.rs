@@ -7,7 +7,7 @@
 
 use super::elementwise::activate;
 use super::memory::{Aligned, Memory, units_of};
-use super::order::Touched;
+use super::touched::Touched;
 use super::window::Window;
 use super::windows::pool_row;
 use yolo_lat_core::model::graph::Activation;

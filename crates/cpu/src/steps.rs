@@ -4,8 +4,8 @@ use super::attention::Attention;
 use super::elementwise::{Gate, Gather, Pack, Route, Scale, Sum, Upsample};
 use super::integers::IntegerPointwise;
 use super::memory::Memory;
-use super::order::Touched;
 use super::product::{Convolution, Pointwise};
+use super::touched::Touched;
 use super::windows::{Depthwise, MaxPool};
 use yolo_lat_simd::{InstructionSet, Simd};
 

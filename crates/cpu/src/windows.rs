@@ -2,7 +2,7 @@
 
 use super::elementwise::activate;
 use super::memory::{Aligned, Memory, unrolled};
-use super::order::Touched;
+use super::touched::Touched;
 use super::window::{Division, Window};
 use yolo_lat_core::model::graph::Activation;
 use yolo_lat_simd::Simd;
@@ -53,13 +53,8 @@ impl Depthwise {
     }
 
     pub(super) fn touches(&self, unit: usize, touched: &mut Touched) {
-        let (blocks, rows) = self.division().unit(unit);
-        let Window { width, output_width, .. } = self.window;
-        let read = self.window.input_rows(rows.clone());
-        touched.reads(&self.inputs[blocks.clone()], read.start * width..read.end * width);
-        let written = rows.start * output_width..rows.end * output_width;
-        touched.reads(self.residual.as_deref().unwrap_or_default(), written.clone());
-        touched.writes(self.output, blocks.len(), self.window.outputs(), written);
+        let written = under_windows(&self.window, self.division(), unit, &self.inputs, self.output, touched);
+        touched.reads(self.residual.as_deref().unwrap_or_default(), written);
     }
 
     #[inline(always)]
@@ -353,6 +348,23 @@ impl Row<'_> {
     }
 }
 
+/// What a unit of rows reads under windows of blocks `inputs`, and writes; the positions of it.
+fn under_windows(
+    window: &Window,
+    division: Division,
+    unit: usize,
+    inputs: &[usize],
+    output: usize,
+    touched: &mut Touched,
+) -> std::ops::Range<usize> {
+    let (blocks, rows) = division.unit(unit);
+    let read = window.input_rows(rows.clone());
+    touched.reads(&inputs[blocks.clone()], read.start * window.width..read.end * window.width);
+    let written = rows.start * window.output_width..rows.end * window.output_width;
+    touched.writes(output, blocks.len(), window.outputs(), written.clone());
+    written
+}
+
 /// Maximum over 3x3 windows at stride 2.
 pub(super) struct MaxPool {
     /// Of each block.
@@ -375,12 +387,7 @@ impl MaxPool {
     }
 
     pub(super) fn touches(&self, unit: usize, touched: &mut Touched) {
-        let (blocks, rows) = self.division().unit(unit);
-        let Window { width, output_width, .. } = self.window;
-        let read = self.window.input_rows(rows.clone());
-        touched.reads(&self.inputs[blocks.clone()], read.start * width..read.end * width);
-        let written = rows.start * output_width..rows.end * output_width;
-        touched.writes(self.output, blocks.len(), self.window.outputs(), written);
+        under_windows(&self.window, self.division(), unit, &self.inputs, self.output, touched);
     }
 
     #[inline(always)]
