@@ -1,7 +1,7 @@
 //! Our CPU engine: blocks of channels, fused, SIMD, threaded; no copy of a view while it runs.
 //!
 //! A plan is made once. To run it, every thread walks the same steps and takes units of each, first of its own stretch; a
-//! unit begins when those of earlier steps that it needs are complete ([`order`]). Which thread computes a unit does
+//! unit begins when those of earlier steps that it needs are complete (`order.rs`). Which thread computes a unit does
 //! not matter to its value, so results are the same bit for bit from run to run and for any number of threads. Of a
 //! batch, each thread takes whole images.
 #![allow(unsafe_code, reason = "kernels on raw memory")]
