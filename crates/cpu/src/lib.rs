@@ -28,7 +28,7 @@ use ndarray::{Array4, ArrayView4};
 
 use self::compile::Program;
 use self::memory::{Aligned, Memory};
-use self::order::Order;
+use self::order::{Group, Order};
 pub use self::peak::peak_gflops;
 use self::steps::Step;
 use self::threads::{Team, wait_until};
@@ -70,9 +70,8 @@ struct Progress {
     /// A stretch of units for each thread, so that a thread finds in its cache what it wrote in the step before: how many of it
     /// have been taken.
     taken: Vec<Taken>,
-    /// Units that are complete, of each group that others wait for, and of all.
+    /// Units that are complete, of each group that others wait for.
     groups: Vec<AtomicUsize>,
-    done: AtomicUsize,
 }
 
 /// In a cache line of its own.
@@ -84,7 +83,7 @@ impl Progress {
     fn new(threads: usize, groups: usize) -> Self {
         let taken = (0..threads).map(|_| Taken::default()).collect();
         let groups = (0..groups).map(|_| AtomicUsize::new(0)).collect();
-        Self { taken, groups, done: AtomicUsize::new(0) }
+        Self { taken, groups }
     }
 
     /// A unit for thread `index`: of its own stretch, else of the next one's that has some left.
@@ -203,25 +202,22 @@ impl Runner {
             let units = step.units();
             while let Some(unit) = progress.take(index, units) {
                 // All units of earlier steps have been taken, by threads that wait for still earlier ones at most.
-                for &group in self.order.before(number, unit) {
-                    if !self.wait_for(&self.progress[group.step].groups[group.index], self.order.members(group)) {
-                        return false;
-                    }
+                if !self.order.before(number, unit).iter().all(|&group| self.wait_for(group)) {
+                    return false;
                 }
                 // SAFETY: plan and memory belong together, the scratch is this thread's, each unit is taken by one thread, and what
                 // has to come before it is complete.
                 unsafe { step.run(self.set, unit, memory, worker.scratch.as_mut_ptr()) };
                 progress.groups[self.order.group(number, unit).index].fetch_add(1, Ordering::Release);
-                progress.done.fetch_add(1, Ordering::Release);
                 worker.lap(number, &mut clock);
             }
         }
-        let mut steps = self.plan.steps.iter().zip(&self.progress);
-        steps.all(|(step, progress)| self.wait_for(&progress.done, step.units()))
+        self.order.all().all(|group| self.wait_for(group))
     }
 
-    /// Waits until `done` is `all`; `false` when a kernel failed.
-    fn wait_for(&self, done: &AtomicUsize, all: usize) -> bool {
+    /// Waits until all units of `group` are complete; `false` when a kernel failed.
+    fn wait_for(&self, group: Group) -> bool {
+        let (done, all) = (&self.progress[group.step].groups[group.index], self.order.members(group));
         let is_done = || done.load(Ordering::Acquire) == all;
         wait_until(|| is_done() || self.failed.load(Ordering::Relaxed));
         is_done()
@@ -247,7 +243,6 @@ impl Runner {
         for progress in &self.progress {
             progress.taken.iter().for_each(|Taken(taken)| taken.store(0, Ordering::Relaxed));
             progress.groups.iter().for_each(|done| done.store(0, Ordering::Relaxed));
-            progress.done.store(0, Ordering::Relaxed);
         }
         for worker in &self.workers {
             lock(worker).times.fill(Duration::ZERO);

@@ -37,12 +37,17 @@ impl Order {
 
     /// For blocks of `block` channels. A group waits for those that no other one which it waits for waits for already.
     pub(super) fn new(steps: &[Step], block: usize) -> Self {
+        Self::of_groups(steps, block, MOST_GROUPS)
+    }
+
+    /// With `most` groups a step.
+    fn of_groups(steps: &[Step], block: usize, most: usize) -> Self {
         let mut order = Self { steps: Vec::with_capacity(steps.len()) };
         // Of all steps one after the other; where those of each begin.
         let (mut groups, mut firsts, mut wholes) = (Vec::<(Group, Touched)>::new(), Vec::new(), Vec::<Touched>::new());
         for (number, step) in steps.iter().enumerate() {
             let units = step.units();
-            let size = units.div_ceil(MOST_GROUPS).max(1);
+            let size = units.div_ceil(most).max(1);
             firsts.push(groups.len());
             let mut whole = Touched::new(block);
             for index in 0..units.div_ceil(size) {
@@ -94,6 +99,12 @@ impl Order {
     /// Of a step.
     pub(super) fn groups(&self, step: usize) -> usize {
         self.steps[step].before.len()
+    }
+
+    /// Of all steps.
+    pub(super) fn all(&self) -> impl Iterator<Item = Group> {
+        let steps = self.steps.iter().enumerate();
+        steps.flat_map(|(step, waits)| (0..waits.before.len()).map(move |index| Group { step, index }))
     }
 
     /// Units that belong to a group.
@@ -289,9 +300,10 @@ mod tests {
 
     #[test]
     fn every_order_that_waits_gives_the_same_bits() {
-        for network in &networks() {
+        // Of each unit alone, and of three groups a step, as large maps have many units in one.
+        for (network, most) in networks().iter().flat_map(|network| [(network, MOST_GROUPS), (network, 3)]) {
             let mut run = Run::new(network, InstructionSet::best());
-            let order = Order::new(&run.program.steps, run.set.block());
+            let order = Order::of_groups(&run.program.steps, run.set.block(), most);
             let (units, mut arena) = (run.units(), run.arena());
             units.iter().for_each(|&(step, unit)| run.unit(step, unit, &mut arena));
             let expected = run.outputs(network, &arena);
